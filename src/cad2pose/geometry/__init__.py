@@ -1,0 +1,27 @@
+"""Maths of rotations, rigid transforms, cameras and crops; batched torch, no state."""
+
+from cad2pose.geometry.camera import Camera, invert_intrinsics, project_points, unproject_pixels
+from cad2pose.geometry.crop import VirtualCamera, rotate_transform, virtual_camera, warp_to_crops
+from cad2pose.geometry.rotation import (
+    axis_angle_from_rotation,
+    geodesic_distance,
+    nearest_rotation,
+    quaternion_from_rotation,
+    random_rotations,
+    rotation_about_z,
+    rotation_from_6d,
+    rotation_from_axis_angle,
+    rotation_from_quaternion,
+    rotation_to_ray,
+    six_d_from_rotation,
+    skew,
+)
+from cad2pose.geometry.transform import exp_se3, invert_transform, log_se3, make_transform, transform_points
+
+__all__ = [
+    "Camera", "VirtualCamera", "axis_angle_from_rotation", "exp_se3", "geodesic_distance", "invert_intrinsics",
+    "invert_transform", "log_se3", "make_transform", "nearest_rotation", "project_points", "quaternion_from_rotation",
+    "random_rotations", "rotate_transform", "rotation_about_z", "rotation_from_6d", "rotation_from_axis_angle",
+    "rotation_from_quaternion", "rotation_to_ray", "six_d_from_rotation", "skew", "transform_points",
+    "unproject_pixels", "virtual_camera", "warp_to_crops",
+]  # fmt: skip

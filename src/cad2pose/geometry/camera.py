@@ -1,0 +1,172 @@
+"""The pinhole camera: intrinsics, image size, OpenCV lens distortion, and BOP's json form of it.
+
+OpenCV axes (x right, y down, z forward); pixel centres at integer coordinates, so an image covers
+[-0.5, width - 0.5] x [-0.5, height - 0.5].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cad2pose.geometry.crop import sample_image
+
+_DISTORTION_LENGTHS = (0, 4, 5, 8)
+
+
+def project_points(
+    K: Float[Tensor, "*batch 3 3"], points: Float[Tensor, "*batch n 3"]
+) -> Float[Tensor, "*batch n 2"]:
+    """Pixel coordinates of points in camera coordinates (the skew entry of K is used)."""
+    image = points @ K.transpose(-1, -2)
+    return image[..., :2] / image[..., 2:]
+
+
+def unproject_pixels(
+    K: Float[Tensor, "*batch 3 3"], pixels: Float[Tensor, "*batch n 2"]
+) -> Float[Tensor, "*batch n 3"]:
+    """Rays (x, y, 1) through pixels."""
+    return torch.cat((pixels, torch.ones_like(pixels[..., :1])), dim=-1) @ invert_intrinsics(K).transpose(-1, -2)
+
+
+def invert_intrinsics(K: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """Closed-form inverse of an upper triangular K with last row (0, 0, 1)."""
+    fx, skew, cx = K[..., 0, 0], K[..., 0, 1], K[..., 0, 2]
+    fy, cy = K[..., 1, 1], K[..., 1, 2]
+    zero, one = torch.zeros_like(fx), torch.ones_like(fx)
+    rows = (1 / fx, -skew / (fx * fy), (skew * cy - cx * fy) / (fx * fy), zero, 1 / fy, -cy / fy, zero, zero, one)
+    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A calibrated camera.
+
+    Args:
+        K: `(3, 3)` intrinsics in pixels, kept in float64.
+        width: image width in pixels.
+        height: image height in pixels.
+        distortion: OpenCV coefficients (k1, k2, p1, p2[, k3[, k4, k5, k6]]); empty for none.
+
+    Raises:
+        ValueError: if K is not a finite 3x3 matrix [fx s cx; 0 fy cy; 0 0 1] with positive focal
+            lengths, the size is not positive, or the number of coefficients is not 0, 4, 5 or 8.
+    """
+
+    K: Float[Tensor, "3 3"]
+    width: int
+    height: int
+    distortion: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        K = torch.as_tensor(self.K, dtype=torch.float64)
+        if K.shape != (3, 3):
+            raise ValueError(f"camera matrix K has shape {tuple(K.shape)}; it must be 3 x 3: [fx 0 cx; 0 fy cy; 0 0 1]")
+        if not bool(torch.isfinite(K).all()):
+            raise ValueError(f"camera matrix K has entries that are not finite: {K.tolist()}")
+        if K[2].tolist() != [0, 0, 1] or K[1, 0] != 0:
+            raise ValueError(f"camera matrix K must look like [fx s cx; 0 fy cy; 0 0 1], got {K.tolist()}")
+        if K[0, 0] <= 0 or K[1, 1] <= 0:
+            fx, fy = float(K[0, 0]), float(K[1, 1])
+            raise ValueError(f"focal lengths must be positive pixels, got fx = {fx:g} and fy = {fy:g}")
+        if self.width <= 0 or self.height <= 0:
+            raise ValueError(f"image size must be positive, got {self.width} x {self.height}")
+        if len(self.distortion) not in _DISTORTION_LENGTHS or not all(math.isfinite(c) for c in self.distortion):
+            raise ValueError(
+                f"distortion has {len(self.distortion)} coefficients {self.distortion}; "
+                "give none, or 4, 5 or 8 finite ones in OpenCV's order (k1, k2, p1, p2[, k3[, k4, k5, k6]])"
+            )
+        object.__setattr__(self, "K", K)
+        object.__setattr__(self, "distortion", tuple(float(c) for c in self.distortion))
+
+    @classmethod
+    def from_values(
+        cls, fx: float, fy: float, cx: float, cy: float, width: int, height: int, distortion: Sequence[float] = ()
+    ) -> Camera:
+        """Camera from its four intrinsic numbers."""
+        K = torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float64)
+        return cls(K, width, height, tuple(distortion))
+
+    @classmethod
+    def from_bop(cls, entry: Mapping[str, object], width: int | None = None, height: int | None = None) -> Camera:
+        """Camera from BOP's `camera.json` (fx, fy, cx, cy, width, height) or one entry of `scene_camera.json`.
+
+        The latter (`cam_K`, nine numbers row by row) has no image size, which must then be given. An
+        optional `distortion` list is read too.
+
+        Raises:
+            ValueError: for missing or malformed entries.
+        """
+        size = (entry.get("width", width), entry.get("height", height))
+        if size[0] is None or size[1] is None:
+            raise ValueError("the camera entry has no width and height, and none were given")
+        if "cam_K" in entry:
+            numbers = entry["cam_K"]
+        elif all(key in entry for key in ("fx", "fy", "cx", "cy")):
+            numbers = [entry["fx"], 0, entry["cx"], 0, entry["fy"], entry["cy"], 0, 0, 1]
+        else:
+            raise ValueError(f"a camera needs cam_K, or fx, fy, cx and cy; this one has {sorted(entry)}")
+        try:
+            values = torch.tensor([float(n) for n in numbers], dtype=torch.float64)  # type: ignore[union-attr]
+            distortion = tuple(float(c) for c in entry.get("distortion", ()))  # type: ignore[union-attr]
+            width, height = (int(float(side)) for side in size)  # type: ignore[arg-type]
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"camera entry holds something that is not a number: {error}") from error
+        if len(values) != 9:
+            raise ValueError(f"cam_K has {len(values)} numbers; it must have 9, row by row")
+        return cls(values.reshape(3, 3), width, height, distortion)
+
+    def to_bop(self) -> dict[str, object]:
+        """Inverse of `from_bop`; both forms at once, so that every BOP reader finds its own."""
+        K = self.K
+        entry: dict[str, object] = {
+            "fx": float(K[0, 0]), "fy": float(K[1, 1]), "cx": float(K[0, 2]), "cy": float(K[1, 2]),
+            "width": self.width, "height": self.height, "cam_K": K.flatten().tolist(),
+        }  # fmt: skip
+        if self.distortion:
+            entry["distortion"] = list(self.distortion)
+        return entry
+
+    def resized(self, scale: float) -> Camera:
+        """The camera of the image resized by `scale` (half-pixel rule: add 0.5, scale, subtract 0.5)."""
+        K = self.K.clone()
+        K[0] *= scale
+        K[1] *= scale
+        K[:2, 2] += 0.5 * scale - 0.5
+        return Camera(K, max(1, round(self.width * scale)), max(1, round(self.height * scale)), self.distortion)
+
+    def distort(self, rays: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2"]:
+        """OpenCV's lens model on normalised coordinates (x/z, y/z)."""
+        coefficients = self.distortion + (0.0,) * (8 - len(self.distortion))
+        k1, k2, p1, p2, k3, k4, k5, k6 = coefficients
+        x, y = rays.unbind(-1)
+        r2 = x * x + y * y
+        radial = (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
+        dx = 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
+        dy = p1 * (r2 + 2 * y * y) + 2 * p2 * x * y
+        return torch.stack((x * radial + dx, y * radial + dy), dim=-1)
+
+    def undistort_image(self, image: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
+        """The image a lens without distortion would have taken with the same K and size.
+
+        Pixels that the lens did not see are 0. Returned unchanged where there is no distortion.
+        """
+        if not any(self.distortion):
+            return image
+        K = self.K.to(image)
+        v, u = torch.meshgrid(torch.arange(self.height), torch.arange(self.width), indexing="ij")
+        pixels = torch.stack((u, v), dim=-1).to(image).reshape(1, -1, 2)
+        rays = unproject_pixels(K[None], pixels)
+        bent = torch.cat((self.distort(rays[..., :2]), rays[..., 2:]), dim=-1)
+        source = project_points(K[None], bent).reshape(1, self.height, self.width, 2)
+        colour, valid = sample_image(image[None], source)
+        return (colour * valid)[0]
+
+    def without_distortion(self) -> Camera:
+        """The camera that belongs to `undistort_image`'s result."""
+        return Camera(self.K, self.width, self.height)

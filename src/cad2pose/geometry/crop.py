@@ -1,0 +1,193 @@
+"""The virtual crop camera: a detection box becomes a pinhole camera that looks at the box.
+
+With H = K_virt R_virt_cam K_cam^-1 the image is warped into that camera, and
+T_virt_obj = R_virt_cam T_cam_obj holds exactly, roll included. Everything downstream of the crop
+(rendering, correspondences, regression) sees one ordinary pinhole camera.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cad2pose.geometry.rotation import rotation_about_z, rotation_to_ray
+
+DEFAULT_PAD = 1.5
+OUTSIDE_FILL = 0.5
+_MAX_SUPERSAMPLING = 8
+
+
+@dataclass(frozen=True)
+class VirtualCamera:
+    """A batch of crop cameras.
+
+    Args:
+        K_virt: `(B, 3, 3)` intrinsics of the crop, in crop pixels.
+        R_virt_cam: `(B, 3, 3)` rotation from source camera to crop camera coordinates.
+        K_cam: `(B, 3, 3)` intrinsics of the source image.
+        box: `(B, 4)` the box x, y, w, h it was made from, in source pixels.
+        image_size: `(B, 2)` width and height of the source image.
+        size: side of the square crop in pixels.
+    """
+
+    K_virt: Float[Tensor, "batch 3 3"]
+    R_virt_cam: Float[Tensor, "batch 3 3"]
+    K_cam: Float[Tensor, "batch 3 3"]
+    box: Float[Tensor, "batch 4"]
+    image_size: Float[Tensor, "batch 2"]
+    size: int
+
+    @property
+    def homography(self) -> Float[Tensor, "batch 3 3"]:
+        """H_virt_cam: homogeneous source pixel -> homogeneous crop pixel."""
+        return self.K_virt @ self.R_virt_cam @ torch.linalg.inv(self.K_cam)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> VirtualCamera:
+        """The same cameras elsewhere."""
+        tensors = (self.K_virt, self.R_virt_cam, self.K_cam, self.box, self.image_size)
+        return VirtualCamera(*(t.to(device=device, dtype=dtype or t.dtype) for t in tensors), size=self.size)
+
+    def __getitem__(self, index: slice | Tensor) -> VirtualCamera:
+        tensors = (self.K_virt, self.R_virt_cam, self.K_cam, self.box, self.image_size)
+        return VirtualCamera(*(t[index] for t in tensors), size=self.size)
+
+    def to_virtual(self, T_cam_obj: Float[Tensor, "batch 4 4"]) -> Float[Tensor, "batch 4 4"]:
+        """T_virt_obj of poses given in the source camera."""
+        return rotate_transform(self.R_virt_cam, T_cam_obj)
+
+    def to_source(self, T_virt_obj: Float[Tensor, "batch 4 4"]) -> Float[Tensor, "batch 4 4"]:
+        """T_cam_obj of poses given in the crop camera."""
+        return rotate_transform(self.R_virt_cam.transpose(-1, -2), T_virt_obj)
+
+    def ray_map(self, stride: int = 1) -> Float[Tensor, "batch 2 h w"]:
+        """((u - cx) / f, (v - cy) / f) at the centres of stride x stride cells of the crop."""
+        cells = self.size // stride
+        centres = torch.arange(cells, dtype=self.K_virt.dtype, device=self.K_virt.device) * stride + (stride - 1) / 2
+        focal, cx, cy = (self.K_virt[:, i, j, None] for i, j in ((0, 0), (0, 2), (1, 2)))
+        x = ((centres - cx) / focal)[:, None, :].expand(-1, cells, -1)
+        y = ((centres - cy) / focal)[:, :, None].expand(-1, -1, cells)
+        return torch.stack((x, y), dim=1)
+
+
+def rotate_transform(
+    rotation: Float[Tensor, "*batch 3 3"], transform: Float[Tensor, "*batch 4 4"]
+) -> Float[Tensor, "*batch 4 4"]:
+    """Apply a rotation from the left to a rigid transform."""
+    return torch.cat((rotation @ transform[..., :3, :], transform[..., 3:, :]), dim=-2)
+
+
+def virtual_camera(
+    K_cam: Float[Tensor, "batch 3 3"],
+    box: Float[Tensor, "batch 4"],
+    image_size: Float[Tensor, "batch 2"],
+    size: int,
+    pad: float = DEFAULT_PAD,
+    roll: Float[Tensor, "batch"] | None = None,
+) -> VirtualCamera:
+    """The camera that looks at each box.
+
+    Args:
+        K_cam: `(B, 3, 3)` intrinsics of the source images.
+        box: `(B, 4)` x, y, w, h in pixels as COCO and BOP write it: x, y is the distance of the left and
+            upper edge from the image's own left and upper edge (-0.5 in pixel-centre coordinates).
+        image_size: `(B, 2)` width, height.
+        size: side r of the square crop.
+        pad: the box corners reach 1 / pad of the way to the crop's border.
+        roll: `(B,)` rotation about the viewing axis in rad; it never changes the focal length.
+
+    Returns:
+        Cameras with R_virt_cam = Rz(roll) R_min, one focal length (r / 2) / (pad m) where m is the largest
+        |x| or |y| of the box corners on the unrolled plane z = 1, and the principal point (r - 1) / 2.
+    """
+    x, y, w, h = (box - torch.tensor([0.5, 0.5, 0, 0], dtype=box.dtype, device=box.device)).unbind(-1)
+    corners = torch.stack((torch.stack((x, x + w, x, x + w), -1), torch.stack((y, y, y + h, y + h), -1)), dim=-1)
+    centre = torch.stack((x + w / 2, y + h / 2), dim=-1)[:, None]
+    pixels = torch.cat((centre, corners), dim=1)
+    rays = torch.cat((pixels, torch.ones_like(pixels[..., :1])), -1) @ torch.linalg.inv(K_cam).transpose(-1, -2)
+    R_min = rotation_to_ray(rays[:, 0]).transpose(-1, -2)
+    seen = rays[:, 1:] @ R_min.transpose(-1, -2)
+    reach = (seen[..., :2] / seen[..., 2:]).abs().flatten(1).amax(1)
+    focal = (size / 2) / (pad * reach)
+    zero, one = torch.zeros_like(focal), torch.ones_like(focal)
+    middle = torch.full_like(focal, (size - 1) / 2)
+    K_virt = torch.stack((focal, zero, middle, zero, focal, middle, zero, zero, one), -1).unflatten(-1, (3, 3))
+    R_virt_cam = R_min if roll is None else rotation_about_z(roll) @ R_min
+    return VirtualCamera(K_virt, R_virt_cam, K_cam, box, image_size, size)
+
+
+def sample_image(
+    image: Float[Tensor, "batch c h w"], pixels: Float[Tensor, "batch rows columns 2"]
+) -> tuple[Float[Tensor, "batch c rows columns"], Float[Tensor, "batch 1 rows columns"]]:
+    """Bilinear samples at pixel coordinates (u, v), and 1 where they lie inside the image, else 0.
+
+    Outside, the nearest border pixel is returned, so that the border itself is not darkened.
+    """
+    height, width = image.shape[-2:]
+    scale = torch.tensor([2 / width, 2 / height], dtype=pixels.dtype, device=pixels.device)
+    grid = (pixels + 0.5) * scale - 1
+    inside = (grid.abs() <= 1).all(-1, keepdim=True).movedim(-1, 1).to(image.dtype)
+    colour = torch.nn.functional.grid_sample(
+        image, grid.to(image.dtype), mode="bilinear", padding_mode="border", align_corners=False
+    )
+    return colour, inside
+
+
+def crop_pixels(
+    homography: Float[Tensor, "batch 3 3"], size: int, supersampling: int = 1
+) -> tuple[Float[Tensor, "batch n n 2"], Bool[Tensor, "batch n n"]]:
+    """Source pixel of every (sub)pixel of a crop, n = size * supersampling, and whether it lies in front."""
+    steps = torch.arange(size * supersampling, dtype=homography.dtype, device=homography.device)
+    steps = (steps + 0.5) / supersampling - 0.5
+    v, u = torch.meshgrid(steps, steps, indexing="ij")
+    targets = torch.stack((u, v, torch.ones_like(u)), dim=-1)
+    source = torch.einsum("bij,rcj->brci", torch.linalg.inv(homography), targets)
+    depth = source[..., 2:]
+    front = depth > 1e-9
+    return source[..., :2] / torch.where(front, depth, torch.ones_like(depth)), front[..., 0]
+
+
+def minification(homography: Float[Tensor, "batch 3 3"], size: int) -> Float[Tensor, "batch"]:
+    """Source pixels per crop pixel at the crop's centre, along the direction that shrinks most."""
+    inverse = torch.linalg.inv(homography)
+    middle = torch.full_like(inverse[:, 0, 0], (size - 1) / 2)
+    point = torch.stack((middle, middle, torch.ones_like(middle)), dim=-1)
+    u, v, w = (inverse @ point[..., None])[..., 0].unbind(-1)
+    jacobian = (inverse[:, :2, :2] - torch.stack((u / w, v / w), -1)[..., None] * inverse[:, 2:, :2]) / w[:, None, None]
+    return torch.linalg.matrix_norm(jacobian, ord=2)
+
+
+def warp_to_crops(
+    image: Float[Tensor, "batch c h w"], camera: VirtualCamera, fill: float = OUTSIDE_FILL
+) -> tuple[Float[Tensor, "batch c size size"], Float[Tensor, "batch 1 size size"]]:
+    """Warp images into their virtual cameras without aliasing.
+
+    Where the warp shrinks by a factor s, every crop pixel is the mean of ceil(s) x ceil(s) bilinear
+    samples (at most 8 x 8).
+
+    Args:
+        image: `(B, C, H, W)`, one per camera; expand one image for several boxes of it.
+        camera: B cameras.
+        fill: value of the pixels that lie outside the source image.
+
+    Returns:
+        crops `(B, C, r, r)` and the share of each crop pixel `(B, 1, r, r)` that the source image covers.
+    """
+    size = camera.size
+    homography = camera.homography
+    factors = minification(homography, size).clamp(1, _MAX_SUPERSAMPLING)
+    counts = [math.ceil(f - 0.05) for f in factors.tolist()]
+    crops = image.new_empty((len(counts), image.shape[1], size, size))
+    covered = image.new_empty((len(counts), 1, size, size))
+    for count in sorted(set(counts)):
+        rows = torch.tensor([i for i, c in enumerate(counts) if c == count], device=image.device)
+        pixels, front = crop_pixels(homography[rows], size, count)
+        colour, inside = sample_image(image[rows], pixels)
+        inside = inside * front[:, None]
+        colour = colour * inside + fill * (1 - inside)
+        crops[rows] = torch.nn.functional.avg_pool2d(colour, count)
+        covered[rows] = torch.nn.functional.avg_pool2d(inside, count)
+    return crops, covered

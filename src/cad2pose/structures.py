@@ -1,0 +1,119 @@
+"""The typed records that travel between the rooms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from cad2pose.geometry.crop import VirtualCamera
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Boxes of known objects in one image.
+
+    Args:
+        object_id: `(N,)` ids as in the BOP data set or the model file.
+        box: `(N, 4)` x, y, w, h in pixels, COCO convention (edges measured from the image's left and upper edge).
+        score: `(N,)` of the detector, higher is better.
+
+    Raises:
+        ValueError: for boxes that are not finite or have no area.
+    """
+
+    object_id: Int[Tensor, "n"]
+    box: Float[Tensor, "n 4"]
+    score: Float[Tensor, "n"]
+
+    def __post_init__(self) -> None:
+        bad = ~torch.isfinite(self.box).all(-1) | (self.box[:, 2:] <= 0).any(-1)
+        if bool(bad.any()):
+            row = int(bad.nonzero()[0])
+            raise ValueError(
+                f"box {row} is {self.box[row].tolist()}; a box is x y w h in pixels, finite, with w > 0 and h > 0"
+            )
+
+    def __len__(self) -> int:
+        return len(self.object_id)
+
+
+@dataclass(frozen=True)
+class CropTruth:
+    """What a rendered (or labelled) crop is known to show.
+
+    Args:
+        T_virt_obj: `(B, 4, 4)` pose in the crop camera, mm, mesh file's frame.
+        mask_full: `(B, r, r)` silhouette as if nothing stood before it, cut by the image border only.
+        mask_visible: `(B, r, r)` the part of it that is seen.
+        coordinates: `(B, 3, r, r)` object coordinates (x - centre) / radius of the foremost surface inside `mask_full`, 0 outside.
+    """
+
+    T_virt_obj: Float[Tensor, "batch 4 4"]
+    mask_full: Bool[Tensor, "batch r r"]
+    mask_visible: Bool[Tensor, "batch r r"]
+    coordinates: Float[Tensor, "batch 3 r r"]
+
+
+@dataclass(frozen=True)
+class CropBatch:
+    """A batch of crops, each seen by its own virtual camera.
+
+    Args:
+        image: `(B, 3, r, r)` RGB in [0, 1]; pixels from outside the source image have one fixed fill.
+        valid: `(B, 1, r, r)` share of the pixel that the source image covers.
+        camera: the B crop cameras, with source K, image size and box.
+        part_index: `(B,)` index into the method's list of parts.
+        truth: present in training and synthetic evaluation.
+    """
+
+    image: Float[Tensor, "batch 3 r r"]
+    valid: Float[Tensor, "batch 1 r r"]
+    camera: VirtualCamera
+    part_index: Int[Tensor, "batch"]
+    truth: CropTruth | None = None
+
+    def __len__(self) -> int:
+        return len(self.part_index)
+
+    def to(self, device: torch.device | str) -> CropBatch:
+        """The same batch on another device."""
+        truth = None
+        if self.truth is not None:
+            truth = CropTruth(*(getattr(self.truth, f.name).to(device) for f in fields(CropTruth)))
+        return CropBatch(
+            self.image.to(device), self.valid.to(device), self.camera.to(device), self.part_index.to(device), truth
+        )
+
+    def __getitem__(self, index: slice | Tensor) -> CropBatch:
+        truth = self.truth
+        if truth is not None:
+            truth = CropTruth(*(getattr(truth, f.name)[index] for f in fields(CropTruth)))
+        return replace(
+            self, image=self.image[index], valid=self.valid[index], camera=self.camera[index],
+            part_index=self.part_index[index], truth=truth,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PoseEstimates:
+    """Poses found in one image.
+
+    Args:
+        object_id: `(N,)`.
+        T_cam_obj: `(N, 4, 4)` float64, mm, mesh file's frame; the rotation part is orthonormal.
+        score: `(N,)` higher is better.
+        box: `(N, 4)` the boxes they were found from.
+        seconds: time the whole image took.
+    """
+
+    object_id: Int[Tensor, "n"]
+    T_cam_obj: Float[Tensor, "n 4 4"]
+    score: Float[Tensor, "n"]
+    box: Float[Tensor, "n 4"]
+    seconds: float = -1.0
+
+    def __len__(self) -> int:
+        return len(self.object_id)
