@@ -48,7 +48,8 @@ class CropTruth:
         T_virt_obj: `(B, 4, 4)` pose in the crop camera, mm, mesh file's frame.
         mask_full: `(B, r, r)` silhouette as if nothing stood before it, cut by the image border only.
         mask_visible: `(B, r, r)` the part of it that is seen.
-        coordinates: `(B, 3, r, r)` object coordinates (x - centre) / radius of the foremost surface inside `mask_full`, 0 outside.
+        coordinates: `(B, 3, r, r)` object coordinates (x - centre) / radius of the foremost surface inside
+            `mask_full`, 0 outside.
     """
 
     T_virt_obj: Float[Tensor, "batch 4 4"]

@@ -74,10 +74,13 @@ def _run(name: str, arguments: list[str]) -> int:
 
 
 def _usage() -> str:
-    lines = ["usage: cad2pose COMMAND ...", "", "From the CAD model of a rigid part to its 6D pose in one RGB image.", ""]
-    lines += ["commands:", *(f"  {name:<10}{summary}" for name, summary in _COMMANDS.items()), ""]
-    lines += ["`cad2pose COMMAND --help` lists the options of a command; `cad2pose --version` prints the version."]
-    return "\n".join(lines)
+    commands = "\n".join(f"  {name:<10}{summary}" for name, summary in _COMMANDS.items())
+    return (
+        "usage: cad2pose COMMAND ...\n\n"
+        "From the CAD model of a rigid part to its 6D pose in one RGB image.\n\n"
+        f"commands:\n{commands}\n\n"
+        "`cad2pose COMMAND --help` lists the options of a command; `cad2pose --version` prints the version."
+    )
 
 
 def _unknown(name: str) -> str:

@@ -19,9 +19,7 @@ from cad2pose.geometry.crop import sample_image
 _DISTORTION_LENGTHS = (0, 4, 5, 8)
 
 
-def project_points(
-    K: Float[Tensor, "*batch 3 3"], points: Float[Tensor, "*batch n 3"]
-) -> Float[Tensor, "*batch n 2"]:
+def project_points(K: Float[Tensor, "*batch 3 3"], points: Float[Tensor, "*batch n 3"]) -> Float[Tensor, "*batch n 2"]:
     """Pixel coordinates of points in camera coordinates (the skew entry of K is used)."""
     image = points @ K.transpose(-1, -2)
     return image[..., :2] / image[..., 2:]
