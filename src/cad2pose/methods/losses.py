@@ -1,0 +1,79 @@
+"""Losses that several methods share. All are means over the batch, so they do not depend on its size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """The weighted sum that is descended, and its unweighted terms by name."""
+
+    total: Float[Tensor, ""]
+    terms: dict[str, Float[Tensor, ""]]
+
+
+def draw_pixels(
+    mask: Bool[Tensor, "batch pixels"], count: int, generator: torch.Generator | None
+) -> tuple[Int[Tensor, "batch {count}"], Bool[Tensor, "batch"]]:
+    """`count` pixels per row of a mask: without repetition where it has so many, else each about equally often.
+
+    Returns their indices and which rows have any pixel at all; the others get arbitrary indices.
+    """
+    noise = torch.rand(mask.shape, generator=generator, device=mask.device)
+    order = torch.where(mask, noise, noise - 1).topk(min(count, mask.shape[1]), dim=1).indices
+    available = mask.sum(1)
+    column = torch.arange(count, device=mask.device)[None] % available.clamp(1, order.shape[1])[:, None]
+    return order.gather(1, column), available > 0
+
+
+def info_nce(
+    queries: Float[Tensor, "batch n e"],
+    positives: Float[Tensor, "batch n e"],
+    negatives: Float[Tensor, "batch m e"],
+    rows: Bool[Tensor, "batch"],
+) -> Float[Tensor, ""]:
+    """Contrastive loss of SurfEmb: cross-entropy of each query's own key against m shared negatives.
+
+    Dot products without temperature or normalisation (the query's norm is its certainty). The mean runs
+    over the crops marked in `rows`.
+    """
+    own = (queries * positives).sum(-1, keepdim=True)
+    others = queries @ negatives.transpose(1, 2)
+    loss = torch.logsumexp(torch.cat((own, others), dim=-1), dim=-1) - own[..., 0]
+    weight = rows.to(loss.dtype)
+    return (loss.mean(1) * weight).sum() / weight.sum().clamp_min(1)
+
+
+def mask_loss(logits: Float[Tensor, "batch h w"], target: Float[Tensor, "batch h w"]) -> Float[Tensor, ""]:
+    """Binary cross-entropy on logits; the target is the share of each cell that the mask covers."""
+    return torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
+
+
+def point_matching(
+    predicted: Float[Tensor, "batch 3 3"],
+    truth: Float[Tensor, "batch 3 3"],
+    points: Float[Tensor, "batch n 3"],
+) -> Float[Tensor, ""]:
+    """Rotation loss of GDR-Net: L1 distance, summed over xyz, of surface points under the two rotations.
+
+    The points are in units of the sphere's radius; the result is in units of its diameter.
+    """
+    difference = points @ (predicted - truth).transpose(1, 2)
+    return difference.abs().sum(-1).mean() / 2
+
+
+def cell_share(mask: Bool[Tensor, "batch r r"], stride: int) -> Float[Tensor, "batch h w"]:
+    """Share of every stride x stride cell that the mask covers."""
+    return torch.nn.functional.avg_pool2d(mask.float()[:, None], stride)[:, 0]
+
+
+def cell_coordinates(
+    coordinates: Float[Tensor, "batch 3 r r"], stride: int
+) -> Float[Tensor, "batch 3 h w"]:
+    """Mean coordinates of every cell; meaningful where the mask covers the whole cell."""
+    return torch.nn.functional.avg_pool2d(coordinates, stride)

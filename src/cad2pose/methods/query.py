@@ -1,0 +1,261 @@
+"""Pose regression from SurfEmb's query image, end to end: the thesis' model with its faults set right.
+
+A U-Net turns the crop into a mask and a 12-dimensional query per cell; SIREN keys embed the surface in the
+same space (SurfEmb, Haugaard & Buch 2022); a Patch-PnP head (GDR-Net, Wang et al. 2021) regresses the pose
+from the masked queries, the masks and the ray map. All parts are trained together on the sum of InfoNCE,
+mask, rotation, centre and depth losses (equation 7.1 of the thesis).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cad2pose.geometry import make_transform, project_points
+from cad2pose.geometry.crop import DEFAULT_PAD, sample_image
+from cad2pose.methods.losses import (
+    LossTerms,
+    cell_coordinates,
+    cell_share,
+    draw_pixels,
+    info_nce,
+    mask_loss,
+    point_matching,
+)
+from cad2pose.methods.part_set import PartSet
+from cad2pose.methods.pose_head import POSE_NUMBERS, HeadPose, decode_pose, encode_pose, initial_numbers
+from cad2pose.networks import KeyNetwork, PatchPnP, ResNetEncoder, UNetDecoder
+from cad2pose.parts import Part
+from cad2pose.structures import CropBatch
+
+_IMAGE_MEAN = (0.485, 0.456, 0.406)
+_IMAGE_STD = (0.229, 0.224, 0.225)
+_MASKS = 2
+_CONTRAST_KEYS = 1024
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the five terms; each term is O(1) at the start and a mean over the batch."""
+
+    nce: float = 1.0
+    mask: float = 1.0
+    rotation: float = 3.0
+    centre: float = 6.0
+    depth: float = 3.0
+
+
+@dataclass(frozen=True)
+class QueryConfig:
+    """Settings of `QueryMethod`; the defaults are the small model that trains on two CPU cores.
+
+    Args:
+        crop_size: side of the crop in pixels, a multiple of 32.
+        pad: the detection box reaches 1 / pad of the way to the crop's border.
+        stride: crop pixels per cell of the output map: 1, 2 or 4.
+        width: channels of the encoder's stem (64 is ResNet-18).
+        embedding: dimension of queries and keys.
+        key_width: hidden width of the key networks.
+        head_width: channels of the pose head's convolutions, a multiple of 8.
+        head_hidden: the head's two fully connected layers.
+        positives: pixels per crop in the contrastive loss.
+        negatives: surface points per object in the contrastive loss.
+        positives_from: pixels drawn from the `full` silhouette (as SurfEmb trains) or the `visible` mask.
+        key_noise: standard deviation of the noise on coordinates, in sphere radii, that keeps keys smooth.
+        symmetry_steps: rotations a continuous symmetry is discretised to in the rotation loss.
+        symmetric_loss: compare with the nearest of all equivalent true rotations.
+        weights: of the loss terms.
+    """
+
+    crop_size: int = 128
+    pad: float = DEFAULT_PAD
+    stride: int = 2
+    width: int = 32
+    embedding: int = 12
+    key_width: int = 128
+    head_width: int = 64
+    head_hidden: tuple[int, int] = (512, 256)
+    positives: int = 256
+    negatives: int = 1024
+    positives_from: Literal["full", "visible"] = "full"
+    key_noise: float = 1e-3
+    symmetry_steps: int = 72
+    symmetric_loss: bool = True
+    weights: LossWeights = field(default_factory=LossWeights)
+
+    def __post_init__(self) -> None:
+        if self.crop_size <= 0 or self.crop_size % 32:
+            raise ValueError(f"crop_size is {self.crop_size}; it must be a positive multiple of 32")
+        if self.stride not in (1, 2, 4):
+            raise ValueError(f"stride is {self.stride}; it must be 1, 2 or 4")
+        if self.pad < 1:
+            raise ValueError(f"pad is {self.pad}; it must be at least 1 (the box must fit in the crop)")
+        if self.head_width % 8 or self.head_width <= 0:
+            raise ValueError(f"head_width is {self.head_width}; it must be a positive multiple of 8")
+        if self.positives_from not in ("full", "visible"):
+            raise ValueError(f"positives_from is {self.positives_from!r}; it must be 'full' or 'visible'")
+        for name in ("width", "embedding", "key_width", "positives", "negatives", "symmetry_steps"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+
+    @classmethod
+    def full(cls) -> QueryConfig:
+        """The full-size model, for a GPU: ResNet-18 at 256 px, 64 x 64 maps, SurfEmb's and GDR-Net's sizes."""
+        return cls(
+            crop_size=256, stride=4, width=64, key_width=256, head_width=128, head_hidden=(1024, 256), positives=1024
+        )
+
+
+@dataclass(frozen=True)
+class QueryOutput:
+    """What the network says of a batch of crops.
+
+    Args:
+        queries: `(B, E, m, m)`, m = crop side / stride; not normalised.
+        visible_logits: `(B, m, m)` of the visible mask.
+        full_logits: `(B, m, m)` of the full silhouette.
+        pose: the regressed pose in the crop camera.
+    """
+
+    queries: Float[Tensor, "batch e m m"]
+    visible_logits: Float[Tensor, "batch m m"]
+    full_logits: Float[Tensor, "batch m m"]
+    pose: HeadPose
+
+
+class QueryMethod(nn.Module):
+    """Query image and direct pose regression for one or several parts."""
+
+    image_mean: Tensor
+    image_std: Tensor
+
+    def __init__(self, config: QueryConfig, parts: Sequence[Part]) -> None:
+        super().__init__()
+        self.config = config
+        self.parts = PartSet(parts, config.symmetry_steps)
+        count = len(parts)
+        self.encoder = ResNetEncoder(config.width, channels_in=4)
+        self.decoder = UNetDecoder(self.encoder.tap_channels, config.stride, _MASKS + config.embedding, count)
+        self.keys = KeyNetwork(count, config.embedding, config.key_width)
+        map_size = config.crop_size // config.stride
+        channels = config.embedding + _MASKS + 2
+        self.head = PatchPnP(channels, map_size, POSE_NUMBERS, count, config.head_width, config.head_hidden)
+        self.head.output_bias.data[:] = initial_numbers()
+        self.register_buffer("image_mean", torch.tensor(_IMAGE_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("image_std", torch.tensor(_IMAGE_STD)[:, None, None], persistent=False)
+        self._cached_keys: Tensor | None = None
+
+    def train(self, mode: bool = True) -> QueryMethod:
+        """As in torch; also forgets the cached keys, which training would change."""
+        self._cached_keys = None
+        super().train(mode)
+        return self
+
+    def forward(self, batch: CropBatch) -> QueryOutput:
+        """Masks, queries and pose of every crop."""
+        assert batch.image.shape[-1] == self.config.crop_size, "crops must have the configured size"
+        image = torch.cat(((batch.image - self.image_mean) / self.image_std, batch.valid), dim=1)
+        taps = self.encoder(image.contiguous(memory_format=torch.channels_last))
+        maps = self.decoder(taps, batch.part_index).float()
+        logits, queries = maps[:, :_MASKS], maps[:, _MASKS:]
+        probabilities = torch.sigmoid(logits)
+        rays = batch.camera.ray_map(self.config.stride).to(queries.dtype)
+        numbers = self.head(torch.cat((queries * probabilities[:, 1:], probabilities, rays), 1), batch.part_index)
+        radius = self.parts.radius[batch.part_index]
+        pose = decode_pose(numbers, batch.camera, radius, self.config.pad)
+        return QueryOutput(queries, logits[:, 0], logits[:, 1], pose)
+
+    def loss(self, output: QueryOutput, batch: CropBatch, generator: torch.Generator | None = None) -> LossTerms:
+        """Equation 7.1 of the thesis; `generator` draws the contrastive samples."""
+        truth = batch.truth
+        assert truth is not None, "a loss needs the truth of the crops"
+        stride, weights = self.config.stride, self.config.weights
+        target = encode_pose(
+            truth.T_virt_obj, batch.camera, self.parts.centre[batch.part_index],
+            self.parts.radius[batch.part_index], self.config.pad,
+        )  # fmt: skip
+        rotation = target.rotation
+        if self.config.symmetric_loss:
+            rotation = self.parts.nearest_symmetric(output.pose.rotation, rotation, batch.part_index)
+        visible = mask_loss(output.visible_logits, cell_share(truth.mask_visible, stride))
+        full = mask_loss(output.full_logits, cell_share(truth.mask_full, stride))
+        terms = {
+            "nce": self._contrastive_loss(output, batch, generator),
+            "mask": visible + full,
+            "rotation": point_matching(output.pose.rotation, rotation, self.parts.sparse[batch.part_index]),
+            "centre": (output.pose.centre - target.centre).abs().sum(-1).mean(),
+            "depth": (output.pose.log_depth - target.log_depth).abs().mean(),
+        }
+        total = sum(getattr(weights, name) * term for name, term in terms.items())
+        return LossTerms(total, terms)  # type: ignore[arg-type]
+
+    def _contrastive_loss(
+        self, output: QueryOutput, batch: CropBatch, generator: torch.Generator | None
+    ) -> Float[Tensor, ""]:
+        truth, config = batch.truth, self.config
+        assert truth is not None
+        full = cell_share(truth.mask_full, config.stride) == 1
+        eligible = full
+        if config.positives_from == "visible":
+            eligible = full & (cell_share(truth.mask_visible, config.stride) == 1)
+        pixels, rows = draw_pixels(eligible.flatten(1), config.positives, generator)
+        points = _at_pixels(cell_coordinates(truth.coordinates, config.stride), pixels)
+        others = self.parts.random_surface(config.negatives, generator)
+        every_part = torch.arange(len(self.parts), device=others.device)
+        positives = self.keys(points + self._key_noise(points, generator), batch.part_index)
+        negatives = self.keys(others + self._key_noise(others, generator), every_part)
+        return info_nce(_at_pixels(output.queries, pixels), positives, negatives[batch.part_index], rows)
+
+    def _key_noise(self, points: Tensor, generator: torch.Generator | None) -> Tensor:
+        return self.config.key_noise * torch.randn(points.shape, generator=generator, device=points.device)
+
+    def poses(
+        self, output: QueryOutput, batch: CropBatch
+    ) -> tuple[Float[Tensor, "batch 4 4"], Float[Tensor, "batch"]]:
+        """Regressed poses T_virt_obj (mm, mesh file's frame, float64) and their scores in [0, 1]."""
+        rotation = output.pose.rotation.double()
+        centre = self.parts.centre.double()[batch.part_index]
+        translation = output.pose.position.double() - (rotation @ centre[..., None])[..., 0]
+        return make_transform(rotation, translation), self.agreement(output, batch)
+
+    @torch.no_grad()
+    def agreement(self, output: QueryOutput, batch: CropBatch) -> Float[Tensor, "batch"]:
+        """How well the regressed pose agrees with the mask and the queries, in [0, 1].
+
+        The front-facing ones of 256 surface points are projected with the pose; each adds the mask's
+        probability there times sigmoid(log p(point | query) - log p(point | chance)).
+        """
+        pose, index = output.pose, batch.part_index
+        points = self.parts.sparse[index] * self.parts.radius[index][:, None, None]
+        seen = points @ pose.rotation.transpose(1, 2) + pose.position[:, None]
+        normals = self.parts.sparse_normals[index] @ pose.rotation.transpose(1, 2)
+        front = ((normals * seen).sum(-1) < 0).float()
+        pixels = project_points(batch.camera.K_virt.to(seen), seen)
+        cells = ((pixels + 0.5) / self.config.stride - 0.5)[:, :, None]
+        maps = torch.cat((output.queries, torch.sigmoid(output.full_logits)[:, None]), dim=1)
+        sampled, inside = sample_image(maps, cells)
+        sampled = sampled[..., 0].transpose(1, 2)
+        queries, mask = sampled[..., :-1], sampled[..., -1] * inside[:, 0, :, 0]
+        own_keys, contrast_keys = self._surface_keys()
+        own = (queries * own_keys[index]).sum(-1)
+        chance = torch.logsumexp(queries @ contrast_keys[index].transpose(1, 2), -1)
+        ratio = own - chance + torch.log(torch.tensor(float(_CONTRAST_KEYS), device=own.device))
+        return (front * mask * torch.sigmoid(ratio)).sum(1) / front.sum(1).clamp_min(1)
+
+    def _surface_keys(self) -> tuple[Float[Tensor, "parts 256 e"], Float[Tensor, "parts contrast e"]]:
+        if self._cached_keys is None or self.training:
+            points = torch.cat((self.parts.sparse, self.parts.surface[:, :_CONTRAST_KEYS]), dim=1)
+            self._cached_keys = self.keys(points, torch.arange(len(self.parts), device=points.device))
+        sparse = self.parts.sparse.shape[1]
+        return self._cached_keys[:, :sparse], self._cached_keys[:, sparse:]
+
+
+def _at_pixels(maps: Float[Tensor, "batch c h w"], pixels: Int[Tensor, "batch n"]) -> Float[Tensor, "batch n c"]:
+    """Values of maps at flat pixel indices."""
+    flat = maps.flatten(2)
+    return flat.gather(2, pixels[:, None].expand(-1, flat.shape[1], -1)).transpose(1, 2)

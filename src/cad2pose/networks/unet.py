@@ -1,0 +1,57 @@
+"""U-Net decoder over encoder taps, as in SurfEmb (Haugaard & Buch 2022): no batch norm, bilinear upsampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+class UNetDecoder(nn.Module):
+    """From taps at strides 2, 4, 8, 16, 32 to a map at `stride` 1, 2 or 4.
+
+    Every tap passes a 1x1 convolution and ReLU that keeps its width; then, from the coarsest: bilinear
+    x2, concatenate the next tap, 3x3 convolution, ReLU. With base width w the levels have
+    8w, 4w, 4w, 2w channels (strides 16, 8, 4, 2), and w at stride 1.
+
+    Args:
+        tap_channels: channels of the five taps.
+        stride: of the output map.
+        outputs: channels of the output map, per object.
+        objects: number of objects; each has its own last 1x1 convolution.
+    """
+
+    def __init__(self, tap_channels: Sequence[int], stride: int, outputs: int, objects: int = 1) -> None:
+        super().__init__()
+        width = tap_channels[0]
+        self.outputs = outputs
+        self.stride = stride
+        level_strides = [s for s in (16, 8, 4, 2, 1) if s >= stride]
+        level_channels = {16: 8 * width, 8: 4 * width, 4: 4 * width, 2: 2 * width, 1: width}
+        skip_of = dict(zip((2, 4, 8, 16), range(4), strict=True))
+        self.laterals = nn.ModuleList(nn.Conv2d(c, c, 1) for c in tap_channels)
+        self.skips = [skip_of.get(s) for s in level_strides]
+        convolutions = []
+        channels = tap_channels[4]
+        for level, skip in zip(level_strides, self.skips, strict=True):
+            channels_in = channels + (tap_channels[skip] if skip is not None else 0)
+            channels = level_channels[level]
+            convolutions.append(nn.Conv2d(channels_in, channels, 3, padding=1))
+        self.convolutions = nn.ModuleList(convolutions)
+        self.last = nn.Conv2d(channels, outputs * objects, 1)
+
+    def forward(
+        self, taps: Sequence[Tensor], object_index: Int[Tensor, "batch"]
+    ) -> Float[Tensor, "batch outputs h w"]:
+        used = {skip for skip in self.skips if skip is not None} | {4}
+        taps = [torch.relu(lateral(t)) if i in used else t for i, (lateral, t) in enumerate(zip(self.laterals, taps))]
+        x = taps[4]
+        for convolution, skip in zip(self.convolutions, self.skips, strict=True):
+            x = nn.functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+            if skip is not None:
+                x = torch.cat((x, taps[skip]), dim=1)
+            x = torch.relu(convolution(x))
+        every = self.last(x).unflatten(1, (-1, self.outputs))
+        return every[torch.arange(len(every), device=every.device), object_index]
