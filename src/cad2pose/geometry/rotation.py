@@ -123,12 +123,23 @@ def geodesic_distance(
 
 
 def nearest_rotation(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """The rotation nearest to a matrix in the Frobenius norm (orthogonal Procrustes, determinant +1)."""
-    u, _, vh = torch.linalg.svd(matrix)
-    sign = torch.linalg.det(u @ vh)
-    flip = torch.ones_like(matrix[..., 0])
-    flip[..., 2] = sign
-    return (u * flip[..., None, :]) @ vh
+    """The rotation nearest to a matrix in the Frobenius norm (orthogonal Procrustes, determinant +1).
+
+    The gradient of the decomposition does not exist where singular values coincide, which they do at every
+    rotation, although that of the result does: with M = U S V^T and R = U V^T, signs in U and S,
+    dR = U [(U^T dM V - V^T dM^T U)_ij / (s_i + s_j)] V^T. It is added to R here, with dM of value zero.
+    """
+    u, s, vh = torch.linalg.svd(matrix.detach())
+    sign = torch.ones_like(s)
+    sign[..., 2] = torch.linalg.det(u @ vh)
+    u, s = u * sign[..., None, :], s * sign
+    rotation = u @ vh
+    if not matrix.requires_grad:
+        return rotation
+    change = u.transpose(-1, -2) @ (matrix - matrix.detach()) @ vh.transpose(-1, -2)
+    pairs = s[..., :, None] + s[..., None, :]
+    pairs = torch.where(pairs.abs() < torch.finfo(pairs.dtype).tiny, torch.inf, pairs)
+    return rotation + u @ ((change - change.transpose(-1, -2)) / pairs) @ vh
 
 
 def rotation_to_ray(ray: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
