@@ -1,0 +1,7 @@
+"""Meshes and poses in, pictures out: rasteriser, interpolation, shading."""
+
+from cad2pose.rendering.meshes import MeshSet
+from cad2pose.rendering.rasterizer import NEAR, Fragments, rasterize
+from cad2pose.rendering.render import Rendering, render
+
+__all__ = ["NEAR", "Fragments", "MeshSet", "Rendering", "rasterize", "render"]
