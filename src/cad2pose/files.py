@@ -14,16 +14,16 @@ def replacing(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block ends well, it takes the place of `path`.
 
     When the block raises (a full disk, Ctrl-C), the temporary file is removed and `path` is as it was.
-    The temporary name keeps the suffix, which image writers go by.
+    The temporary name keeps the suffix, which image writers go by. Missing folders are made.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     aside = Path(name)
     try:
         yield aside
-        with aside.open("rb") as written:
+        with aside.open("r+b") as written:
             os.fsync(written.fileno())
         umask = os.umask(0)
         os.umask(umask)

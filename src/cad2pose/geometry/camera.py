@@ -113,7 +113,7 @@ class Camera:
             values = torch.tensor([float(n) for n in numbers], dtype=torch.float64)  # type: ignore[union-attr]
             distortion = tuple(float(c) for c in entry.get("distortion", ()))  # type: ignore[union-attr]
             width, height = (int(float(side)) for side in size)  # type: ignore[arg-type]
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"camera entry holds something that is not a number: {error}") from error
         if len(values) != 9:
             raise ValueError(f"cam_K has {len(values)} numbers; it must have 9, row by row")
@@ -153,7 +153,13 @@ class Camera:
         """The image a lens without distortion would have taken with the same K and size.
 
         Pixels that the lens did not see are 0. Returned unchanged where there is no distortion.
+
+        Raises:
+            ValueError: if the image has another size than the camera.
         """
+        if image.shape[-2:] != (self.height, self.width):
+            height, width = image.shape[-2:]
+            raise ValueError(f"the image is {width} x {height} pixels but its camera {self.width} x {self.height}")
         if not any(self.distortion):
             return image
         K = self.K.to(image)

@@ -120,19 +120,22 @@ def virtual_camera(
 
 
 def sample_image(
-    image: Float[Tensor, "batch c h w"], pixels: Float[Tensor, "batch rows columns 2"]
+    image: Float[Tensor, "batch c h w"], pixels: Float[Tensor, "batch rows columns 2"], shrink: int = 1
 ) -> tuple[Float[Tensor, "batch c rows columns"], Float[Tensor, "batch 1 rows columns"]]:
     """Bilinear samples at pixel coordinates (u, v), and 1 where they lie inside the image, else 0.
 
-    Outside, the nearest border pixel is returned, so that the border itself is not darkened.
+    Outside, the nearest border pixel is returned, so that the border itself is not darkened. With `shrink`
+    k > 1 the samples are taken from the image of k x k means.
     """
     height, width = image.shape[-2:]
-    scale = torch.tensor([2 / width, 2 / height], dtype=pixels.dtype, device=pixels.device)
-    grid = (pixels + 0.5) * scale - 1
-    inside = (grid.abs() <= 1).all(-1, keepdim=True).movedim(-1, 1).to(image.dtype)
-    colour = torch.nn.functional.grid_sample(
-        image, grid.to(image.dtype), mode="bilinear", padding_mode="border", align_corners=False
-    )
+    extent = torch.tensor([width, height], dtype=pixels.dtype, device=pixels.device)
+    edges = pixels + 0.5
+    inside = ((edges >= 0) & (edges <= extent)).all(-1)[:, None].to(image.dtype)
+    if shrink > 1:
+        image = torch.nn.functional.avg_pool2d(image, shrink, ceil_mode=True, count_include_pad=False)
+        extent = torch.tensor([image.shape[-1], image.shape[-2]], dtype=edges.dtype, device=edges.device) * shrink
+    grid = (edges * (2 / extent) - 1).to(image.dtype)
+    colour = torch.nn.functional.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return colour, inside
 
 
@@ -166,10 +169,10 @@ def warp_to_crops(
     """Warp images into their virtual cameras without aliasing.
 
     Where the warp shrinks by a factor s, every crop pixel is the mean of ceil(s) x ceil(s) bilinear
-    samples (at most 8 x 8).
+    samples; from s = 8 on, of at most 8 x 8 samples of an image already shrunk by averaging.
 
     Args:
-        image: `(B, C, H, W)`, one per camera; expand one image for several boxes of it.
+        image: `(B, C, H, W)`, one per camera; expand one image for several boxes of it (it is not copied).
         camera: B cameras.
         fill: value of the pixels that lie outside the source image.
 
@@ -178,16 +181,21 @@ def warp_to_crops(
     """
     size = camera.size
     homography = camera.homography
-    factors = minification(homography, size).clamp(1, _MAX_SUPERSAMPLING)
-    counts = [math.ceil(f - 0.05) for f in factors.tolist()]
+    counts = [max(1, math.ceil(factor - 0.05)) for factor in minification(homography, size).tolist()]
     crops = image.new_empty((len(counts), image.shape[1], size, size))
     covered = image.new_empty((len(counts), 1, size, size))
     for count in sorted(set(counts)):
         rows = torch.tensor([i for i, c in enumerate(counts) if c == count], device=image.device)
-        pixels, front = crop_pixels(homography[rows], size, count)
-        colour, inside = sample_image(image[rows], pixels)
+        shrink = math.ceil(count / _MAX_SUPERSAMPLING)
+        samples = math.ceil(count / shrink)
+        pixels, front = crop_pixels(homography[rows], size, samples)
+        if image.stride(0) == 0:
+            shared = sample_image(image[:1], pixels.flatten(0, 1)[None], shrink)
+            colour, inside = (s[0].unflatten(1, pixels.shape[:2]).transpose(0, 1) for s in shared)
+        else:
+            colour, inside = sample_image(image[rows], pixels, shrink)
         inside = inside * front[:, None]
         colour = colour * inside + fill * (1 - inside)
-        crops[rows] = torch.nn.functional.avg_pool2d(colour, count)
-        covered[rows] = torch.nn.functional.avg_pool2d(inside, count)
+        crops[rows] = torch.nn.functional.avg_pool2d(colour, samples)
+        covered[rows] = torch.nn.functional.avg_pool2d(inside, samples)
     return crops, covered

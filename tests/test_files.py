@@ -1,0 +1,128 @@
+"""Files are replaced whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cad2pose.files import replacing, write_bytes, write_text
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_text_and_bytes_arrive_whole_in_folders_that_were_missing(tmp_path: Path) -> None:
+    write_text(tmp_path / "a" / "b" / "note.txt", "Größe: 5 µm\n")
+    write_bytes(tmp_path / "a" / "b" / "data.bin", bytes(range(256)))
+    assert (tmp_path / "a" / "b" / "note.txt").read_text(encoding="utf-8") == "Größe: 5 µm\n"
+    assert (tmp_path / "a" / "b" / "data.bin").read_bytes() == bytes(range(256))
+    assert names(tmp_path / "a" / "b") == ["data.bin", "note.txt"]
+
+
+def test_the_temporary_path_keeps_the_suffix_and_lies_beside(tmp_path: Path) -> None:
+    with replacing(tmp_path / "picture.png") as aside:
+        assert aside.suffix == ".png"
+        assert aside.parent == tmp_path
+        assert aside.name != "picture.png"
+        assert not (tmp_path / "picture.png").exists()
+        aside.write_bytes(b"png")
+    assert names(tmp_path) == ["picture.png"]
+
+
+@pytest.mark.parametrize("failure", [ValueError("no"), KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left")])
+@pytest.mark.parametrize("before", [b"old", None])
+def test_a_failure_in_the_block_leaves_what_was_there(
+    tmp_path: Path, failure: BaseException, before: bytes | None
+) -> None:
+    target = tmp_path / "results.csv"
+    if before is not None:
+        target.write_bytes(before)
+    with pytest.raises(type(failure)), replacing(target) as aside:
+        aside.write_bytes(b"half")
+        raise failure
+    assert names(tmp_path) == ([] if before is None else ["results.csv"])
+    assert before is None or target.read_bytes() == before
+
+
+@pytest.mark.parametrize("step", ["write", "fsync", "replace"])
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "model.safetensors"
+    write_bytes(target, b"old")
+    real_write = Path.write_bytes
+
+    def full_disk(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    def half_written(path: Path, data: bytes) -> None:
+        real_write(path, data[: len(data) // 2])
+        full_disk()
+
+    if step == "write":
+        monkeypatch.setattr(Path, "write_bytes", half_written)
+    elif step == "fsync":
+        monkeypatch.setattr(os, "fsync", full_disk)
+    else:
+        monkeypatch.setattr(Path, "replace", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_bytes(target, b"new and longer")
+    assert target.read_bytes() == b"old"
+    assert names(tmp_path) == ["model.safetensors"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux' always full device")
+def test_a_truly_full_device_raises_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left"), replacing(tmp_path / "out.txt") as aside:
+        aside.unlink()
+        aside.symlink_to("/dev/full")
+        aside.write_text("x" * 100_000)
+    assert names(tmp_path) == []
+
+
+def test_a_folder_in_the_way_is_an_error_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "out.csv").mkdir()
+    with pytest.raises(OSError, match=r"out\.csv"):
+        write_text(tmp_path / "out.csv", "x")
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(OSError, match="file"):
+        write_text(tmp_path / "file" / "out.csv", "x")
+    assert names(tmp_path) == ["file", "out.csv"]
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_permissions_are_those_of_an_ordinary_new_file(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "ours", "x")
+        (tmp_path / "ordinary").write_text("x")
+    finally:
+        os.umask(before)
+    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ours", "ordinary")}
+    assert modes == {0o640}
+
+
+def test_very_long_names_work_as_far_as_the_system_allows_them(tmp_path: Path) -> None:
+    write_text(tmp_path / ("n" * 250 + ".txt"), "x")
+    assert len(names(tmp_path)) == 1
+
+
+def test_killed_while_writing_the_old_file_survives(tmp_path: Path) -> None:
+    target = tmp_path / "checkpoint.bin"
+    write_bytes(target, b"old")
+    program = (
+        "import os, signal, sys\n"
+        "from cad2pose.files import replacing\n"
+        "with replacing(sys.argv[1]) as aside:\n"
+        "    aside.write_bytes(b'half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(target)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert target.read_bytes() == b"old"
