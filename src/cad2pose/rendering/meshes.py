@@ -50,9 +50,10 @@ class MeshSet:
         vertex_start = list(accumulate((len(mesh.vertices) for mesh in meshes), initial=0))
         face_start = list(accumulate((len(mesh.faces) for mesh in meshes), initial=0))
         colors = [torch.full_like(m.vertices, _GRAY) if m.colors is None else m.colors for m in meshes]
+        faces = [mesh.faces + first for mesh, first in zip(meshes, vertex_start[:-1], strict=True)]
         return cls(
             vertices=torch.cat([mesh.vertices for mesh in meshes]).float().contiguous(),
-            faces=torch.cat([mesh.faces + first for mesh, first in zip(meshes, vertex_start)]).int().contiguous(),
+            faces=torch.cat(faces).int().contiguous(),
             normals=torch.cat([mesh.normals for mesh in meshes]).float().contiguous(),
             colors=torch.cat([color.float() for color in colors]).contiguous(),
             vertex_start=torch.tensor(vertex_start),

@@ -62,6 +62,12 @@ def _rotate(T, x, y, z):
 
 @_compiled
 @no_type_check
+def _cross(ax, ay, az, bx, by, bz):
+    return ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
+
+
+@_compiled
+@no_type_check
 def _unit(x, y, z):
     """The vector with length 1; a null vector looks at the camera."""
     square = x * x + y * y + z * z
@@ -172,7 +178,7 @@ def _resolve(screens, faces, vertex_start, mesh_of_slot, depth, slot, face, bary
 def rasterize_batch(
     vertices, faces, vertex_start, face_start, mesh_index, P, near, screens, selected, depth, slot, face, barycentric
 ):
-    """Fill the last four arrays for a batch of images; `P` is K @ T_cam_obj[:3] and `screens`, `selected` are scratch space."""
+    """Fill the last four arrays for a batch of images; `P` is K @ T_cam_obj[:3], `screens` and `selected` scratch."""
     height, width = depth.shape[1:]
     for i in range(mesh_index.shape[0]):
         depth[i] = 0
@@ -214,9 +220,10 @@ def _interpolate(vertices, faces, normals, colors, T, slot, face, barycentric, c
             ny = la * normals[a, 1] + lb * normals[b, 1] + lc * normals[c, 1]
             nz = la * normals[a, 2] + lb * normals[b, 2] + lc * normals[c, 2]
             # The flat normal decides the side, as an interpolated one may lean past a silhouette.
-            ux, uy, uz = vertices[b, 0] - vertices[a, 0], vertices[b, 1] - vertices[a, 1], vertices[b, 2] - vertices[a, 2]
-            vx, vy, vz = vertices[c, 0] - vertices[a, 0], vertices[c, 1] - vertices[a, 1], vertices[c, 2] - vertices[a, 2]
-            gx, gy, gz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+            gx, gy, gz = _cross(
+                vertices[b, 0] - vertices[a, 0], vertices[b, 1] - vertices[a, 1], vertices[b, 2] - vertices[a, 2],
+                vertices[c, 0] - vertices[a, 0], vertices[c, 1] - vertices[a, 1], vertices[c, 2] - vertices[a, 2],
+            )  # fmt: skip
             agrees = nx * gx + ny * gy + nz * gz
             nx, ny, nz = _rotate(pose, nx, ny, nz)
             gx, gy, gz = _rotate(pose, gx, gy, gz)
