@@ -1,0 +1,105 @@
+"""Image files -> tensors: colour as RGB in [0, 1], depth in mm; gray, palette, alpha and 16 bit included.
+
+Pillow reads them: its header-only open tells an image's size without decoding it, and what is not an image raises.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image, ImageOps
+from torch import Tensor
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+
+_EXIF_ORIENTATION = 0x0112
+_EXIF_QUARTER_TURNS = (5, 6, 7, 8)
+_SIXTEEN_BIT_GRAY = ("I;16", "I;16B", "I;16L", "I")
+
+
+def read_image(path: Path | str) -> Float[Tensor, "3 h w"]:
+    """RGB image in [0, 1], float32, turned upright as its EXIF orientation says.
+
+    Gray is repeated three times, alpha is dropped, 16 bits are scaled by their full range.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not an image, is cut off, or holds floating-point values outside [0, 1].
+    """
+    with _opened(path) as image:
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode in _SIXTEEN_BIT_GRAY:
+            pixels = np.asarray(upright).astype(np.float32) / 65535
+        elif upright.mode == "F":
+            pixels = np.asarray(upright).astype(np.float32)
+        else:
+            pixels = np.asarray(upright.convert("RGB")).astype(np.float32) / 255
+    if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
+        raise ValueError(f"{path} holds values outside its range; save it as an 8 or 16 bit image")
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, axis=2)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def read_depth(path: Path | str, scale: float = 1.0) -> Float[Tensor, "h w"]:
+    """Depth image times `scale` (BOP's depth_scale gives mm), float32; 0 means no measurement.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not an image of one channel.
+    """
+    with _opened(path) as image:
+        pixels = np.asarray(image).astype(np.float32)
+    if pixels.ndim != 2:
+        raise ValueError(f"{path} has {pixels.shape[2]} channels; a depth image has one")
+    return torch.from_numpy(pixels * np.float32(scale))
+
+
+def read_mask(path: Path | str) -> Bool[Tensor, "h w"]:
+    """Mask image: true where it is not 0 (a colour image: in any of its channels; alpha does not count).
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not an image.
+    """
+    with _opened(path) as image:
+        pixels = np.asarray(image.convert("RGB") if image.mode in ("P", "RGBA", "LA") else image)
+    return torch.from_numpy((pixels.reshape(*pixels.shape[:2], -1) != 0).any(-1))
+
+
+def image_size(path: Path | str) -> tuple[int, int]:
+    """Width and height as `read_image` would give them, from the file's header alone.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not an image.
+    """
+    with _opened(path, decode=False) as image:
+        width, height = image.size
+        turned = image.getexif().get(_EXIF_ORIENTATION) in _EXIF_QUARTER_TURNS
+    return (height, width) if turned else (width, height)
+
+
+@contextmanager
+def _opened(path: Path | str, decode: bool = True) -> Iterator[Image.Image]:
+    """Open an image file; whatever the decoder stumbles over becomes a ValueError that names the file."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"image {path} does not exist" if not path.exists() else f"image {path} is not a file")
+    path.open("rb").close()  # a file that may not be read says so itself, and is not called broken
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            image = Image.open(path)
+            if decode:
+                image.load()
+        except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, EOFError, ...
+            raise ValueError(f"{path} cannot be read as an image: {error or type(error).__name__}") from error
+    with image:
+        yield image

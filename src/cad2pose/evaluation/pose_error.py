@@ -1,0 +1,153 @@
+"""How far an estimated pose is from the true one, by the field's measures; batched, float64.
+
+Poses are used as they are: some true rotations of LM-O are orthonormal to 1 % only, so the inverse of a rotation is the
+inverse of the matrix, not its transpose. Symmetries act on the model's side: T_cam_obj @ T_obj_obj'. Definitions:
+Hodan et al., "BOP Challenge 2020" (MSSD, MSPD), and Hinterstoisser et al. 2012 (ADD, ADI).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.spatial import ConvexHull, KDTree, QhullError
+from torch import Tensor
+
+from cad2pose.geometry.camera import project_points
+from cad2pose.geometry.transform import transform_points
+
+_CHUNK = 2_000_000  # points at a time: about 50 MB
+
+
+def rotation_error(R_est: Float[Tensor, "*batch 3 3"], R_gt: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
+    """Angle of R_est R_gt^-1 in degrees: arccos((trace - 1) / 2), clamped to [0, 180]."""
+    trace = (R_est @ torch.linalg.inv(R_gt)).diagonal(dim1=-2, dim2=-1).sum(-1)
+    return torch.rad2deg(torch.arccos(((trace - 1) / 2).clamp(-1, 1)))
+
+
+def frobenius_error(R_est: Float[Tensor, "*batch 3 3"], R_gt: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
+    """Frobenius norm of R_est - R_gt; 2 sqrt(2) sin(angle / 2) for exact rotations."""
+    return torch.linalg.matrix_norm(R_est - R_gt)
+
+
+def translation_error(t_est: Float[Tensor, "*batch 3"], t_gt: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
+    """Distance of the translations, mm."""
+    return torch.linalg.vector_norm(t_est - t_gt, dim=-1)
+
+
+def add_error(
+    T_est: Float[Tensor, "batch 4 4"], T_gt: Float[Tensor, "batch 4 4"], points: Float[Tensor, "n 3"]
+) -> Float[Tensor, "batch"]:
+    """ADD: mean over the model's points of the distance between their two images, mm."""
+    difference = T_est - T_gt
+    means = [transform_points(difference[part], points).norm(dim=-1).mean(-1) for part in _parts(len(T_est), points)]
+    return torch.cat(means) if means else T_est.new_zeros(0)
+
+
+def adi_error(
+    T_est: Float[Tensor, "batch 4 4"], T_gt: Float[Tensor, "batch 4 4"], points: Float[Tensor, "n 3"]
+) -> Float[Tensor, "batch"]:
+    """ADI (ADD-S): mean over the points in the true pose of the distance to the nearest point in the estimated one."""
+    errors = []
+    for estimated, true in zip(T_est, T_gt, strict=True):
+        tree = KDTree(transform_points(estimated, points).numpy())
+        distance, _ = tree.query(transform_points(true, points).numpy())
+        errors.append(float(np.mean(distance)))
+    return T_est.new_tensor(errors)
+
+
+def mssd_error(
+    T_est: Float[Tensor, "batch 4 4"],
+    T_gt: Float[Tensor, "batch 4 4"],
+    points: Float[Tensor, "n 3"],
+    symmetries: Float[Tensor, "k 4 4"],
+) -> Float[Tensor, "batch"]:
+    """MSSD: maximum surface distance, minimised over the symmetries, mm.
+
+    Only vertices of the convex hull are visited. That is exact: |A x + b| is a convex function of x, so its maximum
+    over the points lies on a vertex of their hull.
+    """
+    hull = hull_points(points)
+    difference = (T_est[:, None] - T_gt[:, None] @ symmetries).flatten(0, 1)
+    largest = [transform_points(difference[part], hull).norm(dim=-1).amax(-1) for part in _parts(len(difference), hull)]
+    return torch.cat(largest).reshape(len(T_est), -1).amin(1) if largest else T_est.new_zeros(0)
+
+
+def mspd_error(
+    T_est: Float[Tensor, "batch 4 4"],
+    T_gt: Float[Tensor, "batch 4 4"],
+    K: Float[Tensor, "batch 3 3"],
+    points: Float[Tensor, "n 3"],
+    symmetries: Float[Tensor, "k 4 4"],
+) -> Float[Tensor, "batch"]:
+    """MSPD: maximum projected distance, minimised over the symmetries, px.
+
+    The maximum over the hull's vertices is a lower bound for each symmetry. All points are projected for the
+    symmetries in order of their bound, until a bound reaches the best maximum so far; this is exact.
+    """
+    hull = hull_points(points) if len(symmetries) > 1 else points
+    errors = []
+    for estimated, true, camera in zip(T_est, T_gt, K, strict=True):
+        symmetric = true @ symmetries
+        bounds = torch.cat([
+            _projected_distance(estimated, symmetric[part], camera, hull).amax(-1)
+            for part in _parts(len(symmetric), hull)
+        ])  # fmt: skip
+        if len(symmetries) == 1:
+            errors.append(float(bounds))
+            continue
+        best = float("inf")
+        for index in bounds.argsort().tolist():
+            if float(bounds[index]) >= best:
+                break
+            exact = _projected_distance(estimated, symmetric[index : index + 1], camera, points).amax()
+            best = min(best, float(exact))
+        errors.append(best)
+    return T_est.new_tensor(errors)
+
+
+def projection_error(
+    T_est: Float[Tensor, "batch 4 4"],
+    T_gt: Float[Tensor, "batch 4 4"],
+    K: Float[Tensor, "batch 3 3"],
+    points: Float[Tensor, "n 3"],
+) -> Float[Tensor, "batch"]:
+    """Mean distance of the projected points, px; no symmetries."""
+    pairs = zip(T_est, T_gt, K, strict=True)
+    errors = [float(_projected_distance(est, true[None], camera, points).mean()) for est, true, camera in pairs]
+    return T_est.new_tensor(errors)
+
+
+def symmetric_errors(
+    T_est: Float[Tensor, "batch 4 4"], T_gt: Float[Tensor, "batch 4 4"], symmetries: Float[Tensor, "k 4 4"]
+) -> tuple[Float[Tensor, "batch k"], Float[Tensor, "batch k"], Float[Tensor, "batch k"]]:
+    """Rotation (deg), Frobenius and translation (mm) errors against each symmetric version of the true pose."""
+    true = T_gt[:, None] @ symmetries
+    estimated = T_est[:, None].expand_as(true)
+    R_est, R_gt = estimated[..., :3, :3], true[..., :3, :3]
+    translation = translation_error(estimated[..., :3, 3], true[..., :3, 3])
+    return rotation_error(R_est, R_gt), frobenius_error(R_est, R_gt), translation
+
+
+def hull_points(points: Float[Tensor, "n 3"]) -> Float[Tensor, "m 3"]:
+    """The points that are vertices of the convex hull; all of them where they lie in a plane."""
+    try:
+        return points[torch.from_numpy(ConvexHull(points.numpy()).vertices).long()]
+    except (QhullError, ValueError):
+        return points
+
+
+def _projected_distance(
+    T_est: Float[Tensor, "4 4"], T_gt: Float[Tensor, "k 4 4"], K: Float[Tensor, "3 3"], points: Float[Tensor, "n 3"]
+) -> Float[Tensor, "k n"]:
+    estimated = project_points(K, transform_points(T_est, points))
+    true = project_points(K, transform_points(T_gt, points))
+    return torch.nan_to_num((estimated - true).norm(dim=-1), nan=float("inf"), posinf=float("inf"))
+
+
+def _parts(count: int, points: Float[Tensor, "n 3"]) -> Iterator[slice]:
+    """Slices of a batch that keep batch x points bounded."""
+    step = max(1, _CHUNK // max(1, len(points)))
+    return (slice(start, start + step) for start in range(0, count, step))
