@@ -1,0 +1,104 @@
+"""`cad2pose inspect`: what was understood of a mesh file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from cad2pose.parts.builtin import BUILTIN_PARTS, builtin_part
+from cad2pose.parts.diagnosis import MeshDiagnosis, describe_symmetries, diagnose, units_remark
+from cad2pose.parts.mesh import Units
+from cad2pose.parts.part import Part, load_part
+
+_BUILTIN_PREFIX = "builtin:"
+_MOST_SYMMETRIES = 12
+
+
+def inspect_command(
+    mesh: Annotated[str, tyro.conf.Positional],
+    /,
+    units: Units = "mm",
+    object_id: int = 1,
+    models_info: Path | None = None,
+    out: Path = Path(),
+) -> None:
+    """Read a mesh, print what was understood of it, and save a picture of it from six sides.
+
+    Args:
+        mesh: PLY, OBJ, STL or GLB file, or a built-in part: builtin:bracket, builtin:nut, builtin:bushing or
+            builtin:disc.
+        units: what the file's numbers are in.
+        object_id: entry of models_info.json that the part is.
+        models_info: BOP models_info.json with the part's diameter and symmetries.
+        out: folder for the picture, NAME_six_views.png.
+    """
+    name = mesh.removeprefix(_BUILTIN_PREFIX)
+    if mesh.startswith(_BUILTIN_PREFIX) or (name in BUILTIN_PARTS and not Path(mesh).exists()):
+        part, source = builtin_part(name), "built in"
+    else:
+        part, source = load_part(mesh, units, object_id, models_info=models_info), mesh
+    console = Console()
+    console.print(_table(part, source, units, models_info))
+
+    from cad2pose.pictures import save_png  # rendering is only loaded once the mesh is known to be usable
+    from cad2pose.pictures.six_views import six_views
+
+    picture = out / f"{part.name}_six_views.png"
+    save_png(picture, six_views(part))
+    console.print(f"six views: {picture}", soft_wrap=True, highlight=False)
+
+
+def _table(part: Part, source: str, units: Units, models_info: Path | None) -> Table:
+    """Everything known of the part, with remarks on what looks odd."""
+    found, mesh = diagnose(part.mesh), part.mesh
+    low, high = mesh.used_vertices.aminmax(dim=0)
+    table = Table(title=f"{part.name}", show_header=False, title_justify="left")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("file", source)
+    unused = f" ({found.unused_vertices} without a triangle)" if found.unused_vertices else ""
+    table.add_row("vertices", f"{len(mesh.vertices)}{unused}")
+    flat = f" ({found.flat_faces} without area)" if found.flat_faces else ""
+    table.add_row("triangles", f"{len(mesh.faces)}{flat}")
+    table.add_row("size x, y, z", " x ".join(f"{side:.5g}" for side in (high - low).tolist()) + " mm")
+    table.add_row("from", "({:.5g}, {:.5g}, {:.5g}) mm".format(*low.tolist()))
+    table.add_row("diameter", f"{part.diameter:.6g} mm")
+    center = "({:.5g}, {:.5g}, {:.5g})".format(*(round(value, 6) + 0.0 for value in part.center.tolist()))
+    table.add_row("bounding sphere", f"centre {center} mm, radius {part.radius:.6g} mm")
+    remark = units_remark(part.diameter, units)
+    table.add_row("units", "mm" if source == "built in" else f"{units} {'(' + remark + ')' if remark else ''}".strip())
+    table.add_row("watertight", _watertight_words(found))
+    table.add_row("pieces", f"{found.components}")
+    table.add_row("triangles face", found.orientation + _inverted_words(found))
+    table.add_row("vertex normals", _normals_words(found))
+    table.add_row("vertex colours", "none (shown gray)" if mesh.colors is None else "yes")
+    words = describe_symmetries(part.symmetries)
+    if len(words) > _MOST_SYMMETRIES:
+        words = [*words[:_MOST_SYMMETRIES], f"... and {len(words) - _MOST_SYMMETRIES} more"]
+    beside = Path(source).parent / "models_info.json"
+    if models_info is None and source != "built in" and beside.is_file():
+        words.append(f"(not read: {beside}; pass --models-info and --object-id)")
+    table.add_row("symmetries", "\n".join(words))
+    return table
+
+
+def _watertight_words(found: MeshDiagnosis) -> str:
+    if found.watertight:
+        return "yes"
+    return f"no: {found.open_edges} open edges, {found.crowded_edges} edges of more than two triangles"
+
+
+def _inverted_words(found: MeshDiagnosis) -> str:
+    if found.components > 1 and found.inverted_components:
+        return f"; {found.inverted_components} of {found.components} pieces inside out (cavities, or flipped)"
+    return ""
+
+
+def _normals_words(found: MeshDiagnosis) -> str:
+    if found.flipped_normals < 1e-3:
+        return "agree with the triangles"
+    return f"point against {100 * found.flipped_normals:.1f} % of the triangles; rendering turns them to the camera"
