@@ -1,0 +1,86 @@
+"""Boxes on their way to the crops: checked, freed of lens distortion, scaled, and moved to where a pose says."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cad2pose.geometry import Camera, project_points, transform_points, unproject_pixels
+
+_NEAREST = 1.0  # mm; points nearer to the camera plane are projected from here
+_LEAST_SIDE = 4.0  # pixels
+_MOST_GROWTH = 9.0  # in area, between a detector's box and that of the pose found from it
+_LEAST_OVERLAP = 0.5  # of the smaller of the two
+_UNDISTORT_STEPS = 30
+
+
+def check_boxes(box: Float[Tensor, "n 4"], camera: Camera) -> None:
+    """Raise ValueError for a box that has no pixel of the image."""
+    outside = (box[:, :2] + box[:, 2:] <= 0).any(-1)
+    outside |= (box[:, 0] >= camera.width) | (box[:, 1] >= camera.height)
+    if bool(outside.any()):
+        row = int(outside.nonzero()[0])
+        raise ValueError(
+            f"box {row} is {box[row].tolist()} and lies outside the image of {camera.width} x {camera.height} pixels; "
+            "a box is x y w h in pixels, x y its upper left corner"
+        )
+
+
+def undistort_boxes(box: Float[Tensor, "n 4"], camera: Camera) -> Float[Tensor, "n 4"]:
+    """The boxes in the image that `camera.undistort_image` makes: around where their outlines go."""
+    if not any(camera.distortion) or len(box) == 0:
+        return box
+    steps = torch.linspace(0, 1, 9, dtype=box.dtype)
+    zero, one = torch.zeros_like(steps), torch.ones_like(steps)
+    outline = torch.stack((torch.cat((steps, steps, zero, one)), torch.cat((zero, one, steps, steps))), dim=-1)
+    pixels = box[:, None, :2] - 0.5 + box[:, None, 2:] * outline
+    K = camera.K.to(box).expand(len(box), -1, -1)
+    seen = unproject_pixels(K, pixels)[..., :2]
+    rays = seen
+    for _ in range(_UNDISTORT_STEPS):  # fixed point; a lens bends little, so it contracts
+        rays = rays + (seen - camera.distort(rays))
+    if not bool(torch.isfinite(rays).all()) or float((camera.distort(rays) - seen).abs().max()) > 1e-3:
+        raise ValueError(f"a box lies where the lens model {camera.distortion} cannot be inverted; check it")
+    straight = project_points(K, torch.cat((rays, torch.ones_like(rays[..., :1])), dim=-1)) + 0.5
+    least, most = straight.amin(1), straight.amax(1)
+    return torch.cat((least, most - least), dim=-1)
+
+
+def zoom_boxes(box: Float[Tensor, "n 4"], zooms: Float[Tensor, "z"]) -> Float[Tensor, "n z 4"]:
+    """Every box scaled about its centre by every factor."""
+    centre, side = box[:, None, :2] + box[:, None, 2:] / 2, box[:, None, 2:] * zooms[None, :, None]
+    return torch.cat((centre - side / 2, side), dim=-1)
+
+
+def posed_boxes(
+    box: Float[Tensor, "n 4"],
+    T_cam_obj: Float[Tensor, "n 4 4"],
+    vertices: Float[Tensor, "v 3"],
+    K: Float[Tensor, "3 3"],
+    image_size: Float[Tensor, "2"],
+) -> Float[Tensor, "n 4"]:
+    """The box of the whole part in its estimated pose, cut off at the image's border as a detector's is.
+
+    Where a pose puts the part somewhere else altogether, or makes its box much larger or smaller, the pose is
+    not to be trusted and the box stays as it was.
+    """
+    camera = transform_points(T_cam_obj, vertices.expand(len(box), -1, -1))
+    pixels = project_points(K.expand(len(box), -1, -1), _in_front(camera)) + 0.5
+    least = torch.minimum(pixels.amin(1).clamp_min(0), image_size - _LEAST_SIDE)
+    most = torch.maximum(torch.minimum(pixels.amax(1), image_size), least + _LEAST_SIDE)
+    posed = torch.cat((least, most - least), dim=-1)
+    return torch.where(_agree(box, posed)[:, None], posed, box)
+
+
+def _in_front(points: Float[Tensor, "n v 3"]) -> Float[Tensor, "n v 3"]:
+    return torch.cat((points[..., :2], points[..., 2:].clamp_min(_NEAREST)), dim=-1)
+
+
+def _agree(first: Float[Tensor, "n 4"], second: Float[Tensor, "n 4"]) -> Bool[Tensor, "n"]:
+    least = torch.maximum(first[:, :2], second[:, :2])
+    most = torch.minimum(first[:, :2] + first[:, 2:], second[:, :2] + second[:, 2:])
+    common = (most - least).clamp_min(0).prod(-1)
+    areas = torch.stack((first[:, 2:].prod(-1), second[:, 2:].prod(-1)))
+    smaller, larger = areas.amin(0), areas.amax(0)
+    return (common >= _LEAST_OVERLAP * smaller) & (larger <= _MOST_GROWTH * smaller)

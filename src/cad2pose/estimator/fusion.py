@@ -1,0 +1,85 @@
+"""Several estimates of one pose, made from differently cut crops, become one: robust, symmetry-aware."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from cad2pose.geometry import geodesic_distance, make_transform, nearest_rotation
+
+INLIER_ANGLE = math.radians(30)
+
+
+def fuse_poses(
+    T_cam_obj: Float[Tensor, "batch copies 4 4"],
+    score: Float[Tensor, "batch copies"],
+    symmetry: Float[Tensor, "symmetries 3 3"],
+    center: Float[Tensor, "3"],
+    inlier_angle: float = INLIER_ANGLE,
+) -> tuple[Float[Tensor, "batch 4 4"], Float[Tensor, "batch"]]:
+    """One pose from each group of copies.
+
+    The medoid is the copy whose rotation has the least score-weighted sum of symmetry-aware angles to the others.
+    Every copy is brought to its symmetric equivalent nearest to the medoid; those nearer than `inlier_angle` are
+    averaged: the chordal mean of the rotations (weighted by score), and medians for where the part's centre is seen
+    and for the logarithm of its distance.
+
+    Args:
+        T_cam_obj: `(B, N, 4, 4)` poses of the copies, mm, mesh file's frame.
+        score: `(B, N)` of the copies, not negative.
+        symmetry: `(K, 3, 3)` rotations that leave the part unchanged, identity among them; as they leave the
+            centre of its bounding sphere where it is, they need no translation.
+        center: `(3,)` centre of the part's bounding sphere, mm, mesh file's frame.
+        inlier_angle: in radians.
+
+    Returns:
+        `(B, 4, 4)` poses and `(B,)` scores: the mean score of all copies times the share of inliers.
+    """
+    rotation = T_cam_obj[..., :3, :3]
+    position = rotation @ center.to(rotation) + T_cam_obj[..., :3, 3]
+    medoid, nearest, angle = _medoid(rotation, score, symmetry.to(rotation))
+    rows = torch.arange(len(rotation), device=rotation.device)
+    aligned = rotation @ symmetry.to(rotation)[nearest[rows, :, medoid]]
+    inlier = angle[rows, :, medoid] <= inlier_angle
+    mean = _chordal_mean(aligned, torch.where(inlier, score + 1e-9, 0))
+    middle = _median_position(position, inlier)
+    fused = make_transform(mean, middle - mean @ center.to(mean))
+    return fused, score.mean(1) * inlier.to(score).mean(1)
+
+
+def _medoid(
+    rotation: Float[Tensor, "batch copies 3 3"],
+    score: Float[Tensor, "batch copies"],
+    symmetry: Float[Tensor, "symmetries 3 3"],
+) -> tuple[Int[Tensor, "batch"], Int[Tensor, "batch copies copies"], Float[Tensor, "batch copies copies"]]:
+    """Index of the medoid; for each pair (i, j) the symmetry that takes copy i nearest to j, and the angle left."""
+    between = rotation[:, None].transpose(-1, -2) @ rotation[:, :, None]  # [i, j] = R_j^T R_i
+    trace = torch.einsum("bijmn,knm->bijk", between, symmetry)  # of R_j^T R_i S_k
+    nearest = trace.argmax(-1)
+    left = between @ symmetry[nearest]
+    angle = geodesic_distance(torch.eye(3).to(left).expand_as(left), left)
+    medoid = ((score + 1e-9)[:, :, None] * angle).sum(1).argmin(-1)
+    return medoid, nearest, angle
+
+
+def _chordal_mean(
+    rotation: Float[Tensor, "batch copies 3 3"], weight: Float[Tensor, "batch copies"]
+) -> Float[Tensor, "batch 3 3"]:
+    """The rotation with the least weighted sum of squared Frobenius distances (Hartley et al. 2013, section 5.3)."""
+    return nearest_rotation((weight[..., None, None] * rotation).sum(1) / weight.sum(1)[:, None, None])
+
+
+def _median_position(
+    position: Float[Tensor, "batch copies 3"], use: Bool[Tensor, "batch copies"]
+) -> Float[Tensor, "batch 3"]:
+    """Median of the directions and of the logarithms of the distances of the positions in use.
+
+    Depth is far less certain than direction, so the two must not mix as they would in a median of x, y and z.
+    """
+    distance = torch.linalg.vector_norm(position, dim=-1, keepdim=True).clamp_min(1e-9)
+    polar = torch.cat((position / distance, distance.log()), dim=-1)
+    polar = torch.where(use[..., None], polar, torch.nan).nanquantile(0.5, dim=1)
+    return torch.nn.functional.normalize(polar[:, :3], dim=-1) * polar[:, 3:].exp()

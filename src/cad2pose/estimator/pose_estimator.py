@@ -1,0 +1,224 @@
+"""(image, camera, detections) -> poses, with any number of models."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cad2pose.estimator.boxes import check_boxes, posed_boxes, undistort_boxes, zoom_boxes
+from cad2pose.estimator.fusion import fuse_poses
+from cad2pose.estimator.images import check_size, image_tensor
+from cad2pose.estimator.options import EstimatorOptions
+from cad2pose.estimator.selection import select
+from cad2pose.geometry import Camera, make_transform, nearest_rotation, virtual_camera, warp_to_crops
+from cad2pose.model_file import Model, load_model
+from cad2pose.parts.part import Part
+from cad2pose.structures import CropBatch, Detections, PoseEstimates
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Where an object id is served, and what fusing its poses needs."""
+
+    model: Model
+    part: Part
+    part_index: int
+    symmetry: Float[Tensor, "k 3 3"]
+    vertices: Float[Tensor, "v 3"]
+
+
+@dataclass(frozen=True)
+class _View:
+    """An undistorted image on the device, with its camera."""
+
+    pixels: Float[Tensor, "3 h w"]
+    K: Float[Tensor, "3 3"]
+    size: Float[Tensor, "2"]
+
+
+class PoseEstimator:
+    """Estimates the poses of known objects in one image.
+
+    Args:
+        models: which objects are known; no object id may occur twice.
+        device: `auto` (CUDA where there is one, else the CPU), `cpu`, `cuda`, `cuda:1`, ...
+        options: copies per crop and passes.
+
+    Raises:
+        ValueError: if an object id occurs twice.
+    """
+
+    def __init__(
+        self, models: Sequence[Model], device: torch.device | str = "auto", options: EstimatorOptions | None = None
+    ) -> None:
+        self.device = pick_device(device)
+        self.options = options or EstimatorOptions()
+        self._known: dict[int, _Known] = {}
+        for model in models:
+            model.method.to(self.device).eval()
+            for index, part in enumerate(model.parts):
+                if part.object_id in self._known:
+                    other = self._known[part.object_id].part.name
+                    raise ValueError(f"object id {part.object_id} is claimed by two parts, {other} and {part.name}")
+                self._known[part.object_id] = _Known(
+                    model, part, index, part.symmetries.rotation_group(), part.mesh.used_vertices
+                )  # fmt: skip
+
+    @classmethod
+    def load(
+        cls, path: Path | str, device: torch.device | str = "auto", options: EstimatorOptions | None = None
+    ) -> PoseEstimator:
+        """Estimator of a model file, or of all model files (`*.safetensors`) of a folder.
+
+        Raises:
+            FileNotFoundError: if there is no such file, or the folder holds no model.
+            ValueError: for a broken model file, or two files that claim the same object id.
+        """
+        path = Path(path)
+        files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+        if not files:
+            raise FileNotFoundError(f"the folder {path} holds no model file (*.safetensors)")
+        models = [load_model(file) for file in files]
+        claimed: dict[int, Path] = {}
+        for file, model in zip(files, models, strict=True):
+            for part in model.parts:
+                if part.object_id in claimed:
+                    raise ValueError(
+                        f"both {claimed[part.object_id]} and {file} serve object id {part.object_id}; "
+                        "keep one of them in the folder"
+                    )
+                claimed[part.object_id] = file
+        return cls(models, device, options)
+
+    @property
+    def parts(self) -> dict[int, Part]:
+        """The known parts by object id."""
+        return {object_id: known.part for object_id, known in sorted(self._known.items())}
+
+    def check_known(self, object_ids: Sequence[int]) -> None:
+        """Raise ValueError for an object id that no model knows."""
+        unknown = sorted(set(object_ids) - set(self._known))
+        if unknown:
+            known = ", ".join(f"{object_id} ({part.name})" for object_id, part in self.parts.items())
+            raise ValueError(f"object id {unknown[0]} is not known; the model knows {known or 'none'}")
+
+    def estimate(
+        self, image: Tensor | np.ndarray, camera: Camera, detections: Detections, min_score: float = 0.0
+    ) -> PoseEstimates:
+        """Poses of all detections of one image, in their order.
+
+        Args:
+            image: float tensor `(3, H, W)` in [0, 1], or a uint8 or uint16 array H x W, H x W x 3 (RGB) or
+                H x W x 4; as the lens made it, where the camera has distortion.
+            camera: of this very image size.
+            detections: object ids and boxes (in the image as given).
+            min_score: estimates with a lower pose score are left out.
+
+        Returns:
+            Poses `(N, 4, 4)` float64, mm, in the mesh files' frames, orthonormal; scores in [0, 1].
+
+        Raises:
+            ValueError: for an image of another kind or size, an unknown object id, or a box outside the image.
+        """
+        start = time.perf_counter()
+        pixels = image_tensor(image)
+        check_size(pixels, camera)
+        box = detections.box.to("cpu", torch.float64)
+        check_boxes(box, camera)
+        self.check_known(detections.object_id.tolist())
+        view = _View(
+            camera.undistort_image(pixels).to(self.device), camera.K,
+            torch.tensor([camera.width, camera.height], dtype=torch.float64),
+        )  # fmt: skip
+        box = undistort_boxes(box, camera)
+        object_id = detections.object_id.to("cpu", torch.int64)
+        T_cam_obj, score = self._fused(view, object_id, box)
+        if self.options.recrop:
+            T_cam_obj, score = self._fused(view, object_id, self._posed(view, object_id, box, T_cam_obj))
+        estimates = PoseEstimates(object_id, T_cam_obj, score, detections.box.cpu(), time.perf_counter() - start)
+        return select(estimates, score >= min_score)
+
+    def _fused(
+        self, view: _View, object_id: Int[Tensor, "n"], box: Float[Tensor, "n 4"]
+    ) -> tuple[Float[Tensor, "n 4 4"], Float[Tensor, "n"]]:
+        """One pose per box: all copies of its crop are looked at, model by model, then fused part by part."""
+        T_cam_obj, score = torch.zeros(len(box), 4, 4, dtype=torch.float64), torch.zeros(len(box), dtype=torch.float64)
+        ids = object_id.tolist()
+        for model in {id(self._known[i].model): self._known[i].model for i in ids}.values():
+            rows = torch.tensor([row for row, i in enumerate(ids) if self._known[i].model is model])
+            index = torch.tensor([self._known[ids[row]].part_index for row in rows.tolist()])
+            T_copies, score_copies = self._copies(view, model, index, box[rows])
+            for part_index in index.unique().tolist():
+                known = self._known[model.parts[part_index].object_id]
+                mine = index == part_index
+                T_cam_obj[rows[mine]], score[rows[mine]] = fuse_poses(
+                    T_copies[mine], score_copies[mine], known.symmetry, known.part.center
+                )
+        return T_cam_obj, score
+
+    def _copies(
+        self, view: _View, model: Model, part_index: Int[Tensor, "n"], box: Float[Tensor, "n 4"]
+    ) -> tuple[Float[Tensor, "n copies 4 4"], Float[Tensor, "n copies"]]:
+        """Poses from every zoomed and rolled copy of every box."""
+        zooms = zoom_boxes(box, torch.tensor(self.options.zooms, dtype=box.dtype))
+        rolls = torch.arange(self.options.rolls, dtype=box.dtype) * (2 * math.pi / self.options.rolls)
+        copies = zooms.shape[1] * len(rolls)
+        boxes = zooms.repeat_interleave(len(rolls), dim=1).flatten(0, 1)
+        roll = rolls.repeat(len(box) * zooms.shape[1])
+        index = part_index.repeat_interleave(copies)
+        chunks = range(0, len(boxes), self.options.batch_size)
+        results = [self._look(view, model, *(t[i : i + self.options.batch_size] for t in (index, boxes, roll)))
+                   for i in chunks]  # fmt: skip
+        T_cam_obj, score = (torch.cat(tensors) for tensors in zip(*results, strict=True))
+        return T_cam_obj.unflatten(0, (len(box), copies)), score.unflatten(0, (len(box), copies))
+
+    def _look(
+        self, view: _View, model: Model, part_index: Int[Tensor, "b"], box: Float[Tensor, "b 4"],
+        roll: Float[Tensor, "b"],
+    ) -> tuple[Float[Tensor, "b 4 4"], Float[Tensor, "b"]]:  # fmt: skip
+        """One batch of crops through the network."""
+        count, config = len(box), model.method.config
+        K, size = view.K.expand(count, -1, -1), view.size.expand(count, -1)
+        camera = virtual_camera(K, box, size, config.crop_size, config.pad, roll)
+        with torch.inference_mode():
+            images = view.pixels[None].expand(count, -1, -1, -1)
+            crops, valid = warp_to_crops(images, camera.to(self.device))
+            batch = CropBatch(crops, valid, camera.to(self.device, torch.float32), part_index.to(self.device))
+            T_virt_obj, score = model.method.poses(model.method(batch), batch)
+        T_cam_obj = camera.to_source(T_virt_obj.to("cpu", torch.float64))
+        rotation = nearest_rotation(T_cam_obj[:, :3, :3])
+        return make_transform(rotation, T_cam_obj[:, :3, 3]), score.to("cpu", torch.float64)
+
+    def _posed(
+        self, view: _View, object_id: Int[Tensor, "n"], box: Float[Tensor, "n 4"], T_cam_obj: Float[Tensor, "n 4 4"]
+    ) -> Float[Tensor, "n 4"]:
+        """Boxes of the parts as first estimated, for the second pass."""
+        box = box.clone()
+        for i in object_id.unique().tolist():
+            rows = object_id == i
+            box[rows] = posed_boxes(box[rows], T_cam_obj[rows], self._known[i].vertices, view.K, view.size)
+        return box
+
+
+def pick_device(device: torch.device | str) -> torch.device:
+    """`auto` means CUDA where there is one, else the CPU.
+
+    Raises:
+        ValueError: for a device that torch does not have here.
+    """
+    if str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {str(device)!r} cannot be used here ({error}); give auto, cpu or cuda") from error
+    return found

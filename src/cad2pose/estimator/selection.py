@@ -1,0 +1,39 @@
+"""Which of several estimates to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from cad2pose.structures import PoseEstimates
+
+
+def select(estimates: PoseEstimates, rows: Int[Tensor, "k"] | Bool[Tensor, "n"]) -> PoseEstimates:
+    """Some of the estimates, by index or by mask."""
+    return PoseEstimates(
+        estimates.object_id[rows], estimates.T_cam_obj[rows], estimates.score[rows], estimates.box[rows],
+        estimates.seconds,
+    )  # fmt: skip
+
+
+def best_per_object(estimates: PoseEstimates, counts: Mapping[int, int] | int = 1) -> PoseEstimates:
+    """The best estimates of each object by pose score, input order kept.
+
+    Args:
+        estimates: of one image; several boxes may have claimed the same object.
+        counts: how many instances of each object there are; objects that are not named are dropped. A single
+            number holds for every object.
+
+    Returns:
+        At most `counts` estimates of every object.
+    """
+    kept: list[int] = []
+    for object_id in sorted(set(estimates.object_id.tolist())):
+        rows = (estimates.object_id == object_id).nonzero()[:, 0]
+        count = counts if isinstance(counts, int) else counts.get(object_id, 0)
+        order = estimates.score[rows].argsort(descending=True, stable=True)[:count]
+        kept.extend(rows[order].tolist())
+    return select(estimates, torch.tensor(sorted(kept), dtype=torch.long))

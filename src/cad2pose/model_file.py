@@ -1,0 +1,248 @@
+"""The self-contained model file: weights, parts, symmetries, conventions and version in one safetensors file.
+
+No pickle: a file holds tensors and one JSON header, so reading it runs nothing that comes from it. Weights are kept in
+half precision (buffers, such as running statistics, as they are), meshes as float32 vertices, int32 faces and uint8
+colours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cad2pose import __version__
+from cad2pose.files import replacing
+from cad2pose.methods.query import QueryConfig, QueryMethod
+from cad2pose.parts.mesh import Mesh
+from cad2pose.parts.part import Part
+from cad2pose.parts.symmetry import Symmetries
+
+FORMAT = "cad2pose model"
+FORMAT_VERSION = 1
+CONVENTIONS = (
+    "T_cam_obj takes the mesh file's frame to the OpenCV camera frame (x right, y down, z forward); millimetres; "
+    "pixel centres at integers; boxes x y w h measured from the image's left and upper edge; RGB in [0, 1]; "
+    "networks see (x - centre) / radius of the bounding sphere"
+)
+
+Method = QueryMethod
+_METHODS: dict[str, tuple[type, type[Method]]] = {"QueryMethod": (QueryConfig, QueryMethod)}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained method, the parts it knows, and how it came to be.
+
+    Args:
+        method: in eval mode, float32 weights.
+        parts: in the order of the method's `part_index`.
+        info: free text about the training, such as samples, seconds, device.
+    """
+
+    method: Method
+    parts: tuple[Part, ...]
+    info: Mapping[str, str]
+
+
+def shipped_model_path(name: str = "builtin") -> Path:
+    """The model file that comes with the package.
+
+    Raises:
+        FileNotFoundError: if this installation has none of that name.
+    """
+    folder = Path(__file__).parent / "weights"
+    path = folder / f"{name}.safetensors"
+    if not path.is_file():
+        present = ", ".join(sorted(p.stem for p in folder.glob("*.safetensors"))) or "none"
+        raise FileNotFoundError(
+            f"this installation ships no model named {name!r} (there is {present}, in {folder}); "
+            "reinstall the package, or train one with `cad2pose train`"
+        )
+    return path
+
+
+def save_model(path: Path | str, method: Method, parts: Sequence[Part], info: Mapping[str, str]) -> None:
+    """Write a model file, whole or not at all.
+
+    Raises:
+        ValueError: if a weight is not finite in half precision.
+    """
+    tensors = {f"weights.{name}": value for name, value in _half_precision(method).items()}
+    for index, part in enumerate(parts):
+        tensors |= {f"parts.{index}.{name}": value for name, value in _mesh_tensors(part.mesh).items()}
+    header = {
+        "cad2pose": __version__,
+        "conventions": CONVENTIONS,
+        "method": type(method).__name__,
+        "config": config_to_json(method.config),
+        "parts": [_part_entry(part) for part in parts],
+        "info": {str(key): str(value) for key, value in info.items()},
+    }
+    metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "header": json.dumps(header)}
+    with replacing(path) as aside:
+        save_file(tensors, aside, metadata)
+
+
+def load_model(path: Path | str, device: torch.device | str = "cpu") -> Model:
+    """Read a model file; the method comes back in eval mode with float32 weights that need no gradient.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is truncated, no cad2pose model, of another format version, or inconsistent.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no model file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            _check_version(path, metadata)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+    except SafetensorError as error:
+        raise ValueError(f"{path}: the file is truncated or not a cad2pose model ({error})") from error
+    try:
+        header = json.loads(metadata["header"])
+        parts = tuple(_read_part(entry, index, tensors) for index, entry in enumerate(header["parts"]))
+        method = _read_method(header, parts, tensors)
+        info = {str(key): str(value) for key, value in header["info"].items()}
+    except KeyError as error:
+        raise ValueError(f"{path}: the model file is damaged: {error} is missing") from error
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise ValueError(f"{path}: the model file is damaged or of another cad2pose: {error}") from error
+    return Model(method.to(device).eval().requires_grad_(False), parts, info)
+
+
+def _check_version(path: Path, metadata: Mapping[str, str]) -> None:
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{path}: a safetensors file, but not a cad2pose model; `cad2pose train` makes those")
+    version = metadata.get("format_version")
+    if version != str(FORMAT_VERSION):
+        raise ValueError(
+            f"{path}: model format version {version}; cad2pose {__version__} understands version {FORMAT_VERSION}. "
+            "Install the cad2pose that wrote it, or train the model anew"
+        )
+
+
+def _half_precision(method: Method) -> dict[str, Tensor]:
+    """Parameters as float16, buffers as they are (running variances would underflow)."""
+    parameters = {name for name, _ in method.named_parameters()}
+    state: dict[str, Tensor] = {}
+    for name, value in method.state_dict().items():
+        value = value.detach().cpu()
+        if name in parameters and value.is_floating_point():
+            value = value.to(torch.float16)
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ValueError(f"weight {name} is not finite in half precision: the training diverged, nothing was saved")
+        state[name] = value.clone().contiguous()
+    return state
+
+
+def _read_method(header: dict[str, typing.Any], parts: tuple[Part, ...], tensors: Mapping[str, Tensor]) -> Method:
+    if header["method"] not in _METHODS:
+        raise ValueError(f"method {header['method']!r} is not one of {', '.join(_METHODS)}")
+    config_type, method_type = _METHODS[header["method"]]
+    method = method_type(config_from_json(config_type, header["config"]), parts)
+    prefix = "weights."
+    weights = {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+    method.load_state_dict(weights)  # copies into the float32 parameters
+    return method
+
+
+def _mesh_tensors(mesh: Mesh) -> dict[str, Tensor]:
+    tensors = {
+        "vertices": mesh.vertices.to(torch.float32),
+        "faces": mesh.faces.to(torch.int32),
+        "normals": mesh.normals.to(torch.float32),
+    }
+    if mesh.colors is not None:
+        tensors["colors"] = (mesh.colors * 255).round().clamp(0, 255).to(torch.uint8)
+    return {name: value.cpu().clone().contiguous() for name, value in tensors.items()}
+
+
+def _part_entry(part: Part) -> dict[str, object]:
+    return {
+        "name": part.name,
+        "object_id": part.object_id,
+        "symmetries": part.symmetries.to_bop(),
+        "center": part.center.tolist(),
+        "radius": part.radius,
+        "diameter": part.diameter,
+    }
+
+
+def _read_part(entry: dict[str, typing.Any], index: int, tensors: Mapping[str, Tensor]) -> Part:
+    """One part of the file; its centre, radius and diameter are those it was trained with, to the last digit."""
+    vertices, faces, normals = (tensors[f"parts.{index}.{name}"] for name in ("vertices", "faces", "normals"))
+    colors = tensors.get(f"parts.{index}.colors")
+    mesh = Mesh(
+        vertices.to(torch.float64), faces.to(torch.int64), normals.to(torch.float64),
+        None if colors is None else colors.to(torch.float32) / 255,
+    )  # fmt: skip
+    return Part(
+        name=str(entry["name"]), object_id=int(entry["object_id"]), mesh=mesh,
+        symmetries=Symmetries.from_bop(entry["symmetries"]),
+        center=torch.tensor(entry["center"], dtype=torch.float64),
+        radius=float(entry["radius"]), diameter=float(entry["diameter"]),
+    )  # fmt: skip
+
+
+def config_to_json(config: object) -> object:
+    """A config (frozen dataclasses, nested, of str, int, float, bool, None and tuples of them) as plain JSON values."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {field.name: config_to_json(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    if isinstance(config, tuple):
+        return [config_to_json(item) for item in config]
+    assert config is None or isinstance(config, (str, int, float, bool)), f"cannot be kept in a file: {config!r}"
+    return config
+
+
+def config_from_json(kind: typing.Any, value: typing.Any, name: str = "config") -> typing.Any:
+    """Inverse of `config_to_json` for a dataclass type or a field's type.
+
+    Raises:
+        ValueError: for fields that are unknown or missing, and values of another type.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _dataclass_from_json(kind, value, name)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        (inner,) = (argument for argument in arguments if argument is not type(None))
+        return config_from_json(inner, value, name)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise ValueError(f"{name} is {value!r}; it must be one of {arguments}")
+        return value
+    if origin is tuple and isinstance(value, list):
+        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(kinds) != len(value):
+            raise ValueError(f"{name} has {len(value)} entries; it must have {len(kinds)}")
+        pairs = zip(kinds, value, strict=True)
+        return tuple(config_from_json(item, part, f"{name}[{i}]") for i, (item, part) in enumerate(pairs))
+    if kind is float and type(value) is int:
+        return float(value)
+    if isinstance(kind, type) and type(value) is kind:
+        return value
+    raise ValueError(f"{name} is {value!r}; it must be of type {getattr(kind, '__name__', kind)}")
+
+
+def _dataclass_from_json(kind: type, value: typing.Any, name: str) -> typing.Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is {value!r}; it must have the fields of {kind.__name__}")
+    hints = typing.get_type_hints(kind)
+    fields = [field.name for field in dataclasses.fields(kind)]
+    unknown, missing = sorted(set(value) - set(fields)), sorted(set(fields) - set(value))
+    if unknown or missing:
+        raise ValueError(f"{name} of {kind.__name__} has unknown fields {unknown} and lacks {missing}")
+    return kind(**{key: config_from_json(hints[key], value[key], f"{name}.{key}") for key in fields})

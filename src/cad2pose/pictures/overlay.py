@@ -1,0 +1,177 @@
+"""Estimated poses drawn over the image they were estimated from: contours, axes, scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from cad2pose.geometry import Camera, project_points, transform_points
+from cad2pose.parts.part import Part
+from cad2pose.pictures.image_file import from_bytes, to_bytes
+from cad2pose.rendering.meshes import MeshSet
+from cad2pose.rendering.render import render
+from cad2pose.structures import PoseEstimates
+
+Color = tuple[int, int, int]
+
+# Okabe and Ito's palette, which people with any kind of colour blindness can tell apart (black and yellow left out:
+# they drown in shadows and highlights).
+OBJECT_COLORS: tuple[Color, ...] = (
+    (230, 159, 0), (86, 180, 233), (0, 158, 115), (213, 94, 0), (204, 121, 167), (0, 114, 178),
+)  # fmt: skip
+AXIS_COLORS: tuple[Color, ...] = ((213, 94, 0), (0, 158, 115), (86, 180, 233))
+_BLACK = (0, 0, 0)
+_NEAR = 1.0  # mm
+_SUBPIXEL_BITS = 3
+
+
+@dataclass(frozen=True)
+class OverlayStyle:
+    """What is drawn of every pose."""
+
+    contour: bool = True
+    """outline of the part's silhouette, as if nothing stood before it"""
+    axes: bool = True
+    """x (vermilion), y (green) and z (blue) of the mesh file's frame, from the part's centre, half a radius long"""
+    label: bool = True
+    """name and pose score"""
+    blend: float = 0.0
+    """opacity of the shaded part over the image, 0 to 1"""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.blend <= 1:
+            raise ValueError(f"blend is {self.blend}; it must lie between 0 (nothing) and 1 (opaque)")
+
+
+def draw_poses(
+    image: Float[Tensor, "3 h w"],
+    camera: Camera,
+    parts: Mapping[int, Part],
+    estimates: PoseEstimates,
+    style: OverlayStyle | None = None,
+) -> Float[Tensor, "3 h w"]:
+    """The image with all poses drawn, each object in a colour of its own, the best score last and so on top.
+
+    Args:
+        image: RGB in [0, 1] without lens distortion (`camera.undistort_image`).
+        camera: its camera; distortion is ignored.
+        parts: by object id; every estimated object must be there.
+        estimates: what to draw.
+        style: what is drawn of each.
+    """
+    style = style or OverlayStyle()
+    canvas = to_bytes(image)
+    width = max(1, round(max(canvas.shape[:2]) / 500))
+    colors = {object_id: OBJECT_COLORS[i % len(OBJECT_COLORS)] for i, object_id in enumerate(sorted(parts))}
+    order = estimates.score.argsort()
+    poses = [(int(estimates.object_id[i]), estimates.T_cam_obj[i].double().cpu(), i) for i in order.tolist()]
+    for object_id, T_cam_obj, _ in poses:
+        _draw_surface(canvas, camera, parts[object_id], T_cam_obj, colors[object_id], width, style)
+    for object_id, T_cam_obj, index in poses:
+        part = parts[object_id]
+        if style.axes:
+            _draw_axes(canvas, camera, part, T_cam_obj, width)
+        if style.label:
+            text = f"{part.name} {float(estimates.score[index]):.2f}"
+            _draw_label(canvas, camera, part, T_cam_obj, text, colors[object_id])
+    return from_bytes(canvas)
+
+
+def draw_text(
+    canvas: UInt8[np.ndarray, "h w 3"], text: str, corner: tuple[int, int], height: int, color: Color
+) -> None:
+    """Text with a dark rim, readable on any ground; `corner` is its upper left, `height` in pixels; draws in place."""
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, height / 22
+    thickness = max(1, round(scale * 1.6))
+    place = (corner[0], corner[1] + height)
+    plain = text.encode("ascii", "replace").decode("ascii")
+    cv2.putText(canvas, plain, place, font, scale, _BLACK, thickness + 2, cv2.LINE_AA)
+    cv2.putText(canvas, plain, place, font, scale, color, thickness, cv2.LINE_AA)
+
+
+def text_width(text: str, height: int) -> int:
+    """Pixels that `draw_text` takes."""
+    scale = height / 22
+    plain = text.encode("ascii", "replace").decode("ascii")
+    return cv2.getTextSize(plain, cv2.FONT_HERSHEY_SIMPLEX, scale, max(1, round(scale * 1.6)))[0][0]
+
+
+def _draw_surface(
+    canvas: UInt8[np.ndarray, "h w 3"], camera: Camera, part: Part, T_cam_obj: Float[Tensor, "4 4"], color: Color,
+    width: int, style: OverlayStyle,
+) -> None:  # fmt: skip
+    """Blend the shaded part in and trace its silhouette; only the window that it can touch is rendered."""
+    window = _window(camera, part, T_cam_obj)
+    if window is None or not (style.contour or style.blend > 0):
+        return
+    left, top, right, bottom = window
+    K = camera.K.clone()
+    K[0, 2] -= left
+    K[1, 2] -= top
+    drawn = render(
+        MeshSet.from_meshes([part.mesh]), torch.zeros(1, 1, dtype=torch.int64), T_cam_obj[None, None],
+        K[None], bottom - top, right - left,
+    )  # fmt: skip
+    mask, view = drawn.mask[0], canvas[top:bottom, left:right]
+    if style.blend > 0:
+        light = 0.25 + 0.75 * drawn.normals[0, 2].abs()
+        shaded = to_bytes(drawn.colors[0] * light).astype(np.float32)
+        opacity = style.blend * mask.numpy()[..., None]
+        view[:] = (view * (1 - opacity) + shaded * opacity + 0.5).astype(np.uint8)
+    if style.contour:
+        lines = _contours(mask)
+        offset = (left, top)
+        cv2.drawContours(canvas, lines, -1, _BLACK, width + 2, cv2.LINE_AA, offset=offset)
+        cv2.drawContours(canvas, lines, -1, color, width, cv2.LINE_AA, offset=offset)
+
+
+def _contours(mask: Bool[Tensor, "h w"]) -> list[np.ndarray]:
+    lines, _ = cv2.findContours(mask.to(torch.uint8).numpy(), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    return list(lines)
+
+
+def _window(camera: Camera, part: Part, T_cam_obj: Float[Tensor, "4 4"]) -> tuple[int, int, int, int] | None:
+    """Left, top, right, bottom of the pixels that the part can cover; None where it is out of sight."""
+    points = transform_points(T_cam_obj, part.mesh.vertices)
+    if float(points[:, 2].max()) <= _NEAR:
+        return None
+    if float(points[:, 2].min()) <= _NEAR:
+        return 0, 0, camera.width, camera.height
+    pixels = project_points(camera.K, points)
+    least, most = pixels.amin(0).floor().clamp(-2, 1e6), pixels.amax(0).ceil().clamp(-2, 1e6)
+    left, top = max(0, int(least[0]) - 1), max(0, int(least[1]) - 1)
+    right, bottom = min(camera.width, int(most[0]) + 2), min(camera.height, int(most[1]) + 2)
+    return (left, top, right, bottom) if right > left and bottom > top else None
+
+
+def _draw_axes(
+    canvas: UInt8[np.ndarray, "h w 3"], camera: Camera, part: Part, T_cam_obj: Float[Tensor, "4 4"], width: int
+) -> None:
+    tips = torch.cat((torch.zeros(1, 3), torch.eye(3))).double() * part.radius / 2
+    points = transform_points(T_cam_obj, part.center + tips)
+    if float(points[:, 2].min()) <= _NEAR:
+        return
+    pixels = (project_points(camera.K, points) * 2**_SUBPIXEL_BITS).round().clamp(-1e6, 1e6).int().tolist()
+    for axis in points[1:, 2].argsort(descending=True).tolist():  # the farthest tip first
+        ends = (tuple(pixels[0]), tuple(pixels[1 + axis]))
+        cv2.line(canvas, *ends, _BLACK, width + 2, cv2.LINE_AA, _SUBPIXEL_BITS)
+        cv2.line(canvas, *ends, AXIS_COLORS[axis], width, cv2.LINE_AA, _SUBPIXEL_BITS)
+
+
+def _draw_label(
+    canvas: UInt8[np.ndarray, "h w 3"], camera: Camera, part: Part, T_cam_obj: Float[Tensor, "4 4"], text: str,
+    color: Color,
+) -> None:  # fmt: skip
+    """Above the silhouette's window, moved inside the image where it would leave it."""
+    left, top, _, _ = _window(camera, part, T_cam_obj) or (0, 0, 0, 0)
+    height = max(8, round(canvas.shape[0] / 40))
+    x = min(max(2, left), max(2, canvas.shape[1] - text_width(text, height) - 2))
+    y = min(max(2, top - height - 6), max(2, canvas.shape[0] - height - 6))
+    bright: Color = tuple((value + 255) // 2 for value in color)  # type: ignore[assignment]
+    draw_text(canvas, text, (x, y), height, bright)

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from cad2pose.methods.query import QueryConfig
+from cad2pose.model_file import config_from_json, config_to_json, load_model, save_model, shipped_model_path
+from small_models import SMALL, random_model, wedge
+
+
+@pytest.fixture
+def saved(tmp_path):
+    parts = (wedge(7, "left"), wedge(9, "right", shift=0.0, symmetric=True))
+    model = random_model(*parts)
+    path = tmp_path / "model.safetensors"
+    save_model(path, model.method, parts, {"samples": "12", "device": "cpu"})
+    return path, model
+
+
+def _rewritten(path, change):
+    """The file with its metadata changed."""
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = dict(file.metadata()), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    change(metadata, tensors)
+    save_file(tensors, path, metadata)
+    return path
+
+
+def _in_header(key, value):
+    def change(metadata, tensors):
+        header = json.loads(metadata["header"])
+        header[key] = value
+        metadata["header"] = json.dumps(header)
+
+    return change
+
+
+def test_a_model_comes_back_as_it_was(saved):
+    path, model = saved
+    loaded = load_model(path)
+    assert loaded.info == {"samples": "12", "device": "cpu"}
+    assert loaded.method.config == SMALL
+    assert not loaded.method.training
+    assert not any(p.requires_grad for p in loaded.method.parameters())
+    for (name, was), (other, now) in zip(
+        model.method.named_parameters(), loaded.method.named_parameters(), strict=True
+    ):
+        assert name == other
+        assert now.dtype == torch.float32
+        torch.testing.assert_close(now, was.half().float(), rtol=0, atol=0, msg=name)
+    for name, was in model.method.named_buffers():
+        torch.testing.assert_close(dict(loaded.method.named_buffers())[name], was, rtol=1e-6, atol=1e-5)
+
+
+def test_parts_come_back_exactly_where_it_matters(saved):
+    path, model = saved
+    for was, now in zip(model.parts, load_model(path).parts, strict=True):
+        assert (now.name, now.object_id, now.radius, now.diameter) == (
+            was.name,
+            was.object_id,
+            was.radius,
+            was.diameter,
+        )
+        assert torch.equal(now.center, was.center)
+        assert torch.equal(now.mesh.faces, was.mesh.faces)
+        torch.testing.assert_close(now.mesh.vertices, was.mesh.vertices, rtol=1e-7, atol=0)
+        assert now.mesh.colors is not None
+        torch.testing.assert_close(now.mesh.colors, was.mesh.colors, rtol=0, atol=0.501 / 255)
+        assert torch.equal(now.symmetries.rotation_group(), was.symmetries.rotation_group())
+
+
+def test_weights_are_halves_and_nothing_is_pickled(saved):
+    path, _ = saved
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["header"])
+        assert file.get_tensor(_first_weight(file)).dtype == torch.float16
+    assert "conventions" in header
+    assert "cad2pose" in header
+    assert b"\x80\x04" not in path.read_bytes()[:64]
+
+
+def _first_weight(file):
+    return next(name for name in file.keys() if name.startswith("weights.encoder") and name.endswith("weight"))  # noqa: SIM118
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_truncated_files_are_refused(saved, share):
+    path, _ = saved
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(ValueError, match="truncated or not a cad2pose model"):
+        load_model(path)
+
+
+def test_files_of_other_kinds_are_refused(tmp_path):
+    other = tmp_path / "other.safetensors"
+    save_file({"x": torch.zeros(1)}, other)
+    with pytest.raises(ValueError, match="not a cad2pose model"):
+        load_model(other)
+    other.write_text("hello, this is a text file that is longer than eight bytes")
+    with pytest.raises(ValueError, match="truncated or not a cad2pose model"):
+        load_model(other)
+    with pytest.raises(FileNotFoundError, match="no model file"):
+        load_model(tmp_path / "absent.safetensors")
+
+
+def test_another_format_version_is_named(saved):
+    path = _rewritten(saved[0], lambda metadata, tensors: metadata.update(format_version="7"))
+    with pytest.raises(ValueError, match="version 7; .* understands version 1"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_in_header("method", "OtherMethod"), "OtherMethod"),
+        (_in_header("config", {"crop_size": 32}), "lacks"),
+        (_in_header("parts", []), "damaged"),
+        (lambda metadata, tensors: metadata.update(header="{"), "damaged"),
+        (lambda metadata, tensors: metadata.pop("header"), "missing"),
+        (lambda metadata, tensors: tensors.pop("parts.1.faces"), "missing"),
+        (lambda metadata, tensors: tensors["parts.0.faces"].fill_(99), "vertex 99"),
+        (lambda metadata, tensors: tensors.pop(next(n for n in tensors if n.startswith("weights."))), "damaged"),
+    ],
+)
+def test_damaged_files_are_refused(saved, change, message):
+    path = _rewritten(saved[0], change)
+    with pytest.raises(ValueError, match=message) as error:
+        load_model(path)
+    assert str(path) in str(error.value)
+
+
+def test_diverged_weights_are_not_saved(tmp_path):
+    model = random_model()
+    path = tmp_path / "model.safetensors"
+    with torch.no_grad():
+        next(model.method.parameters()).flatten()[0] = 1e6
+    with pytest.raises(ValueError, match="not finite"):
+        save_model(path, model.method, model.parts, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_save_leaves_the_old_file(saved, monkeypatch):
+    path, model = saved
+    before = path.read_bytes()
+
+    def full_disk(tensors, aside, metadata):
+        aside.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("cad2pose.model_file.save_file", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        save_model(path, model.method, model.parts, {})
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_saved_twice_is_the_same_file(saved, tmp_path):
+    path, model = saved
+    again = tmp_path / "again.safetensors"
+    loaded = load_model(path)
+    save_model(again, loaded.method, loaded.parts, loaded.info)
+    assert torch.equal(_all(again), _all(path))
+
+
+def _all(path):
+    with safe_open(path, framework="pt") as file:
+        return torch.cat([file.get_tensor(name).double().flatten() for name in sorted(file.keys())])
+
+
+@dataclass(frozen=True)
+class Inner:
+    name: str = "x"
+    pair: tuple[int, float] = (1, 2.0)
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner = dataclasses.field(default_factory=Inner)
+    maybe: Inner | None = None
+    kind: Literal["a", "b"] = "a"
+    many: tuple[str, ...] = ()
+    flag: bool = False
+    count: int | None = None
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        QueryConfig(), QueryConfig.full(), SMALL, Outer(),
+        Outer(Inner("ü", (3, 0.1)), Inner(), "b", ("p", "q"), True, 3),
+    ],
+)  # fmt: skip
+def test_configs_survive_json(config):
+    assert config_from_json(type(config), json.loads(json.dumps(config_to_json(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"surplus": 1}, "unknown fields.*surplus"),
+        ({"flag": 1}, "config.flag"),
+        ({"count": True}, "config.count"),
+        ({"kind": "c"}, "one of"),
+        ({"many": "pq"}, "config.many"),
+        ({"inner": {"name": "x", "pair": [1]}}, "1 entries"),
+        ({"inner": {"name": "x"}}, "lacks.*pair"),
+        ({"inner": None}, "config.inner"),
+    ],
+)
+def test_configs_that_do_not_fit_are_refused(change, message):
+    content = config_to_json(Outer())
+    assert isinstance(content, dict)
+    with pytest.raises(ValueError, match=message):
+        config_from_json(Outer, content | change)
+
+
+def test_an_absent_shipped_model_is_named():
+    with pytest.raises(FileNotFoundError, match="no model named 'no-such'"):
+        shipped_model_path("no-such")
