@@ -136,9 +136,7 @@ def read_targets(path: Path | str) -> tuple[BopTarget, ...]:
         if not isinstance(entry, dict):
             raise ValueError(f"{here}: must be a json object, this is {_kind(entry)}")
         if "obj_id" not in entry and "im_id" in entry:
-            raise ValueError(
-                f"{here}: names no obj_id; this is a list for detection, give one for localization (bop19)"
-            )
+            raise ValueError(f"{here}: has no obj_id: a list for detection; give one for localization (bop19)")
         scene, image, object_id = (whole_number(entry, key, here) for key in ("scene_id", "im_id", "obj_id"))
         count = whole_number(entry, "inst_count", here) if "inst_count" in entry else 1
         if count < 1:

@@ -110,9 +110,7 @@ class BopScene:
         """`scene_camera.json` by image id."""
         path = self.file("scene_camera")
         if not path.exists() and (sensors := find_sensors(self.path)) and self.sensor not in sensors:
-            raise FileNotFoundError(
-                f"{path} does not exist; the scene has several cameras: sensor {', '.join(sensors)}"
-            )
+            raise FileNotFoundError(f"{path} does not exist; the scene has several sensors: {', '.join(sensors)}")
         return read_by_number(path)
 
     @cached_property

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from cad2pose.data.bop import BopDataset, BopImage, BopScene, find_sensors, find_splits, numbered_folders
+from cad2pose.data.bop import BopDataset, find_splits, numbered_folders
 from cad2pose.data.bop_files import BopTarget, read_targets
+from cad2pose.data.bop_scene import BopImage, BopScene, find_sensors
 from cad2pose.parts.part import load_bop_parts, read_models_info
 
 _T = TypeVar("_T")
@@ -108,7 +109,7 @@ def check_bop(
 
 
 def _scenes(dataset: BopDataset) -> Iterator[BopScene]:
-    """The scenes, once per camera; where `camera.json` is broken (which is noted already), with the images' own size."""
+    """The scenes, once per sensor; where `camera.json` is broken, which is noted already, with the images' size."""
     try:
         size = dataset.size
     except (ValueError, OSError):
