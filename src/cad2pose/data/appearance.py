@@ -1,0 +1,131 @@
+"""Light, material and colour of everything in a scene, around the CAD model's own where it has any."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import grid_sample, normalize
+
+from cad2pose.data.backgrounds import BackgroundPool
+from cad2pose.data.color import hue_rotation, saturation_matrix, tone_curve, transform_colors
+from cad2pose.data.draws import Draws
+from cad2pose.rendering.shading import Lights, Material
+
+
+@dataclass(frozen=True)
+class AppearanceConfig:
+    """How far light and colours stray.
+
+    Attributes:
+        hue: standard deviation of the turn of a part's own hues, rad.
+        saturation: largest change of its saturation.
+        brightness: largest factor by which it is lighter or darker, minus 1.
+        tint: largest change of each channel.
+        tone: largest bend of its middle tones.
+        recolored_share: share of samples whose part has random colours although the CAD model has some.
+        lights: most directional lights.
+        specular: strongest highlight.
+    """
+
+    hue: float = 0.12
+    saturation: float = 0.5
+    brightness: float = 0.6
+    tint: float = 0.2
+    tone: float = 0.5
+    recolored_share: float = 0.05
+    lights: int = 3
+    specular: float = 0.6
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) < 0:
+                raise ValueError(f"{field.name} is {getattr(self, field.name)}; it must not be negative")
+        if self.saturation > 1 or self.tint >= 1 or self.tone >= 1 or self.recolored_share > 1 or self.lights < 1:
+            raise ValueError(f"{self}: saturation, tint, tone and shares are at most 1; at least one light is needed")
+
+    @classmethod
+    def modest(cls) -> AppearanceConfig:
+        """Colours near the model's own; for evaluation."""
+        return cls(hue=0.04, saturation=0.2, brightness=0.2, tint=0.08, tone=0.2, recolored_share=0, specular=0.4)
+
+
+def random_lights(config: AppearanceConfig, draws: Draws, count: int) -> Lights:
+    """Ambient light and one to `lights` directional ones, mostly from the camera's side; on the device."""
+    shape = (count, config.lights)
+    direction = draws.normal(*shape, 3)
+    front = draws.chance(0.85, *shape)
+    z = torch.where(front, -direction[..., 2].abs(), direction[..., 2])
+    direction = normalize(torch.cat((direction[..., :2], z[..., None]), dim=-1), dim=-1)
+    shown = draws.chance(0.5, *shape)
+    shown[:, 0] = True
+    strength = draws.uniform(0.15, 0.9, *shape) * shown / shown.sum(dim=1, keepdim=True).sqrt()
+    color = 1 + 0.12 * draws.normal(*shape, 3).clamp(-2, 2)
+    ambient = draws.uniform(0.25, 0.8, count, 1) * (1 + 0.08 * draws.normal(count, 3).clamp(-2, 2))
+    intensities = strength[..., None] * color
+    return Lights(ambient.to(draws.device), direction.to(draws.device), intensities.to(draws.device))
+
+
+def random_material(config: AppearanceConfig, draws: Draws, count: int, slots: int) -> Material:
+    """Highlights of random strength and sharpness, none for about half of the things; on the device."""
+    specular = draws.uniform(0, config.specular, count, slots).square() * draws.chance(0.6, count, slots)
+    shininess = draws.log_uniform(4, 80, count, slots)
+    return Material(specular.to(draws.device), shininess.to(draws.device))
+
+
+def perturb_colors(
+    colors: Float[Tensor, "batch 3 h w"], config: AppearanceConfig, draws: Draws
+) -> Float[Tensor, "batch 3 h w"]:
+    """A part's own colours, each sample's changed as a whole."""
+    count = len(colors)
+    factor = 1 + draws.uniform(-config.saturation, config.saturation, count)
+    matrix = hue_rotation(config.hue * draws.normal(count).clamp(-2.5, 2.5)) @ saturation_matrix(factor)
+    gain = draws.log_uniform(1 / (1 + config.brightness), 1 + config.brightness, count)
+    tint = 1 + draws.uniform(-config.tint, config.tint, count, 3)
+    matrix = matrix * (gain[:, None] * tint)[:, :, None]
+    offset = draws.uniform(-0.1, 0.1, count, 1).expand(-1, 3) * min(1.0, config.brightness)
+    changed = transform_colors(colors, matrix.to(draws.device), offset.to(draws.device)).clamp_(0, 1)
+    return tone_curve(changed, draws.uniform(-config.tone, config.tone, count).to(draws.device))
+
+
+def random_slot_colors(draws: Draws, count: int, slots: int) -> Float[Tensor, "count slots 3"]:
+    """Colours of things without any: from gray to vivid, dark to light."""
+    gray = draws.uniform(0.05, 1, count, slots, 1)
+    vivid = draws.uniform(0, 1, count, slots, 3)
+    return torch.lerp(gray.expand(-1, -1, 3), vivid, draws.uniform(0, 1, count, slots, 1).square())
+
+
+def paint(
+    own: Float[Tensor, "batch 3 h w"],
+    slot: Int[Tensor, "batch h w"],
+    coordinates: Float[Tensor, "batch 3 h w"],
+    recolored: Bool[Tensor, "batch slots"],
+    pool: BackgroundPool,
+    draws: Draws,
+) -> Float[Tensor, "batch 3 h w"]:
+    """Albedo of a scene: own colours, or for recoloured slots a random colour, partly with a picture's texture.
+
+    Args:
+        own: `(B, 3, h, w)` colours that the meshes bring.
+        slot: `(B, h, w)` what is seen, -1 for nothing.
+        coordinates: `(B, 3, h, w)` object coordinates in [-1, 1], which the texture is laid out by.
+        recolored: `(B, slots)` on the CPU.
+        pool: pictures for textures.
+        draws: random numbers.
+    """
+    count, slots = recolored.shape
+    share = draws.uniform(0, 1, count, slots) * draws.chance(0.6, count, slots)
+    table = torch.cat(
+        (random_slot_colors(draws, count, slots), (share * recolored)[..., None], recolored.float()[..., None]), -1
+    )
+    table = torch.cat((table, torch.zeros(count, 1, 5)), dim=1).to(draws.device)  # slot -1 finds the last row
+    index = slot.long().flatten(1).remainder(slots + 1)
+    looked_up = table.transpose(1, 2).gather(2, index[:, None].expand(-1, 5, -1)).view(count, 5, *slot.shape[1:])
+    plane = draws.normal(count, 2, 3) * draws.log_uniform(0.2, 1.5, count, 1, 1)
+    place = torch.bmm(plane.to(draws.device), coordinates.flatten(2)).transpose(1, 2).view(*slot.shape, 2)
+    texture = grid_sample(pool.choose(draws, count), place, padding_mode="reflection", align_corners=False)
+    plain = looked_up[:, :3]
+    painted = plain + looked_up[:, 3:4] * (texture - plain)
+    return own + looked_up[:, 4:] * (painted - own)

@@ -1,0 +1,298 @@
+"""What a camera and its surroundings do to a picture, each sample by its own random amount, batched.
+
+The chain follows the light: shadows, motion and lens blur, loss to the source image's own resolution, noise and
+compression there, enlargement, sharpening, colour, holes. It is the union of what SurfEmb (Haugaard and Buch 2022)
+and GDR-Net(PP) (Wang et al. 2021, Liu et al. 2025) train with, and adds the resolution loss. Effects that few
+samples get are computed for those rows only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cad2pose.data.color import hue_rotation, saturation_matrix, tone_curve, transform_colors
+from cad2pose.data.compression import compress_blocks
+from cad2pose.data.draws import Draws
+
+_NOTICEABLE = 1.05  # crop pixels per source pixel from which the loss of resolution is computed
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Strength of each effect, and the share of samples that get it (`..._share`). A zero of either turns it off.
+
+    Lengths are in pixels of the source image, intensities in units of white = 1.
+
+    Attributes:
+        native: reduce the crop to the resolution that the source image has at its place, then enlarge it.
+        resolution: most by which resolution is reduced further, as a factor minus 1.
+        blur: largest standard deviation of the Gaussian blur.
+        motion: longest streak of motion blur.
+        noise: largest standard deviation of the noise on white.
+        compression: largest quantisation step of 8 x 8 cosine blocks.
+        sharpen: largest strength of the unsharp mask.
+        shade: strength of broad shadows.
+        brightness, contrast, gain, tone: largest change of offset, of slope, of each channel's slope, of middle tones.
+        saturation, hue: largest change of saturation, and of hue in rad.
+        color_share: share of samples whose colours (the last six) change.
+        gray_share, invert_share: share of samples without colour, and with one or all channels inverted.
+        holes: most rectangles cut out, for `holes_share` of the samples.
+    """
+
+    native: bool = True
+    resolution: float = 0.8
+    resolution_share: float = 0.3
+    blur: float = 1.5
+    blur_share: float = 0.7
+    motion: float = 7.0
+    motion_share: float = 0.1
+    noise: float = 0.08
+    noise_share: float = 0.7
+    compression: float = 0.1
+    compression_share: float = 0.15
+    sharpen: float = 2.0
+    sharpen_share: float = 0.3
+    shade: float = 0.35
+    shade_share: float = 0.3
+    brightness: float = 0.2
+    contrast: float = 0.5
+    gain: float = 0.2
+    tone: float = 0.5
+    saturation: float = 0.7
+    hue: float = 0.25
+    color_share: float = 0.85
+    gray_share: float = 0.05
+    invert_share: float = 0.03
+    holes: int = 6
+    holes_share: float = 0.25
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value < 0 or (field.name.endswith("_share") and value > 1):
+                raise ValueError(f"{field.name} is {value}; strengths must not be negative, shares lie between 0 and 1")
+        for name in ("contrast", "gain", "tone"):
+            if getattr(self, name) >= 1:
+                raise ValueError(f"{name} is {getattr(self, name):g}; it must be below 1")
+
+    @classmethod
+    def off(cls) -> AugmentationConfig:
+        """No effect at all."""
+        return cls(native=False, **{f.name: 0 for f in fields(cls) if f.name != "native"})
+
+    @classmethod
+    def modest(cls) -> AugmentationConfig:
+        """What an ordinary camera does; for evaluation."""
+        return cls(
+            resolution=0, blur=0.8, motion=0, noise=0.03, compression=0.04, sharpen=0.5, shade=0.2, brightness=0.05,
+            contrast=0.15, gain=0.08, tone=0.2, saturation=0.2, hue=0.05, gray_share=0, invert_share=0, holes=0,
+        )  # fmt: skip
+
+
+def augment(
+    image: Float[Tensor, "batch 3 r r"], scale: Float[Tensor, "batch"], config: AugmentationConfig, draws: Draws
+) -> Float[Tensor, "batch 3 r r"]:
+    """Pictures as a camera might have taken them.
+
+    Args:
+        image: `(B, 3, r, r)` in [0, 1]; not changed.
+        scale: `(B,)` crop pixels per source pixel, on the CPU.
+        config: strengths and shares.
+        draws: random numbers.
+
+    Returns:
+        `(B, 3, r, r)` in [0, 1].
+    """
+    image = image.clone()
+    scale = scale.float()
+    _shade(image, config, draws)
+    _motion_blur(image, scale, config, draws)
+    _expose(image, scale, config, draws)
+    _sharpen(image, scale, config, draws)
+    image = _change_colors(image, config, draws)
+    _cut_holes(image, config, draws)
+    return image.clamp_(0, 1)
+
+
+def _strengths(draws: Draws, strength: float, share: float, count: int) -> Float[Tensor, "count"]:
+    """Evenly in [0, strength) for a share of the samples, else 0."""
+    return draws.uniform(0, strength, count) * draws.chance(share, count)
+
+
+def _touched(strength: Float[Tensor, "batch"], draws: Draws) -> tuple[Tensor, Tensor]:
+    """Rows with a strength above zero, and their strengths, both on the device."""
+    rows = strength.nonzero()[:, 0]
+    return rows.to(draws.device), strength[rows].to(draws.device)
+
+
+def _shade(image: Tensor, config: AugmentationConfig, draws: Draws) -> None:
+    rows, strength = _touched(_strengths(draws, config.shade, config.shade_share, len(image)), draws)
+    if len(rows):
+        field = draws.smooth_noise(len(rows), 1, 4, image.shape[-1])
+        image[rows] *= (1 + strength[:, None, None, None] * field).clamp_(0.3, 1.7)
+
+
+def _motion_blur(image: Tensor, scale: Tensor, config: AugmentationConfig, draws: Draws, taps: int = 7) -> None:
+    """Mean of copies shifted along a straight line, by whole pixels."""
+    count, side = len(image), image.shape[-1]
+    length = _strengths(draws, config.motion, config.motion_share, count) * scale.clamp(0.5, 2)
+    angle = draws.uniform(0, math.pi, count)
+    rows, length = _touched(length, draws)
+    if not len(rows):
+        return
+    angle = angle.to(draws.device)[rows]
+    step = torch.linspace(-0.5, 0.5, taps, device=draws.device)[:, None] * length
+    pixels = torch.arange(side, device=draws.device)
+    x = (pixels + (step * angle.cos()).round().long()[..., None]).clamp(0, side - 1)
+    y = (pixels + (step * angle.sin()).round().long()[..., None]).clamp(0, side - 1)
+    chosen = image[rows].permute(0, 2, 3, 1)
+    row = torch.arange(len(rows), device=draws.device)[:, None, None]
+    total = torch.zeros_like(chosen)
+    for tap in range(taps):
+        total += chosen[row, y[tap][:, :, None], x[tap][:, None]]
+    image[rows] = total.permute(0, 3, 1, 2) / taps
+
+
+def _expose(image: Tensor, scale: Tensor, config: AugmentationConfig, draws: Draws) -> None:
+    """Lens blur, the sensor's resolution, noise and compression there, and enlargement to the crop's pixels."""
+    count = len(image)
+    loss = 1 + _strengths(draws, config.resolution, config.resolution_share, count)
+    cell = loss * (scale.clamp_min(1) if config.native else torch.ones_like(scale))
+    sigma = _strengths(draws, config.blur, config.blur_share, count) * scale.clamp(0.5, 4)
+    stretch = draws.log_uniform(0.75, 1.33, count)
+    phase = draws.uniform(0, 1, count, 2)
+    noise = _strengths(draws, config.noise, config.noise_share, count)
+    step = _strengths(draws, config.compression, config.compression_share, count)
+    coarse = cell > _NOTICEABLE
+    for chosen, reduced in ((coarse, True), (~coarse & (sigma > 0.2), False)):
+        rows = chosen.nonzero()[:, 0]
+        if not len(rows):
+            continue
+        blur_x, blur_y = (gaussian_matrix(sigma[rows] * s, image.shape[-1]) for s in (stretch[rows], 1 / stretch[rows]))
+        target = rows.to(draws.device)
+        if not reduced:
+            image[target] = apply_separable(image[target], blur_y.to(draws.device), blur_x.to(draws.device))
+            continue
+        (down_x, up_x), (down_y, up_y) = (resampling(cell[rows], phase[rows, i], image.shape[-1]) for i in (0, 1))
+        small = apply_separable(image[target], (down_y @ blur_y).to(draws.device), (down_x @ blur_x).to(draws.device))
+        small = _read_out(small, noise[rows], step[rows], draws)
+        image[target] = apply_separable(small, up_y.to(draws.device), up_x.to(draws.device))
+    rows = (~coarse).nonzero()[:, 0]
+    if len(rows):
+        target = rows.to(draws.device)
+        image[target] = _read_out(image[target], noise[rows], step[rows], draws)
+
+
+def gaussian_matrix(sigma: Float[Tensor, "batch"], side: int) -> Float[Tensor, "batch side side"]:
+    """Blur of a row of pixels as a matrix; rows sum to 1, also at the ends. The identity for sigma = 0."""
+    steps = torch.arange(side, dtype=torch.float32)
+    distance = (steps[:, None] - steps).square()
+    exponent = distance / (2 * sigma.clamp_min(0.05).square())[:, None, None]
+    weight = torch.exp(-exponent.clamp_max(16)) * (exponent < 16)  # denormal numbers would slow all products tenfold
+    return weight / weight.sum(dim=-1, keepdim=True)
+
+
+def resampling(
+    cell: Float[Tensor, "batch"], phase: Float[Tensor, "batch"], side: int
+) -> tuple[Float[Tensor, "batch n side"], Float[Tensor, "batch side n"]]:
+    """Matrices that average a row of pixels over coarser pixels, and that enlarge those bilinearly again.
+
+    Args:
+        cell: width of the coarse pixels, at least 1.
+        phase: where the first one starts, in [0, 1) of a coarse pixel before the picture's edge.
+        side: number of fine pixels.
+    """
+    number = int(math.ceil(side / float(cell.min()))) + 1
+    steps = torch.arange(side, dtype=torch.float32)
+    centre = (torch.arange(number) + 0.5 - phase[:, None]) * cell[:, None] - 0.5
+    distance = (centre[:, :, None] - steps).abs()
+    width = cell[:, None, None]
+    overlap = (0.5 * (width + 1) - distance).clamp(min=0).clamp(max=1)
+    down = overlap / overlap.sum(dim=-1, keepdim=True).clamp_min(1e-6)
+    seen = (overlap.sum(-1) > 1e-3)[:, :, None]
+    tent = ((1 - distance / width).clamp_min(0) * seen).transpose(1, 2)
+    return down, tent / tent.sum(dim=-1, keepdim=True).clamp_min(1e-6)
+
+
+def apply_separable(
+    image: Float[Tensor, "batch 3 h w"], vertical: Float[Tensor, "batch m h"], horizontal: Float[Tensor, "batch n w"]
+) -> Float[Tensor, "batch 3 m n"]:
+    """vertical @ image @ horizontal^T, a linear filter of its own for each picture."""
+    count, channels, height, width = image.shape
+    wide = torch.bmm(image.reshape(count, channels * height, width), horizontal.transpose(1, 2))
+    return vertical[:, None] @ wide.view(count, channels, height, -1)
+
+
+def _read_out(image: Tensor, noise: Tensor, step: Tensor, draws: Draws) -> Tensor:
+    """Noise that grows with brightness and is partly common to the channels; then compression."""
+    floor, common = draws.uniform(0.2, 1, len(image)), draws.uniform(0, 1, len(image))
+    rows, strength = _touched(noise, draws)
+    if len(rows):
+        floor, common = (t.to(draws.device)[rows][:, None, None, None] for t in (floor, common))
+        grain = draws.noise(len(rows), *image.shape[1:])
+        grain = torch.lerp(grain, grain[:, :1], common)
+        chosen = image[rows]
+        image[rows] = chosen + grain * ((floor + (1 - floor) * chosen) * strength[:, None, None, None])
+    rows, strength = _touched(step, draws)
+    if len(rows):
+        image[rows] = compress_blocks(image[rows], strength)
+    return image
+
+
+def _sharpen(image: Tensor, scale: Tensor, config: AugmentationConfig, draws: Draws) -> None:
+    amount = _strengths(draws, config.sharpen, config.sharpen_share, len(image))
+    sigma = draws.uniform(0.6, 2.0, len(image)) * scale.clamp(0.7, 2)
+    rows = amount.nonzero()[:, 0]
+    if len(rows):
+        target = rows.to(draws.device)
+        blur = gaussian_matrix(sigma[rows], image.shape[-1]).to(draws.device)
+        chosen = image[target]
+        smooth = apply_separable(chosen, blur, blur)
+        image[target] = chosen + amount[rows].to(draws.device)[:, None, None, None] * (chosen - smooth)
+
+
+def _change_colors(image: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
+    """Hue, saturation, channel gains, contrast about middle gray, offset and inversion in one; then middle tones."""
+    count = len(image)
+    changed = draws.chance(config.color_share, count).float()
+
+    def spread(limit: float, *shape: int) -> Tensor:
+        return draws.uniform(-limit, limit, *shape) * changed.view(-1, *(1 for _ in shape[1:]))
+
+    colourful = (1 + spread(config.saturation, count)).clamp_min(0) * ~draws.chance(config.gray_share, count)
+    matrix = hue_rotation(spread(config.hue, count)) @ saturation_matrix(colourful)
+    slope = (1 + spread(config.gain, count, 3)) * (1 + spread(config.contrast, count))[:, None]
+    offset = spread(config.brightness, count)[:, None] + 0.5 * (1 - slope)
+    inverted = draws.chance(config.invert_share, count)[:, None]
+    inverted = inverted & (draws.chance(0.5, count, 1) | draws.chance(0.4, count, 3))
+    sign = 1 - 2 * inverted.float()
+    matrix, offset = matrix * (slope * sign)[:, :, None], offset * sign + inverted.float()
+    bend = spread(config.tone, count)
+    eye = torch.eye(3).expand_as(matrix)
+    if torch.equal(matrix, eye) and not bool(offset.any()) and not bool(bend.any()):
+        return image
+    image = transform_colors(image, matrix.to(draws.device), offset.to(draws.device)).clamp_(0, 1)
+    return tone_curve(image, bend.to(draws.device))
+
+
+def _cut_holes(image: Tensor, config: AugmentationConfig, draws: Draws) -> None:
+    """Coarse dropout: rectangles of one colour."""
+    count, side = len(image), image.shape[-1]
+    rows = draws.rows(config.holes_share if config.holes else 0, count)
+    if not len(rows):
+        return
+    steps = torch.arange(side, device=draws.device)
+    chosen = image[rows]
+    for _ in range(config.holes):
+        centre, reach = draws.uniform(0, side, len(rows), 2), draws.uniform(0.02, 0.06, len(rows), 2) * side
+        reach = reach * draws.chance(0.6, len(rows), 1)
+        inside = (steps - centre[..., None].to(draws.device)).abs() < reach[..., None].to(draws.device)
+        hole = inside[:, 1, :, None] & inside[:, 0, None]
+        colour = draws.uniform(0, 1, len(rows), 3) * draws.chance(0.6, len(rows), 1)
+        chosen = torch.where(hole[:, None], colour[:, :, None, None].to(draws.device), chosen)
+    image[rows] = chosen

@@ -1,0 +1,189 @@
+"""What stands behind a part: pieces of a fixed pool of pictures, recombined without end.
+
+The pool holds procedural pictures (noise of many scales, gradients, stripes, polygons) made once from a seed and,
+where a folder of photographs is given, pieces of those. A background is two of them, each turned, mirrored, zoomed
+and recoloured at random, the second shown through a random stencil.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from cad2pose.data.color import hue_rotation, saturation_matrix, transform_colors
+from cad2pose.data.draws import Draws
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+_CHUNK = 16
+
+
+class BackgroundPool:
+    """Pictures to make backgrounds and textures of.
+
+    Args:
+        seed: of the procedural pictures and of the choice of pieces.
+        device: where the pictures are kept, as bytes.
+        count: number of pictures, of each kind.
+        photos: folder of photographs, searched to any depth; None for procedural pictures only.
+        photo_share: share of pictures taken from the photographs.
+        side: of the pictures, in pixels.
+
+    Raises:
+        FileNotFoundError: if the folder of photographs does not exist.
+        ValueError: if it holds no picture that can be read.
+    """
+
+    def __init__(
+        self, seed: int, device: torch.device | str = "cpu", count: int = 256, photos: Path | None = None,
+        photo_share: float = 0.6, side: int = 160,
+    ) -> None:  # fmt: skip
+        draws = Draws(seed, 101)
+        pictures = [procedural_pictures(draws, count, side)]
+        if photos is not None:
+            pictures.append(photo_pieces(photos, draws, count, side))
+        self.pictures = torch.cat(pictures).to(device)
+        self._count = count
+        self._photo_share = photo_share if photos is not None else 0.0
+
+    def sample(self, draws: Draws, count: int, size: int) -> Float[Tensor, "count 3 size size"]:
+        """`count` backgrounds in [0, 1]."""
+        ground = self._turned(draws, count, size)
+        rows = draws.rows(0.5, count)
+        if len(rows):
+            stencil = random_stencil(draws, len(rows), size)
+            below = ground[rows]
+            ground[rows] = below + stencil * (self._turned(draws, len(rows), size) - below)
+        return ground
+
+    def choose(self, draws: Draws, count: int) -> Float[Tensor, "count 3 side side"]:
+        """`count` pictures of the pool as they are."""
+        index = draws.integers(self._count, count)
+        index = torch.where(draws.chance(self._photo_share, count), index + self._count, index)
+        return self.pictures[index.to(self.pictures.device)].float().div_(255)
+
+    def _turned(self, draws: Draws, count: int, size: int) -> Float[Tensor, "count 3 size size"]:
+        angle = draws.uniform(-math.pi, math.pi, count)
+        angle = torch.where(draws.chance(0.5, count), angle, 0.1 * angle)
+        zoom = draws.log_uniform(0.2, 1.0, count)
+        mirror = draws.chance(0.5, count).float() * 2 - 1
+        turn = torch.stack((angle.cos() * mirror, -angle.sin(), angle.sin() * mirror, angle.cos()), -1)
+        affine = torch.cat((turn.view(-1, 2, 2) * zoom[:, None, None], draws.uniform(-1, 1, count, 2, 1)), dim=-1)
+        grid = affine_grid(affine.to(draws.device), size)
+        picture = grid_sample(self.choose(draws, count), grid, padding_mode="reflection", align_corners=False)
+        matrix = hue_rotation(0.5 * draws.normal(count)) @ saturation_matrix(draws.uniform(0.1, 1.3, count))
+        matrix = matrix * draws.log_uniform(0.5, 1.4, count)[:, None, None]
+        offset = draws.uniform(-0.1, 0.15, count, 1).expand(-1, 3)
+        return transform_colors(picture, matrix.to(draws.device), offset.to(draws.device)).clamp_(0, 1)
+
+
+def affine_grid(affine: Float[Tensor, "batch 2 3"], size: int) -> Float[Tensor, "batch size size 2"]:
+    """Places in [-1, 1] to sample for each pixel of a square picture."""
+    steps = (torch.arange(size, device=affine.device) * 2 + 1) / size - 1
+    x = affine[:, None, :, 0] * steps[:, None]
+    y = affine[:, None, :, 1] * steps[:, None] + affine[:, None, :, 2]
+    return x[:, None] + y[:, :, None]
+
+
+def random_stencil(draws: Draws, count: int, size: int) -> Float[Tensor, "count 1 size size"]:
+    """Soft-edged masks: half planes, bands, and patches of noise."""
+    grid = (torch.arange(size, device=draws.device) * 2 + 1) / size - 1
+    angle = draws.uniform(0, 2 * math.pi, count, 1).to(draws.device)
+    line = angle.cos()[:, None] * grid + angle.sin()[:, :, None] * grid[:, None]
+    line = line - draws.uniform(-0.8, 0.8, count, 1, 1).to(draws.device)
+    width = draws.uniform(0.1, 0.8, count, 1, 1).to(draws.device)
+    band = draws.chance(0.5, count)[:, None, None].to(draws.device)
+    straight = torch.where(band, width - line.abs(), line)
+    patches = draws.smooth_noise(count, 1, 6, size)[:, 0] * 0.5
+    kind = draws.chance(0.5, count)[:, None, None].to(draws.device)
+    sharpness = draws.log_uniform(4, 60, count, 1, 1).to(draws.device)
+    return (torch.where(kind, straight, patches) * sharpness + 0.5).clamp(0, 1)[:, None]
+
+
+def procedural_pictures(draws: Draws, count: int, side: int) -> UInt8[Tensor, "count 3 side side"]:
+    """Pictures of nothing in particular, with detail at all scales and some straight edges."""
+    chunks = []
+    for start in range(0, count, _CHUNK):
+        n = min(_CHUNK, count - start)
+        picture = texture = _textured_noise(draws, n, side)
+        for layer in range(12):
+            shape = _random_polygons(draws, n, side) & draws.chance(0.7, n)[:, None, None, None]
+            other = texture.roll((layer + 1, 31 * layer), (0, -1))
+            colour = draws.uniform(-0.3, 0.7, n, 3, 1, 1) + draws.uniform(0, 0.8, n, 1, 1, 1) * other
+            picture = torch.where(shape, colour, picture)
+        chunks.append(picture.clamp(0, 1).mul(255).round().byte())
+    return torch.cat(chunks)
+
+
+def _textured_noise(draws: Draws, count: int, side: int) -> Float[Tensor, "count 3 side side"]:
+    """Noise of six octaves with random weights, sometimes cut into stripes; mean and contrast at random."""
+    picture = torch.zeros(count, 3, side, side)
+    cells = 2
+    while cells < side:
+        weight = draws.uniform(0, 1, count, 1, 1, 1).square()
+        gray, colour = draws.smooth_noise(count, 1, cells, side), draws.smooth_noise(count, 3, cells, side)
+        picture += weight * (gray + draws.uniform(0, 0.6, count, 1, 1, 1) * colour)
+        cells *= 2
+    steps = torch.linspace(-1, 1, side)
+    direction = draws.normal(count, 2, 1, 1) * draws.log_uniform(1, 20, count, 1, 1, 1)
+    wave = torch.sin(direction[:, 0] * steps + direction[:, 1] * steps[:, None])[:, None]
+    striped = draws.chance(0.25, count)[:, None, None, None]
+    hard = torch.where(draws.chance(0.5, count)[:, None, None, None], wave.sign(), wave)
+    picture = torch.where(striped, 0.3 * picture + hard * (0.5 + draws.normal(count, 3, 1, 1)), picture)
+    spread = picture.std(dim=(1, 2, 3), keepdim=True) + 1e-3
+    contrast, middle = draws.uniform(0.03, 0.25, count, 1, 1, 1), draws.uniform(0.1, 0.9, count, 1, 1, 1)
+    return middle + 0.12 * draws.normal(count, 3, 1, 1) + contrast * picture / spread
+
+
+def _random_polygons(draws: Draws, count: int, side: int) -> Bool[Tensor, "count 1 side side"]:
+    """One convex polygon of three to six sides per picture, as a mask."""
+    steps = torch.linspace(-1, 1, side)
+    centre = draws.uniform(-1, 1, count, 2, 1, 1)
+    reach = draws.log_uniform(0.05, 0.8, count, 1, 1)
+    x, y = steps - centre[:, 0], steps[:, None] - centre[:, 1]
+    inside = torch.ones(count, side, side, dtype=torch.bool)
+    turn = draws.uniform(0, 2 * math.pi, count, 1, 1)
+    for edge in range(6):
+        angle = turn + edge * math.pi / 3 + 0.5 * draws.uniform(-1, 1, count, 1, 1)
+        limit = reach * draws.uniform(0.3, 1.0, count, 1, 1)
+        used = draws.chance(1.0 if edge % 2 == 0 else 0.5, count)[:, None, None]
+        inside &= (angle.cos() * x + angle.sin() * y < limit) | ~used
+    return inside[:, None]
+
+
+def photo_pieces(folder: Path, draws: Draws, count: int, side: int) -> UInt8[Tensor, "count 3 side side"]:
+    """Square pieces of the photographs in a folder, at random places and scales, photographs taken in turn."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the folder of background photographs {folder} does not exist")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    order = torch.randperm(len(paths), generator=draws.host).tolist()[:count]
+    pieces: list[Tensor] = []
+    for position, photo in enumerate(order):
+        share = count // len(order) + (position < count % len(order))
+        try:
+            with Image.open(paths[photo]) as opened:
+                pieces += _pieces(opened.convert("RGB"), draws, share, side)
+        except (UnidentifiedImageError, OSError):
+            continue
+    if not pieces:
+        raise ValueError(f"{folder} holds no picture that can be read; looked for {', '.join(_SUFFIXES)}")
+    return torch.stack([pieces[i % len(pieces)] for i in range(count)])
+
+
+def _pieces(photo: Image.Image, draws: Draws, count: int, side: int) -> list[UInt8[Tensor, "3 side side"]]:
+    width, height = photo.size
+    short = min(width, height)
+    spans = (draws.uniform(0.4, 1.0, count) * short).tolist()
+    places = draws.uniform(0, 1, count, 2).tolist()
+    pieces = []
+    for span, (x, y) in zip(spans, places, strict=True):
+        left, top = x * (width - span), y * (height - span)
+        piece = photo.resize((side, side), Image.Resampling.BILINEAR, (left, top, left + span, top + span))
+        pieces.append(torch.from_numpy(np.array(piece)).permute(2, 0, 1).contiguous())
+    return pieces
