@@ -81,5 +81,6 @@ def _median_position(
     """
     distance = torch.linalg.vector_norm(position, dim=-1, keepdim=True).clamp_min(1e-9)
     polar = torch.cat((position / distance, distance.log()), dim=-1)
-    polar = torch.where(use[..., None], polar, torch.nan).nanquantile(0.5, dim=1)
+    polar = torch.where(use[..., None], polar, torch.nan)
+    polar = polar.nanquantile(0.5, dim=1) if len(polar) else polar.sum(1)  # torch has no quantile of nothing
     return torch.nn.functional.normalize(polar[:, :3], dim=-1) * polar[:, 3:].exp()
