@@ -8,24 +8,16 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-import trimesh
 from jaxtyping import Float, Int
 from torch import Tensor
-from trimesh.visual import TextureVisuals
 
 from cad2pose.files import write_bytes
 from cad2pose.parts.bounds import largest_distance
-from cad2pose.parts.normals import (
-    face_cross_products,
-    merge_vertices,
-    split_sharp_edges,
-    unit_normals,
-    vertex_normals,
-)
+from cad2pose.parts.mesh_reader import MESH_SUFFIXES, MeshPiece, read_pieces
+from cad2pose.parts.normals import crease_normals, face_cross_products, unit_normals, vertex_normals
 
 Units = Literal["mm", "cm", "m", "inch"]
 MILLIMETRES = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "inch": 25.4}
-MESH_SUFFIXES = (".ply", ".obj", ".stl", ".glb")
 SMALLEST_DIAMETER, LARGEST_DIAMETER = 2.0, 5000.0
 _GRAY = 0.6
 
@@ -99,12 +91,13 @@ class Mesh:
         return self.vertices[self.faces.unique()]
 
 
-def load_mesh(path: Path | str, units: Units = "mm") -> Mesh:
+def load_mesh(path: Path | str, units: Units = "mm", keep_vertices: bool = False) -> Mesh:
     """Read a mesh file and convert it to millimetres.
 
     PLY, OBJ, STL and GLB. A scene is flattened with its transforms. Colours come from the vertices, the
-    faces or a texture. PLY vertices are kept one by one, in order (BOP's errors are means over them).
-    STL has no shared vertices: they are merged, then split at edges sharper than 25 degrees.
+    faces or a texture. Where the file states no normals, they are computed, and vertices are split at
+    edges sharper than 25 degrees; with `keep_vertices` they stay one by one as they are in the file
+    (BOP's errors are means over them).
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -114,6 +107,8 @@ def load_mesh(path: Path | str, units: Units = "mm") -> Mesh:
     path = Path(path)
     if units not in get_args(Units):
         raise ValueError(f"units {units!r} are not known; use one of {', '.join(get_args(Units))}")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; a mesh file is needed ({', '.join(MESH_SUFFIXES)})")
     if not path.is_file():
         raise FileNotFoundError(f"there is no mesh file {path}")
     if path.suffix.lower() not in MESH_SUFFIXES:
@@ -121,87 +116,42 @@ def load_mesh(path: Path | str, units: Units = "mm") -> Mesh:
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: the file is empty")
     try:
-        mesh = _flatten(_read_pieces(path), MILLIMETRES[units])
+        pieces = read_pieces(path)
+        surfaces = [piece for piece in pieces if len(piece.faces)] or pieces
+        mesh = _join([_as_mesh(piece, MILLIMETRES[units], keep_vertices) for piece in surfaces])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     _check_size(path, mesh, units)
     return mesh
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """One geometry of a file, in the file's units and frame."""
-
-    vertices: np.ndarray
-    faces: np.ndarray
-    normals: np.ndarray | None
-    colors: np.ndarray | None
-
-
-def _read_pieces(path: Path) -> list[_Piece]:
-    """Geometries of a file with the scene's transforms applied."""
-    try:
-        scene = trimesh.load_scene(path, process=False)
-        geometries = scene.dump()
-    except Exception as error:  # a damaged file makes the reader raise almost anything
-        raise ValueError(
-            f"cannot be read as a {path.suffix.lower()[1:].upper()} mesh, it is damaged or cut short ({error})"
-        ) from error
-    if not geometries:
-        raise ValueError("the file holds no geometry")
-    return [_piece(geometry, soup=path.suffix.lower() == ".stl") for geometry in geometries]
-
-
-def _piece(geometry: object, soup: bool) -> _Piece:
-    if not isinstance(geometry, trimesh.Trimesh):
-        points = np.asarray(getattr(geometry, "vertices", np.zeros((0, 3))), dtype=np.float64).reshape(-1, 3)
-        return _Piece(points, np.zeros((0, 3), dtype=np.int64), None, None)
-    vertices = np.array(geometry.vertices, dtype=np.float64).reshape(-1, 3)
-    faces = np.array(geometry.faces, dtype=np.int64).reshape(-1, 3)
-    usable = len(faces) > 0 and faces.min() >= 0 and faces.max() < len(vertices) and bool(np.isfinite(vertices).all())
-    if not usable:  # `Mesh` says what is wrong; normals and colours would only fail in obscure ways
-        return _Piece(vertices, faces, None, None)
-    if soup:
-        span = float(np.ptp(vertices, axis=0).max()) or 1.0
-        merged, shared = merge_vertices(torch.from_numpy(vertices), torch.from_numpy(faces), 1e-7 * span)
-        source, shared = split_sharp_edges(merged, shared)
-        return _Piece(merged[source].numpy(), shared.numpy(), None, None)
-    return _Piece(vertices, faces, np.array(geometry.vertex_normals, dtype=np.float64), _vertex_colors(geometry))
-
-
-def _vertex_colors(geometry: trimesh.Trimesh) -> np.ndarray | None:
-    """RGB in [0, 1] per vertex from vertex colours, face colours, a texture or a plain material; or None."""
-    visual = geometry.visual
-    if visual is None or not visual.defined:
-        return None
-    if isinstance(visual, TextureVisuals):
-        material = visual.material
-        image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
-        plain = getattr(material, "baseColorFactor", None) is None and getattr(material, "diffuse", None) is None
-        if image is None and plain:
-            return None
-        if image is None or visual.uv is None:
-            return np.tile(np.asarray(material.main_color[:3], dtype=np.float32) / 255, (len(geometry.vertices), 1))
-        visual = visual.to_color()
-    colors = np.asarray(getattr(visual, "vertex_colors", ()), dtype=np.float32).reshape(-1, 4)[:, :3] / 255
-    return colors if len(colors) == len(geometry.vertices) else None
-
-
-def _flatten(pieces: list[_Piece], scale: float) -> Mesh:
-    """One mesh in mm of all pieces; gray where only some of them have colours."""
-    surfaces = [piece for piece in pieces if len(piece.faces)] or pieces
-    starts = np.cumsum([0] + [len(piece.vertices) for piece in surfaces[:-1]])
-    vertices = torch.from_numpy(np.concatenate([piece.vertices for piece in surfaces])) * scale
-    faces = torch.from_numpy(np.concatenate([p.faces + start for p, start in zip(surfaces, starts, strict=True)]))
-    colors = None
-    if any(piece.colors is not None for piece in surfaces):
-        gray = [np.full((len(p.vertices), 3), _GRAY, np.float32) if p.colors is None else p.colors for p in surfaces]
-        colors = torch.from_numpy(np.concatenate(gray)).clamp(0, 1)
+def _as_mesh(piece: MeshPiece, scale: float, keep_vertices: bool) -> Mesh:
+    vertices, faces = torch.from_numpy(piece.vertices) * scale, torch.from_numpy(piece.faces)
+    colors = None if piece.colors is None else torch.from_numpy(piece.colors).clamp(0, 1)
+    if piece.normals is not None:
+        return Mesh(vertices, faces, unit_normals(torch.from_numpy(piece.normals)), colors)
     mesh = Mesh.from_arrays(vertices, faces, colors)
-    if any(piece.normals is None for piece in surfaces):
+    if keep_vertices:
         return mesh
-    given = unit_normals(torch.from_numpy(np.concatenate([p.normals for p in surfaces if p.normals is not None])))
-    return Mesh(mesh.vertices, mesh.faces, given, mesh.colors)
+    span = float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).max())
+    source, faces, normals = crease_normals(mesh.vertices, mesh.faces, colors is not None, 1e-7 * span)
+    return Mesh(mesh.vertices[source], faces, normals, None if mesh.colors is None else mesh.colors[source])
+
+
+def _join(meshes: list[Mesh]) -> Mesh:
+    """One mesh of all; gray where only some of them have colours."""
+    if len(meshes) == 1:
+        return meshes[0]
+    starts = np.cumsum([0] + [len(mesh.vertices) for mesh in meshes[:-1]]).tolist()
+    colors = None
+    if any(mesh.colors is not None for mesh in meshes):
+        colors = torch.cat([torch.full(m.vertices.shape, _GRAY) if m.colors is None else m.colors for m in meshes])
+    return Mesh(
+        torch.cat([mesh.vertices for mesh in meshes]),
+        torch.cat([mesh.faces + start for mesh, start in zip(meshes, starts, strict=True)]),
+        torch.cat([mesh.normals for mesh in meshes]),
+        colors,
+    )
 
 
 def _check_size(path: Path, mesh: Mesh, units: Units) -> None:

@@ -41,16 +41,24 @@ def unit_normals(normals: Float[Tensor, "v 3"]) -> Float[Tensor, "v 3"]:
     return torch.where(usable, normals / torch.where(usable, lengths, torch.ones_like(lengths)), up)
 
 
+def coinciding_vertices(
+    vertices: Float[Tensor, "v 3"], tolerance: float = 1e-6
+) -> tuple[Int[Tensor, "m"], Int[Tensor, "v"]]:
+    """(index of the first vertex at every place, the place of every vertex), places being `tolerance` wide."""
+    _, first, place = np.unique(
+        np.round(vertices.numpy() / tolerance).astype(np.int64), axis=0, return_index=True, return_inverse=True
+    )
+    return torch.from_numpy(first.astype(np.int64)), torch.from_numpy(place.reshape(-1).astype(np.int64))
+
+
 def merge_vertices(
     vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], tolerance: float = 1e-6
 ) -> tuple[Float[Tensor, "m 3"], Int[Tensor, "g 3"]]:
-    """Vertices at one place (within `tolerance`, in mm) become one; triangles that thereby collapse go."""
-    _, first, inverse = np.unique(
-        np.round(vertices.numpy() / tolerance).astype(np.int64), axis=0, return_index=True, return_inverse=True
-    )
-    merged = torch.from_numpy(inverse.reshape(-1).astype(np.int64))[faces]
+    """Vertices at one place become one; triangles that thereby collapse go."""
+    first, place = coinciding_vertices(vertices, tolerance)
+    merged = place[faces]
     a, b, c = merged.unbind(-1)
-    return vertices[torch.from_numpy(first)], merged[(a != b) & (b != c) & (c != a)]
+    return vertices[first], merged[(a != b) & (b != c) & (c != a)]
 
 
 def split_sharp_edges(
@@ -89,3 +97,24 @@ def split_sharp_edges(
     source = torch.empty(count, dtype=torch.long)
     source[label] = start
     return source, label.reshape(-1, 3)
+
+
+def crease_normals(
+    vertices: Float[Tensor, "v 3"], faces: Int[Tensor, "f 3"], keep_seams: bool, tolerance: float = 1e-6
+) -> tuple[Int[Tensor, "w"], Int[Tensor, "f 3"], Float[Tensor, "w 3"]]:
+    """Normals for a mesh that has none, smooth but for its sharp edges, where vertices are split.
+
+    Vertices at one place are taken as one, so a soup of triangles is shaded as the surface it is. With
+    `keep_seams` they stay apart all the same, as their colours may differ.
+
+    Returns:
+        The old index of every new vertex, the new faces, the normals of the new vertices.
+    """
+    first, place = coinciding_vertices(vertices, tolerance)
+    merged = vertices[first]
+    source, shared = split_sharp_edges(merged, place[faces])
+    normals = vertex_normals(merged[source], shared)
+    old = faces if keep_seams else first[place[faces]]
+    pairs = torch.stack((shared.flatten(), old.flatten()), dim=-1)
+    unique, label = pairs.unique(dim=0, return_inverse=True)
+    return unique[:, 1], label.reshape(-1, 3), normals[unique[:, 0]]

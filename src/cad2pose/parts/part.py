@@ -125,7 +125,7 @@ def load_bop_parts(models_dir: Path | str, object_ids: Sequence[int] | None = No
     parts = []
     for object_id in wanted:
         name = f"obj_{object_id:06d}"
-        mesh = load_mesh(folder / f"{name}.ply")
+        mesh = load_mesh(folder / f"{name}.ply", keep_vertices=True)
         parts.append(_part_with_entry(name, mesh, object_id, entries[object_id], None, info_path))
     return parts
 

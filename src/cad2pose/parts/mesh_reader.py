@@ -1,0 +1,121 @@
+"""What a mesh file says, as plain arrays: geometries in the scene's frame, with the normals and colours it has."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import trimesh
+from trimesh.resolvers import FilePathResolver
+from trimesh.visual import TextureVisuals
+
+MESH_SUFFIXES = (".ply", ".obj", ".stl", ".glb")
+_PLY_HEADER_BYTES = 8192
+
+
+@dataclass(frozen=True)
+class MeshPiece:
+    """One geometry of a file, in the file's units, as the scene places it.
+
+    Args:
+        vertices: `(v, 3)` float64.
+        faces: `(f, 3)` int64, as in the file: not checked, and none for a point cloud.
+        normals: `(v, 3)` if the file states them.
+        colors: `(v, 3)` float32 RGB in [0, 1] if the file has any.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    normals: np.ndarray | None = None
+    colors: np.ndarray | None = None
+
+    def placed(self, transform: np.ndarray) -> MeshPiece:
+        """Moved by a `(4, 4)` affine transform; a mirroring one turns the triangles round."""
+        linear = transform[:3, :3]
+        determinant = float(np.linalg.det(linear))
+        normals = None
+        if self.normals is not None and abs(determinant) > 1e-12:
+            normals = self.normals @ np.linalg.inv(linear)
+        faces = self.faces[:, ::-1] if determinant < 0 else self.faces
+        return replace(self, vertices=self.vertices @ linear.T + transform[:3, 3], faces=faces.copy(), normals=normals)
+
+
+def read_pieces(path: Path) -> list[MeshPiece]:
+    """All geometries of a PLY, OBJ, STL or GLB file.
+
+    Raises:
+        ValueError: if the file is damaged, cut short, or holds nothing.
+    """
+    try:
+        scene = _open(path)
+        placed = [scene.graph.get(node) for node in scene.graph.nodes_geometry]
+        pieces = [_piece(scene.geometry[name]).placed(np.asarray(transform)) for transform, name in placed]
+    except Exception as error:  # a damaged file makes the reader raise almost anything
+        kind = path.suffix.lower().lstrip(".").upper()
+        reason = "" if isinstance(error, ImportError) else f" ({error})"  # it looks for a decoder of what is no text
+        raise ValueError(f"cannot be read as {kind}: the file is damaged or cut short{reason}") from error
+    if not any(len(piece.vertices) for piece in pieces):
+        raise ValueError("the file holds no geometry")
+    if path.suffix.lower() == ".ply":
+        _check_ply_counts(path, pieces)
+    return pieces
+
+
+def _open(path: Path) -> trimesh.Scene:
+    if path.suffix.lower() != ".obj":
+        return trimesh.load_scene(path, process=False)
+    # OBJ is plain text, of which only comments and names may be in an old code page.
+    text = io.StringIO(path.read_bytes().decode("utf-8", errors="replace"))
+    return trimesh.load_scene(text, file_type="obj", resolver=FilePathResolver(str(path)), process=False)
+
+
+def _piece(geometry: object) -> MeshPiece:
+    vertices = np.array(getattr(geometry, "vertices", np.zeros((0, 3))), dtype=np.float64).reshape(-1, 3)
+    if not isinstance(geometry, trimesh.Trimesh):
+        return MeshPiece(vertices, np.zeros((0, 3), dtype=np.int64))
+    faces = np.array(geometry.faces, dtype=np.int64).reshape(-1, 3)
+    usable = len(faces) > 0 and faces.min() >= 0 and faces.max() < len(vertices) and bool(np.isfinite(vertices).all())
+    if not usable:  # whoever checks it can say what is wrong; normals and colours would fail in obscure ways
+        return MeshPiece(vertices, faces)
+    # Asking for `vertex_normals` would compute them; only the cache knows whether the file had any.
+    normals = np.array(geometry.vertex_normals, np.float64) if "vertex_normals" in geometry._cache else None
+    if geometry.visual is not None and geometry.visual.kind == "face":  # every triangle has vertices of its own colour
+        colors = np.asarray(getattr(geometry.visual, "face_colors", ()), dtype=np.float32).reshape(-1, 4)[:, :3] / 255
+        corners = faces.reshape(-1)
+        apart = np.arange(len(corners)).reshape(-1, 3)
+        return MeshPiece(
+            vertices[corners], apart, None if normals is None else normals[corners], np.repeat(colors, 3, axis=0)
+        )
+    return MeshPiece(vertices, faces, normals, _vertex_colors(geometry))
+
+
+def _vertex_colors(geometry: trimesh.Trimesh) -> np.ndarray | None:
+    """RGB in [0, 1] per vertex from vertex colours, a texture or a plain material; or None."""
+    visual = geometry.visual
+    if visual is None or not visual.defined:
+        return None
+    if isinstance(visual, TextureVisuals):
+        material = visual.material
+        image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+        plain = getattr(material, "baseColorFactor", None) is None and getattr(material, "diffuse", None) is None
+        if image is None and plain:
+            return None
+        if image is None or visual.uv is None:
+            return np.tile(np.asarray(material.main_color[:3], dtype=np.float32) / 255, (len(geometry.vertices), 1))
+        visual = visual.to_color()
+    colors = np.asarray(getattr(visual, "vertex_colors", ()), dtype=np.float32).reshape(-1, 4)[:, :3] / 255
+    return colors if len(colors) == len(geometry.vertices) else None
+
+
+def _check_ply_counts(path: Path, pieces: list[MeshPiece]) -> None:
+    """A PLY in plain text that was cut short reads like a smaller one; its header knows better."""
+    with path.open("rb") as file:
+        header = file.read(_PLY_HEADER_BYTES)
+    for name, found in (("vertex", "vertices"), ("face", "faces")):
+        stated = re.search(rb"element\s+%s\s+(\d+)" % name.encode(), header)
+        count = sum(len(getattr(piece, found)) for piece in pieces)
+        if stated and count < int(stated[1]):
+            raise ValueError(f"the file is cut short: its header states {int(stated[1])} {found}, it has {count}")
