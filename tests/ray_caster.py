@@ -24,7 +24,7 @@ class Hits:
 def cast_rays(
     meshes: MeshSet, mesh_index: Tensor, T_cam_obj: Tensor, K: Tensor, height: int, width: int, near: float
 ) -> Hits:
-    """One scene: `mesh_index (M,)`, `T_cam_obj (M, 4, 4)`, `K (3, 3)`; triangles that reach below `near` are left out."""
+    """One scene: `mesh_index (M,)`, `T_cam_obj (M, 4, 4)`, `K (3, 3)`; triangles reaching below `near` are left out."""
     v, u = torch.meshgrid(torch.arange(height).double(), torch.arange(width).double(), indexing="ij")
     rays = torch.stack((u, v, torch.ones_like(u)), dim=-1).reshape(-1, 3) @ torch.linalg.inv(K.double()).T
     depth = torch.full((len(rays),), torch.inf, dtype=torch.float64)
