@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -92,14 +92,13 @@ def _opened(path: Path | str, decode: bool = True) -> Iterator[Image.Image]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"image {path} does not exist" if not path.exists() else f"image {path} is not a file")
-    path.open("rb").close()  # a file that may not be read says so itself, and is not called broken
-    with warnings.catch_warnings():
+    with path.open("rb") as file, warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            image = Image.open(path)
+            image = Image.open(file)
             if decode:
                 image.load()
         except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, EOFError, ...
-            raise ValueError(f"{path} cannot be read as an image: {error or type(error).__name__}") from error
-    with image:
+            text = "it is cut off or no image" if isinstance(error, UnidentifiedImageError) else str(error)
+            raise ValueError(f"{path} cannot be read as an image: {text or type(error).__name__}") from error
         yield image

@@ -139,7 +139,7 @@ def _parse_row(cells: Sequence[str]) -> list[float]:
     """scene, image, object, score, nine of R, three of t, seconds."""
     if len(cells) != len(COLUMNS):
         raise ValueError(f"has {len(cells)} columns, not {len(COLUMNS)} ({','.join(COLUMNS)})")
-    ids = [_whole(cell, name) for cell, name in zip(cells[:3], COLUMNS, strict=False)]
+    ids = [float(_whole(cell, name)) for cell, name in zip(cells[:3], COLUMNS, strict=False)]
     score = _finite(cells[3:4], "score")
     R = _finite(cells[4].split(), "R")
     t = _finite(cells[5].split(), "t")

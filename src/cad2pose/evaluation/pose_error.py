@@ -42,7 +42,7 @@ def add_error(
 ) -> Float[Tensor, "batch"]:
     """ADD: mean over the model's points of the distance between their two images, mm."""
     difference = T_est - T_gt
-    means = [transform_points(difference[part], points).norm(dim=-1).mean(-1) for part in _parts(len(T_est), points)]
+    means = [_moved(difference[part], points).norm(dim=-1).mean(-1) for part in _parts(len(T_est), points)]
     return torch.cat(means) if means else T_est.new_zeros(0)
 
 
@@ -71,7 +71,7 @@ def mssd_error(
     """
     hull = hull_points(points)
     difference = (T_est[:, None] - T_gt[:, None] @ symmetries).flatten(0, 1)
-    largest = [transform_points(difference[part], hull).norm(dim=-1).amax(-1) for part in _parts(len(difference), hull)]
+    largest = [_moved(difference[part], hull).norm(dim=-1).amax(-1) for part in _parts(len(difference), hull)]
     return torch.cat(largest).reshape(len(T_est), -1).amin(1) if largest else T_est.new_zeros(0)
 
 
@@ -139,11 +139,15 @@ def hull_points(points: Float[Tensor, "n 3"]) -> Float[Tensor, "m 3"]:
         return points
 
 
+def _moved(transforms: Float[Tensor, "k 4 4"], points: Float[Tensor, "n 3"]) -> Float[Tensor, "k n 3"]:
+    return transform_points(transforms, points.expand(len(transforms), -1, -1))
+
+
 def _projected_distance(
     T_est: Float[Tensor, "4 4"], T_gt: Float[Tensor, "k 4 4"], K: Float[Tensor, "3 3"], points: Float[Tensor, "n 3"]
 ) -> Float[Tensor, "k n"]:
     estimated = project_points(K, transform_points(T_est, points))
-    true = project_points(K, transform_points(T_gt, points))
+    true = project_points(K.expand(len(T_gt), 3, 3), _moved(T_gt, points))
     return torch.nan_to_num((estimated - true).norm(dim=-1), nan=float("inf"), posinf=float("inf"))
 
 

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -97,9 +98,9 @@ class ScoreRow:
         """Mean of AR_MSSD and AR_MSPD; not BOP's AR, which has VSD too and needs depth."""
         return (self.AR_MSSD + self.AR_MSPD) / 2
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, Any]:
         """As json values; null where there is no estimate."""
-        entry: dict[str, object] = {"n": self.targets, "n_estimated": self.estimated}
+        entry: dict[str, Any] = {"n": self.targets, "n_estimated": self.estimated}
         entry |= {"AR_MSSD": self.AR_MSSD, "AR_MSPD": self.AR_MSPD, "mean_AR_MSSD_MSPD": self.mean_AR}
         for threshold, value in zip(ADD_THRESHOLDS, self.add_s, strict=True):
             entry["recall_ADD_S_" + f"{threshold:g}".replace(".", "p") + "d"] = value
@@ -144,7 +145,7 @@ class Scores:
             means[f"add_s_{threshold:g}"] = statistics.fmean(row.add_s[index] for row in rows)
         return means
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, Any]:
         """As json values."""
         return {
             "all": self.total.to_json(),
@@ -223,8 +224,8 @@ class _Recalls:
             recall(["mssd"], [[threshold] for threshold in _MSSD_THRESHOLDS]),
             recall(["mspd"], [[threshold] for threshold in _MSPD_THRESHOLDS]),
             recall(["add_s"], [[threshold] for threshold in ADD_THRESHOLDS]),
-            recall(["symmetric_5deg_5cm"], [[1]]),
-            recall(["rotation", "translation"], [[5, 50]]),
+            recall(["symmetric_5deg_5cm"], [[1.0]]),
+            recall(["rotation", "translation"], [[5.0, 50.0]]),
         )
 
     def row(self, object_id: int | None, estimates: Sequence[EstimateError]) -> ScoreRow:

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bop_world import edit_json, make_bop
+from cad2pose.cli import main
+from cad2pose.data.bop import BopDataset
+from cad2pose.data.results import Results, read_results_csv, write_results_csv
+from cad2pose.evaluation import evaluate
+
+
+@pytest.fixture(scope="module")
+def lmo(bop_path):
+    return BopDataset(bop_path / "lmo")
+
+
+@pytest.fixture(scope="module")
+def lmo_parts(lmo):
+    return lmo.parts(evaluation=True)
+
+
+def true_results(dataset: BopDataset) -> Results:
+    """Every annotation as an estimate."""
+    images = list(dataset)
+    rows = [(image, instance) for image in images for instance in image.instances]
+    return Results(
+        torch.tensor([image.scene_id for image, _ in rows]),
+        torch.tensor([image.image_id for image, _ in rows]),
+        torch.tensor([instance.object_id for _, instance in rows]),
+        torch.linspace(0.9, 0.1, len(rows), dtype=torch.float64),
+        torch.stack([instance.T_cam_obj for _, instance in rows]),
+        torch.full((len(rows),), 0.5, dtype=torch.float64),
+    )
+
+
+def test_the_truth_scores_one_and_nothing_scores_zero(tmp_path):
+    dataset = BopDataset(make_bop(tmp_path))
+    results = true_results(dataset)
+    scores = evaluate(results, dataset)
+    total = scores.total
+    assert (total.targets, total.estimated, total.AR_MSSD, total.AR_MSPD, total.add_s) == (12, 12, 1, 1, (1, 1, 1))
+    assert (total.within_5deg_5cm, total.within_5deg_5cm_plain, scores.seconds_per_image) == (1, 1, 0.5)
+    assert total.rotation.mean < 1e-5
+    assert {o: row.targets for o, row in scores.per_object.items()} == {1: 4, 2: 8}
+    none = evaluate(Results(*(value[:0] for value in vars(results).values())), dataset)
+    assert (none.total.AR_MSSD, none.total.AR_MSPD, none.total.estimated) == (0, 0, 0)
+    assert none.total.to_json()["rotation_deg"] == {"mean": None, "median": None}
+    json.dumps(none.to_json(), allow_nan=False)
+
+
+def test_symmetric_versions_of_the_truth_score_one(tmp_path):
+    dataset = BopDataset(make_bop(tmp_path))
+    half_turn = torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0], dtype=torch.float64))
+    results = true_results(dataset)
+    scores = evaluate(replace(results, T_cam_obj=results.T_cam_obj @ half_turn), dataset)
+    assert scores.per_object[2].AR_MSSD == scores.per_object[2].AR_MSPD == scores.per_object[2].add_s[0] == 1
+    assert (scores.per_object[2].within_5deg_5cm, scores.per_object[2].within_5deg_5cm_plain) == (1, 0)
+    assert scores.per_object[2].rotation.mean < 1e-4
+    assert scores.per_object[1].AR_MSSD < 0.5
+    assert scores.per_object[1].rotation.mean == pytest.approx(180, abs=1e-4)
+
+
+def test_the_best_scores_count_and_the_most_visible_instances(tmp_path):
+    root = make_bop(tmp_path)
+    edit_json(root / "test_targets_bop19.json", lambda targets: [t.update(inst_count=1) for t in targets])
+    dataset = BopDataset(root)
+    results = true_results(dataset)
+    scores = evaluate(results, dataset)
+    assert (scores.total.targets, scores.total.AR_MSSD) == (8, 1)
+    assert {e.ground_truth for e in scores.estimates if e.object_id == 2} == {1}
+    # now the less visible one is scored higher: it is the one estimate that counts, and it is not the target
+    swapped = evaluate(replace(results, score=1 - results.score), dataset)
+    assert (swapped.per_object[1].AR_MSSD, swapped.per_object[2].AR_MSSD) == (1, 0)
+
+
+def test_rows_for_no_target_are_counted_and_change_nothing(tmp_path):
+    dataset = BopDataset(make_bop(tmp_path))
+    results = true_results(dataset)
+    plain = evaluate(results, dataset)
+    more = Results(*(torch.cat((value, value[:2])) for value in vars(results).values()))
+    more.image_id[-2] = 99
+    more.object_id[-1] = 77
+    scores = evaluate(more, dataset)
+    assert scores.unused_rows == {"image": 1, "object": 1}
+    assert scores.total == plain.total
+
+
+def test_targets_without_ground_truth_or_mesh(tmp_path):
+    root = make_bop(tmp_path)
+    dataset = BopDataset(root)
+    results = true_results(dataset)
+    edit_json(root / "test_targets_bop19.json", lambda targets: targets[0].update(inst_count=3))
+    with pytest.raises(ValueError, match="ask for 3 of object 1, but the ground truth has 1"):
+        evaluate(results, dataset)
+    edit_json(root / "test_targets_bop19.json", lambda targets: targets[0].update(obj_id=9))
+    with pytest.raises(ValueError, match="no object 9"):
+        evaluate(results, dataset)
+    with pytest.raises(ValueError, match=r"objects \[9\], whose meshes are not there; there are \[1, 2\]"):
+        evaluate(results, dataset, parts=dataset.parts())
+
+
+def test_every_error_of_the_golden_results(reference_path, lmo, lmo_parts):
+    """The estimates that count have the errors of the golden table."""
+    golden = reference_path / "golden"
+    results = read_results_csv(golden / "average_recall_results_lmo-test.csv")
+    scores = evaluate(results, lmo, parts=lmo_parts)
+    with (golden / "average_recall_errors.csv").open() as file:
+        expected = {int(r["row"]): r for r in csv.DictReader(file) if r["selected"] == "1" and r["is_target"] == "1"}
+    assert {e.row for e in scores.estimates} == set(expected)
+    diameter = {part.object_id: part.diameter for part in lmo_parts}
+    for e in scores.estimates:
+        row, d = expected[e.row], diameter[e.object_id]
+        assert e.ground_truth == int(row["gt_id"])
+        assert e.mssd * d == pytest.approx(float(row["mssd"]), abs=1e-9)
+        assert e.mspd == pytest.approx(float(row["mspd"]), abs=1e-9)
+        assert e.add_s * d == pytest.approx(float(row["adi" if e.object_id in (10, 11) else "add"]), abs=1e-9)
+        if e.object_id not in (10, 11):
+            assert e.rotation == pytest.approx(float(row["re"]), abs=1e-5)
+            assert e.translation == pytest.approx(float(row["te"]), abs=1e-9)
+
+
+def test_the_whole_chain_against_golden_scores(reference_path, lmo, lmo_parts):
+    golden = json.loads((reference_path / "golden" / "average_recall.json").read_text())
+    results = read_results_csv(reference_path / "golden" / "average_recall_results_lmo-test.csv")
+    scores = evaluate(results, lmo, parts=lmo_parts)
+    total = scores.total
+    assert (total.targets, total.estimated) == (golden["n_targets"], golden["n_targets_with_an_estimate"])
+    assert scores.seconds_per_image == pytest.approx(golden["average_time_per_image"])
+    for key, name in (("mssd", "AR_MSSD"), ("mspd", "AR_MSPD")):
+        assert getattr(total, name) == pytest.approx(golden[key]["AR_total"], abs=1e-12)
+        assert scores.mean_over_objects()[name] == pytest.approx(golden[key]["AR_mean_over_objects"], abs=1e-12)
+        for object_id, value in golden[key]["AR_per_object"].items():
+            assert getattr(scores.per_object[int(object_id)], name) == pytest.approx(value, abs=1e-12)
+    assert total.mean_AR == pytest.approx(golden["mean_of_AR_MSSD_and_AR_MSPD_not_official"], abs=1e-12)
+    for index, key in enumerate(("0.02d", "0.05d", "0.10d")):
+        assert total.add_s[index] == pytest.approx(golden["ADD(-S)_recall"][key]["recall"], abs=1e-12)
+        for object_id, value in golden["ADD(-S)_recall"][key]["obj_recalls"].items():
+            assert scores.per_object[int(object_id)].add_s[index] == pytest.approx(value, abs=1e-12)
+    for key, name in (
+        ("re_te_recall", "within_5deg_5cm_plain"),
+        ("re_te_recall_symmetry_aware_not_in_bop_toolkit", "within_5deg_5cm"),
+    ):
+        assert getattr(total, name) == pytest.approx(golden[key]["5deg_5cm"]["recall"], abs=1e-12)
+        for object_id, value in golden[key]["5deg_5cm"]["obj_recalls"].items():
+            assert getattr(scores.per_object[int(object_id)], name) == pytest.approx(value, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("method", "file"),
+    [
+        ("megapose_cnosfastsam", "megapose_cnosfastsam_lmo-test.csv"),
+        ("semantic_keypoints", "semantic_keypoints_lmo-test.csv"),
+    ],
+)
+def test_published_methods_have_their_published_scores(reference_path, lmo, lmo_parts, method, file):
+    published = json.loads((reference_path / "lmo_published.json").read_text())["methods"]
+    name = next(key for key in published if key.startswith(method))
+    found = evaluate(read_results_csv(reference_path / "csv" / file), lmo, parts=lmo_parts).to_json()
+    assert set(found["per_object"]) == set(published[name]["per_object"])
+    pairs = [(found["all"], published[name]["all"])]
+    pairs += [(found["per_object"][key], published[name]["per_object"][key]) for key in found["per_object"]]
+    for mine, theirs in pairs:
+        for key, value in theirs.items():
+            assert mine[key] == pytest.approx(value, abs=1e-12), key
+
+
+def test_command_line(tmp_path, capsys, monkeypatch):
+    root = make_bop(tmp_path / "made")
+    results = true_results(BopDataset(root))
+    results.image_id[0] = 99
+    write_results_csv(tmp_path / "r.csv", results)
+    monkeypatch.setenv("BOP_PATH", str(tmp_path))
+    assert main(["evaluate", str(tmp_path / "r.csv"), "--bop", "made", "--json", str(tmp_path / "s.json")]) == 0
+    out, err = capsys.readouterr()
+    assert "total" in out
+    assert "11 of 12 targets have an estimate" in out
+    assert "1 of 12 rows are for images that are not among the targets" in err
+    saved = json.loads((tmp_path / "s.json").read_text())
+    assert saved["all"]["AR_MSSD"] == pytest.approx(11 / 12)
+    assert saved["per_object"]["2"]["n"] == 8
+    assert len(saved["estimates"]) == 11
+    assert main(["evaluate", str(tmp_path / "r.csv"), "--bop", "made", "--objects", "2"]) == 0
+    assert "8 of 8 targets" in capsys.readouterr().out
+
+
+def test_command_line_errors(tmp_path, capsys):
+    root = make_bop(tmp_path / "made")
+    results = true_results(BopDataset(root))
+    write_results_csv(tmp_path / "r.csv", results)
+    base = ["evaluate", str(tmp_path / "r.csv"), "--bop", str(root)]
+    assert main([*base, "--objects", "5"]) == 2
+    assert "no target asks for objects [5]; the targets' objects are [1, 2]" in capsys.readouterr().err
+    assert main([*base, "--split", "val"]) == 2
+    assert "splits found: test" in capsys.readouterr().err
+    assert main([*base, "--targets", str(tmp_path / "absent.json")]) == 2
+    assert "does not exist" in capsys.readouterr().err
+    write_results_csv(tmp_path / "r.csv", replace(results, T_cam_obj=results.T_cam_obj * 1e-3 + torch.eye(4) * 0.999))
+    (tmp_path / "r.csv").write_text((tmp_path / "r.csv").read_text() + "1,2,3\n")
+    assert main([*base, "--json", str(tmp_path / "s.json")]) == 2
+    assert "has 3 columns" in capsys.readouterr().err
+    assert not (tmp_path / "s.json").exists()
+
+
+def test_translations_in_metres_are_noticed(tmp_path, capsys):
+    root = make_bop(tmp_path / "made")
+    results = true_results(BopDataset(root))
+    results.T_cam_obj[:, :3, 3] /= 1000
+    write_results_csv(tmp_path / "r.csv", results)
+    assert main(["evaluate", str(tmp_path / "r.csv"), "--bop", str(root)]) == 0
+    assert "not in metres" in capsys.readouterr().err

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from bop_world import pose
+from cad2pose.evaluation.pose_error import (
+    add_error,
+    adi_error,
+    frobenius_error,
+    hull_points,
+    mspd_error,
+    mssd_error,
+    projection_error,
+    rotation_error,
+    symmetric_errors,
+    translation_error,
+)
+from cad2pose.geometry import make_transform, project_points, random_rotations, transform_points
+from cad2pose.parts import ContinuousSymmetry, Symmetries, load_bop_parts
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def matrix(numbers):
+    return torch.tensor(numbers, dtype=torch.float64).reshape(1, 3, 3)
+
+
+def random_poses(count: int, generator: torch.Generator) -> torch.Tensor:
+    R = random_rotations(count, generator, torch.float64)
+    t = torch.tensor([0, 0, 700.0]) + 60 * torch.randn(count, 3, generator=generator, dtype=torch.float64)
+    return make_transform(R, t)
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_continuous_symmetries_against_golden_values(index):
+    thing = json.loads((GOLDEN / "continuous_symmetry.json").read_text())["objects"][index]
+    points = torch.tensor(thing["vertices"], dtype=torch.float64)
+    symmetries = Symmetries.from_bop(thing["model_info"])
+    identity = torch.eye(4, dtype=torch.float64)[None]
+    for case in thing["cases"]:
+        est, true = pose(case["R_est"], case["t_est"])[None], pose(case["R_gt"], case["t_gt"])[None]
+        found = {
+            "mssd": mssd_error(est, true, points, symmetries.transforms()),
+            "mspd": mspd_error(est, true, matrix(case["K"]), points, symmetries.transforms()),
+            "add": add_error(est, true, points),
+            "adi": adi_error(est, true, points),
+            "mssd_without_symmetries": mssd_error(est, true, points, identity),
+            "mssd_max_sym_disc_step_0.05": mssd_error(est, true, points, symmetries.transforms(0.05)),
+        }
+        for name, value in found.items():
+            assert float(value) == pytest.approx(case["expected"][name], abs=1e-9), (case["kind"], name)
+
+
+def test_lmo_poses_against_golden_values(reference_path, bop_path):
+    cases = json.loads((reference_path / "golden" / "pose_errors.json").read_text())["cases"]
+    parts = {part.object_id: part for part in load_bop_parts(bop_path / "lmo" / "models_eval")}
+    for object_id, part in parts.items():
+        mine = [case for case in cases if case["obj_id"] == object_id]
+        est = torch.stack([pose(case["R_est"], case["t_est"]) for case in mine])
+        true = torch.stack([pose(case["R_gt"], case["t_gt"]) for case in mine])
+        K = torch.cat([matrix(case["K"]) for case in mine])
+        points, symmetries = part.mesh.vertices, part.symmetries.transforms()
+        found = {
+            "re": rotation_error(est[:, :3, :3], true[:, :3, :3]),
+            "te": translation_error(est[:, :3, 3], true[:, :3, 3]),
+            "add": add_error(est, true, points),
+            "adi": adi_error(est, true, points),
+            "mssd": mssd_error(est, true, points, symmetries),
+            "mspd": mspd_error(est, true, K, points, symmetries),
+            "proj": projection_error(est, true, K, points),
+        }
+        for name, values in found.items():
+            for case, value in zip(mine, values.tolist(), strict=True):
+                steep = name == "re" and not 0.1 < case["expected"]["re"] < 179.9
+                bound = 1e-5 if steep else 1e-9
+                assert value == pytest.approx(case["expected"][name], abs=bound), (name, case["case_id"], case["kind"])
+
+
+def test_batches_equal_their_plain_twins(generator):
+    points = 40 * torch.randn(200, 3, generator=generator, dtype=torch.float64)
+    axis = ContinuousSymmetry(torch.tensor([0.0, 1.0, 0.5]), torch.tensor([3.0, -2.0, 1.0]))
+    symmetries = Symmetries(continuous=(axis,)).transforms(0.1)
+    est, true = random_poses(5, generator), random_poses(5, generator)
+    K = matrix([600, 0.5, 320, 0, 610, 240, 0, 0, 1]).expand(5, 3, 3)
+    moved = transform_points(est, points.expand(5, -1, -1))
+    for i in range(5):
+        surface, projected = [], []
+        for S in symmetries:
+            other = transform_points(true[i] @ S, points)
+            surface.append(float((moved[i] - other).norm(dim=1).max()))
+            projected.append(float((project_points(K[i], moved[i]) - project_points(K[i], other)).norm(dim=1).max()))
+        one = slice(i, i + 1)
+        assert float(mssd_error(est, true, points, symmetries)[i]) == pytest.approx(min(surface), abs=1e-9)
+        assert float(mspd_error(est, true, K, points, symmetries)[i]) == pytest.approx(min(projected), abs=1e-9)
+        plain = transform_points(true[i], points)
+        nearest = torch.cdist(plain, moved[i], compute_mode="donot_use_mm_for_euclid_dist").amin(1).mean()
+        assert float(adi_error(est[one], true[one], points)) == pytest.approx(float(nearest), abs=1e-9)
+        assert float(add_error(est, true, points)[i]) == pytest.approx(float((moved[i] - plain).norm(dim=1).mean()))
+
+
+def test_rotation_error_is_the_angle_even_of_matrices_that_are_no_rotations(generator):
+    true = random_rotations(8, generator, torch.float64)
+    angle = torch.linspace(1, 170, 8, dtype=torch.float64)
+    turn = make_transform(torch.eye(3, dtype=torch.float64).expand(8, 3, 3), torch.zeros(8, 3, dtype=torch.float64))
+    turn[:, 0, 0] = turn[:, 1, 1] = torch.cos(torch.deg2rad(angle))
+    turn[:, 1, 0] = torch.sin(torch.deg2rad(angle))
+    turn[:, 0, 1] = -turn[:, 1, 0]
+    for scale in (1.0, 1.013):  # LM-O's annotations are off by so much; the transpose would be wrong by degrees
+        error = rotation_error(turn[:, :3, :3] @ (scale * true), scale * true)
+        torch.testing.assert_close(error, angle, atol=1e-9, rtol=0)
+    chord = 2 * math.sqrt(2) * torch.sin(torch.deg2rad(angle) / 2)
+    torch.testing.assert_close(frobenius_error(turn[:, :3, :3] @ true, true), chord, atol=1e-9, rtol=0)
+
+
+def test_symmetric_versions_of_the_true_pose_have_no_error(generator):
+    half_turn = pose([-1, 0, 0, 0, -1, 0, 0, 0, 1], [8, 4, 0])
+    symmetries = Symmetries(half_turn[None]).transforms()
+    true = random_poses(3, generator)
+    rotation, frobenius, translation = symmetric_errors(true @ half_turn, true, symmetries)
+    assert rotation.shape == (3, 2)
+    assert rotation.argmin(1).tolist() == [1, 1, 1]
+    assert float(rotation[:, 1].max()) < 1e-4
+    assert float(torch.maximum(frobenius[:, 1], translation[:, 1]).max()) < 1e-9
+    torch.testing.assert_close(rotation[:, 0], torch.full((3,), 180.0, dtype=torch.float64), atol=1e-4, rtol=0)
+
+
+def test_hull_of_flat_and_tiny_sets_is_everything(generator):
+    flat = torch.cat((torch.randn(20, 2, generator=generator), torch.zeros(20, 1)), 1).double()
+    assert torch.equal(hull_points(flat), flat)
+    assert torch.equal(hull_points(flat[:2]), flat[:2])
+    ball = torch.nn.functional.normalize(torch.randn(50, 3, generator=generator, dtype=torch.float64), dim=1)
+    assert len(hull_points(torch.cat((ball, ball / 2)))) == 50
+
+
+def test_empty_batches():
+    none, points = torch.zeros(0, 4, 4, dtype=torch.float64), torch.rand(9, 3, dtype=torch.float64)
+    K, symmetries = torch.zeros(0, 3, 3, dtype=torch.float64), torch.eye(4, dtype=torch.float64)[None]
+    for values in (
+        add_error(none, none, points), adi_error(none, none, points), mssd_error(none, none, points, symmetries),
+        mspd_error(none, none, K, points, symmetries), projection_error(none, none, K, points),
+    ):  # fmt: skip
+        assert values.shape == (0,)
