@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from small_models import planted_model, random_model, wedge
 
 from cad2pose.estimator import EstimatorOptions, PoseEstimator, best_per_object, fuse_poses
 from cad2pose.estimator.boxes import posed_boxes, undistort_boxes
@@ -23,6 +22,7 @@ from cad2pose.geometry import (
 from cad2pose.model_file import save_model
 from cad2pose.parts.symmetry import Symmetries
 from cad2pose.structures import Detections, PoseEstimates
+from small_models import PlantedMethod, planted_model, random_model, wedge
 
 CAMERA = Camera.from_values(600.0, 610.0, 150.0, 130.0, 320, 240)
 EYE = torch.eye(3, dtype=torch.float64)[None]
@@ -154,6 +154,7 @@ def test_poses_come_back_through_every_crop(options, generator):
     assert float(estimates.score) == pytest.approx(0.75)
     assert estimates.seconds > 0
     method = estimator._known[1].model.method
+    assert isinstance(method, PlantedMethod)
     crops = sum(len(batch) for batch in method.seen)
     assert crops == options.rolls * len(options.zooms) * (1 + options.recrop)
     assert max(len(batch) for batch in method.seen) <= options.batch_size
@@ -249,11 +250,16 @@ def test_images_of_all_kinds_give_the_same_pose(generator):
 @pytest.mark.parametrize(
     "image",
     [
-        torch.zeros(3, 4, 4, dtype=torch.uint8), torch.zeros(4, 4), torch.zeros(1, 3, 4, 4), torch.full((3, 4, 4), 255.0),
-        torch.full((3, 4, 4), torch.nan), np.zeros((4, 4, 2), dtype=np.uint8), np.zeros((4, 4), dtype=np.float64),
+        torch.zeros(3, 4, 4, dtype=torch.uint8),
+        torch.zeros(4, 4),
+        torch.zeros(1, 3, 4, 4),
+        torch.full((3, 4, 4), 255.0),
+        torch.full((3, 4, 4), torch.nan),
+        np.zeros((4, 4, 2), dtype=np.uint8),
+        np.zeros((4, 4), dtype=np.float64),
         np.zeros((0, 4), dtype=np.uint8),
     ],
-)  # fmt: skip
+)
 def test_other_images_are_refused(image):
     with pytest.raises(ValueError, match=r"give a float tensor \[3, H, W\]"):
         PoseEstimator([random_model()], "cpu").estimate(image, CAMERA, _detections([], torch.zeros(0, 4)))

@@ -110,6 +110,11 @@ class PoseEstimator:
             known = ", ".join(f"{object_id} ({part.name})" for object_id, part in self.parts.items())
             raise ValueError(f"object id {unknown[0]} is not known; the model knows {known or 'none'}")
 
+    def check(self, camera: Camera, detections: Detections) -> None:
+        """Raise ValueError for a box outside the image, or an object id that no model knows."""
+        check_boxes(detections.box.to("cpu", torch.float64), camera)
+        self.check_known(detections.object_id.tolist())
+
     def estimate(
         self, image: Tensor | np.ndarray, camera: Camera, detections: Detections, min_score: float = 0.0
     ) -> PoseEstimates:
@@ -131,14 +136,12 @@ class PoseEstimator:
         start = time.perf_counter()
         pixels = image_tensor(image)
         check_size(pixels, camera)
-        box = detections.box.to("cpu", torch.float64)
-        check_boxes(box, camera)
-        self.check_known(detections.object_id.tolist())
+        self.check(camera, detections)
         view = _View(
             camera.undistort_image(pixels).to(self.device), camera.K,
             torch.tensor([camera.width, camera.height], dtype=torch.float64),
         )  # fmt: skip
-        box = undistort_boxes(box, camera)
+        box = undistort_boxes(detections.box.to("cpu", torch.float64), camera)
         object_id = detections.object_id.to("cpu", torch.int64)
         T_cam_obj, score = self._fused(view, object_id, box)
         if self.options.recrop:

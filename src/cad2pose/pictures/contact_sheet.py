@@ -7,19 +7,22 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from cad2pose.pictures.image_file import Picture, from_bytes, to_bytes
+from cad2pose.pictures.image_file import from_bytes, to_bytes
 from cad2pose.pictures.overlay import draw_text, text_width
 
 _GROUND = 32
 _TEXT_COLOR = (235, 235, 235)
 _GAP = 6
 
+AnyPicture = Float[Tensor, "..."] | UInt8[np.ndarray, "..."]
+"""As `save_png` takes them; sizes may differ."""
+
 
 def contact_sheet(
-    pictures: Sequence[Picture], labels: Sequence[str] = (), columns: int | None = None, tile_width: int = 320
+    pictures: Sequence[AnyPicture], labels: Sequence[str] = (), columns: int | None = None, tile_width: int = 320
 ) -> Float[Tensor, "3 H W"]:
     """A grid of pictures in reading order.
 

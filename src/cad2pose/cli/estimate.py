@@ -1,0 +1,215 @@
+"""`cad2pose estimate`: poses of known objects in images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cad2pose import __version__
+from cad2pose.cli.estimate_inputs import ImageTask, tasks_of_bop, tasks_of_images
+from cad2pose.data.results import Results, write_results_csv
+from cad2pose.estimator import EstimatorOptions, PoseEstimator, best_per_object
+from cad2pose.files import write_text
+from cad2pose.pictures import OverlayStyle, draw_poses, save_png
+from cad2pose.structures import PoseEstimates
+
+Done = tuple[ImageTask, PoseEstimates]
+"""A task and what was found."""
+
+
+def estimate_command(
+    *,
+    model: Path,
+    out: Path = Path("out"),
+    image: Path | None = None,
+    camera: Path | None = None,
+    box: Annotated[tuple[float, float, float, float] | None, tyro.conf.arg(metavar="X Y W H")] = None,
+    mask: Path | None = None,
+    detections: Path | None = None,
+    object_id: int | None = None,
+    bop: Path | None = None,
+    split: str = "test",
+    objects: Annotated[tuple[int, ...], tyro.conf.arg(metavar="ID [ID ...]")] = (),
+    targets: Path | None = None,
+    all_images: bool = False,
+    min_score: float = 0.0,
+    rolls: int = EstimatorOptions.rolls,
+    zooms: tuple[float, ...] = EstimatorOptions.zooms,
+    recrop: bool = EstimatorOptions.recrop,
+    batch_size: int = EstimatorOptions.batch_size,
+    pictures: bool = True,
+    blend: float = 0.0,
+    device: str = "auto",
+) -> None:
+    """Estimate the poses of known objects in images.
+
+    Either --image with --camera and one of --box, --mask and --detections, or --bop with --detections. Writes
+    results.csv (BOP's form), results.json, and a picture per image with the contours, axes and scores of the poses
+    (pictures/). Where several boxes claim the same object, those with the best pose scores are kept.
+
+    Args:
+        model: model file, or a folder of them, which then means all their objects.
+        out: folder for the results.
+        image: image file, or a folder of images of one camera.
+        camera: json file with fx, fy, cx, cy, width, height and, where the lens has one, distortion (OpenCV's order).
+        box: where the object is, in pixels from the image's upper left corner.
+        mask: image that is not zero where the object is seen, or a folder of them named as the images.
+        detections: json file of detections, BOP's list or a dictionary by image.
+        object_id: whose box or mask it is, where the model knows several objects.
+        bop: folder of a BOP dataset, or the name of one in BOP_PATH.
+        split: the split of the BOP dataset.
+        objects: look for these objects only; all that the model knows by default.
+        targets: targets file in place of the dataset's own (SPLIT_targets_bop19.json).
+        all_images: every image that has detections, whatever the targets file asks for.
+        min_score: leave out poses with a lower score (0 to 1).
+        rolls: copies of each crop, rolled by 360 / ROLLS degrees, whose poses are fused.
+        zooms: also look at the box scaled by these factors.
+        recrop: estimate twice, the second time from the box of the part in its first pose.
+        batch_size: crops that go through the network at once.
+        pictures: save a picture per image.
+        blend: opacity of the part drawn over the picture, 0 to 1.
+        device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
+    """
+    _check_choice(image, camera, box, mask, detections, bop)
+    style = OverlayStyle(blend=blend)
+    options = EstimatorOptions(rolls, zooms, recrop, batch_size)
+    estimator = PoseEstimator.load(model, device, options)
+    estimator.check_known(objects)
+    if bop is not None:
+        assert detections is not None, "checked above"
+        tasks = tasks_of_bop(bop, split, detections, objects or tuple(estimator.parts), targets, all_images)
+    else:
+        assert image is not None, "checked above"
+        assert camera is not None, "checked above"
+        named = None if detections is not None else _object_of_box(estimator, object_id)
+        tasks = tasks_of_images(image, camera, named, box, mask, detections, objects)
+    _check_tasks(estimator, tasks)
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    done = _estimate(console, estimator, tasks, min_score, out if pictures else None, style)
+    _write(out, model, estimator, done)
+    _say(console, estimator, done, out)
+
+
+def _check_choice(
+    image: Path | None,
+    camera: Path | None,
+    box: Sequence[float] | None,
+    mask: Path | None,
+    detections: Path | None,
+    bop: Path | None,
+) -> None:
+    """Refuse combinations of arguments that mean nothing."""
+    if (image is None) == (bop is None):
+        raise ValueError("give either --image (with --camera) or --bop, and not both")
+    if bop is not None:
+        if detections is None or box is not None or mask is not None or camera is not None:
+            raise ValueError("--bop needs --detections, and takes no --camera, --box or --mask")
+        return
+    if camera is None:
+        raise ValueError("--image needs --camera, a json file with fx, fy, cx, cy, width and height")
+    if sum(given is not None for given in (box, mask, detections)) != 1:
+        raise ValueError("--image needs one of --box X Y W H, --mask FILE and --detections FILE: where to look")
+
+
+def _check_tasks(estimator: PoseEstimator, tasks: Sequence[ImageTask]) -> None:
+    """Find out before the first picture is written what is wrong with the last image."""
+    for task in tasks:
+        task.check_size()
+        try:
+            estimator.check(task.camera, task.detections)
+        except ValueError as error:
+            raise ValueError(f"{task.path}: {error}") from error
+
+
+def _object_of_box(estimator: PoseEstimator, object_id: int | None) -> int:
+    if object_id is not None:
+        estimator.check_known([object_id])
+        return object_id
+    if len(estimator.parts) > 1:
+        known = ", ".join(f"{i} ({part.name})" for i, part in estimator.parts.items())
+        raise ValueError(f"the model knows several objects, {known}; say whose box it is with --object-id")
+    return next(iter(estimator.parts))
+
+
+def _estimate(
+    console: Console,
+    estimator: PoseEstimator,
+    tasks: Sequence[ImageTask],
+    min_score: float,
+    out: Path | None,
+    style: OverlayStyle,
+) -> list[Done]:
+    """Poses of all tasks; each picture is written as soon as it is drawn."""
+    done: list[Done] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        for task in progress.track(tasks, description="images"):
+            pixels = task.read()
+            try:
+                found = estimator.estimate(pixels, task.camera, task.detections, min_score)
+            except ValueError as error:
+                raise ValueError(f"{task.path}: {error}") from error
+            found = best_per_object(found, task.counts)
+            done.append((task, found))
+            if out is not None:
+                straight, camera = task.camera.undistort_image(pixels), task.camera.without_distortion()
+                save_png(
+                    out / "pictures" / f"{task.name}.png",
+                    draw_poses(straight, camera, estimator.parts, found, style),
+                )
+    return done
+
+
+def _write(out: Path, model: Path, estimator: PoseEstimator, done: Sequence[Done]) -> None:
+    """results.csv and results.json."""
+    images = [
+        {
+            "image": str(task.path),
+            "scene_id": task.scene_id,
+            "im_id": task.image_id,
+            "seconds": found.seconds,
+            "poses": [_pose_entry(estimator, found, row) for row in range(len(found))],
+        }
+        for task, found in done
+    ]
+    about = {"cad2pose": __version__, "model": str(model), "units": "mm", "images": images}
+    results = Results.from_estimates({(task.scene_id, task.image_id): found for task, found in done})
+    write_results_csv(out / "results.csv", results)
+    write_text(out / "results.json", json.dumps(about, indent=1, allow_nan=False) + "\n")
+
+
+def _pose_entry(estimator: PoseEstimator, found: PoseEstimates, row: int) -> dict[str, object]:
+    object_id, T_cam_obj = int(found.object_id[row]), found.T_cam_obj[row]
+    return {
+        "obj_id": object_id,
+        "name": estimator.parts[object_id].name,
+        "score": float(found.score[row]),
+        "R": T_cam_obj[:3, :3].flatten().tolist(),
+        "t": T_cam_obj[:3, 3].tolist(),
+        "box": found.box[row].tolist(),
+    }
+
+
+def _say(console: Console, estimator: PoseEstimator, done: Sequence[Done], out: Path) -> None:
+    """A summary; for a single image, the poses themselves."""
+    if len(done) == 1:
+        for row in range(len(done[0][1])):
+            entry = _pose_entry(estimator, done[0][1], row)
+            x, y, z = done[0][1].T_cam_obj[row, :3, 3].tolist()
+            line = (
+                f"{entry['name']} (object {entry['obj_id']}): score {entry['score']:.3f}, t = {x:.1f} {y:.1f} {z:.1f}"
+            )
+            console.print(f"{line} mm", highlight=False)
+    poses = sum(len(found) for _, found in done)
+    seconds = sorted(found.seconds for _, found in done)[len(done) // 2]
+    console.print(
+        f"{poses} poses in {len(done)} images, {seconds:.2f} s per image (median): {out / 'results.csv'}",
+        soft_wrap=True, highlight=False,
+    )  # fmt: skip

@@ -1,0 +1,214 @@
+"""What `cad2pose estimate` is asked to look at: image files, or the images of a BOP dataset, with their detections."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cad2pose.cli.sources import find_camera
+from cad2pose.data.bop import BopDataset, find_dataset
+from cad2pose.data.detections import read_detections
+from cad2pose.data.images import IMAGE_SUFFIXES, image_size, read_image, read_mask
+from cad2pose.geometry import Camera
+from cad2pose.structures import Detections
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """One image to estimate poses in.
+
+    Args:
+        scene_id, image_id: as they go into results.csv.
+        name: of its overlay picture, without suffix.
+        path: image file.
+        camera: of this image.
+        detections: boxes and objects to look for.
+        counts: how many instances to keep of each object (one number for every object).
+    """
+
+    scene_id: int
+    image_id: int
+    name: str
+    path: Path
+    camera: Camera
+    detections: Detections
+    counts: Mapping[int, int] | int = 1
+
+    def read(self) -> Float[Tensor, "3 h w"]:
+        """The image, RGB in [0, 1]."""
+        return read_image(self.path)
+
+    def check_size(self) -> None:
+        """Raise ValueError where the image's header and its camera disagree."""
+        size, camera = image_size(self.path), self.camera
+        if size != (camera.width, camera.height):
+            raise ValueError(
+                f"{self.path} is {size[0]} x {size[1]} pixels, but its camera {camera.width} x {camera.height}; "
+                "give the intrinsics of this very image size"
+            )
+
+
+def single_box(box: Sequence[float], object_id: int) -> Detections:
+    """One box of one object; ValueError for a box without area."""
+    return Detections(
+        torch.tensor([object_id]), torch.tensor([list(box)], dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    )
+
+
+def box_of_mask(path: Path, image: Path) -> tuple[float, float, float, float]:
+    """Box around the pixels of a mask that are not zero.
+
+    Raises:
+        FileNotFoundError, ValueError: for a missing or unreadable mask, one of another size than its image, or an
+            empty one.
+    """
+    mask = read_mask(path)
+    size = image_size(image)
+    if (mask.shape[1], mask.shape[0]) != size:
+        raise ValueError(f"mask {path} is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[0]} x {size[1]}")
+    rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
+    if len(rows) == 0:
+        raise ValueError(f"mask {path} is empty; it must be non-zero where the part is seen")
+    left, top = int(columns[0]), int(rows[0])
+    return float(left), float(top), float(columns[-1] + 1 - left), float(rows[-1] + 1 - top)
+
+
+def image_files(path: Path) -> list[Path]:
+    """The image itself, or all images of a folder by name.
+
+    Raises:
+        FileNotFoundError: if there is nothing.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        if not files:
+            raise FileNotFoundError(f"the folder {path} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+        return files
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no image {path}")
+    return [path]
+
+
+def tasks_of_images(
+    images: Path,
+    camera: Path,
+    object_id: int | None,
+    box: Sequence[float] | None = None,
+    mask: Path | None = None,
+    detections: Path | None = None,
+    objects: Collection[int] = (),
+) -> list[ImageTask]:
+    """Tasks of image files, of which exactly one of `box`, `mask` and `detections` says where to look.
+
+    A box holds for every image. A mask is a file, or a folder of files named after their images. Detections go by
+    the images' numbers (000017.png is image 17); for a single image, a file about one image needs no number.
+
+    Raises:
+        FileNotFoundError, ValueError: for anything missing or malformed.
+    """
+    files = image_files(images)
+    numbers = _numbers(files)
+    stems = [file.stem for file in files]
+    found = {} if detections is None else _detections_by_number(detections, files, objects)
+    tasks = []
+    for number, file in zip(numbers, files, strict=True):
+        scene_id = 0
+        if detections is not None:
+            scene_id, boxes = found.get(number) or found.get(-1) or (0, _none())
+        else:
+            assert object_id is not None, "a box is of an object"
+            chosen = box if box is not None else box_of_mask(_mask_of(mask, file), file)
+            boxes = single_box(chosen, object_id)
+        name = file.stem if stems.count(file.stem) == 1 else file.name
+        tasks.append(ImageTask(scene_id, number, name, file, find_camera(camera, *image_size(file)), boxes))
+    return tasks
+
+
+def tasks_of_bop(
+    bop: Path, split: str, detections: Path, objects: Collection[int], targets: Path | None, all_images: bool
+) -> list[ImageTask]:
+    """Tasks of a BOP split: what its targets file asks for, or every image that has detections.
+
+    Raises:
+        FileNotFoundError, ValueError: for anything missing or malformed, or if nothing is left to do.
+    """
+    dataset = BopDataset(find_dataset(bop), split)
+    found = read_detections(detections)
+    wanted: dict[tuple[int, int], dict[int, int] | int] = {}
+    if not all_images and (targets is not None or dataset.targets_file() is not None):
+        for target in dataset.targets(targets):
+            if target.object_id in objects:
+                counts = wanted.setdefault((target.scene_id, target.image_id), {})
+                assert isinstance(counts, dict)
+                counts[target.object_id] = target.instance_count
+    else:
+        wanted = {key: 1 for key in dataset.keys() if key in found}  # noqa: SIM118 - it yields images
+    tasks = []
+    for (scene_id, image_id), counts in wanted.items():
+        scene = dataset.scene(scene_id)
+        boxes = _of_objects(found.get((scene_id, image_id), _none()), counts if isinstance(counts, dict) else objects)
+        name = f"{scene_id:06d}_{image_id:06d}"
+        path, camera = scene.image_file(image_id), scene.camera(image_id)
+        tasks.append(ImageTask(scene_id, image_id, name, path, camera, boxes, counts))
+    if not any(len(task.detections) for task in tasks):
+        raise ValueError(
+            f"{detections} has no box of the objects {sorted(objects)} in the images asked for of {dataset.root}, "
+            f"split {split}; see --objects, --targets and --all-images"
+        )
+    return tasks
+
+
+def _none() -> Detections:
+    nothing = torch.zeros(0, dtype=torch.float64)
+    return Detections(torch.zeros(0, dtype=torch.int64), nothing.reshape(0, 4), nothing)
+
+
+def _of_objects(detections: Detections, objects: Collection[int]) -> Detections:
+    keep = torch.tensor([object_id in objects for object_id in detections.object_id.tolist()], dtype=torch.bool)
+    return Detections(detections.object_id[keep], detections.box[keep], detections.score[keep])
+
+
+def _numbers(files: Sequence[Path]) -> list[int]:
+    """Image numbers: those that the names are, where all are different numbers; else 0, 1, 2, ..."""
+    if all(file.stem.isdecimal() for file in files):
+        numbers = [int(file.stem) for file in files]
+        if len(set(numbers)) == len(numbers):
+            return numbers
+    return list(range(len(files)))
+
+
+def _mask_of(mask: Path | None, image: Path) -> Path:
+    assert mask is not None, "one of box and mask is given"
+    if not mask.is_dir():
+        return mask
+    named = [mask / f"{image.stem}{suffix}" for suffix in IMAGE_SUFFIXES]
+    found = next((path for path in named if path.is_file()), None)
+    if found is None:
+        raise FileNotFoundError(f"the folder {mask} has no mask named {image.stem}, after the image {image}")
+    return found
+
+
+def _detections_by_number(
+    path: Path, files: Sequence[Path], objects: Collection[int]
+) -> dict[int, tuple[int, Detections]]:
+    """Scene number and detections by image number; -1 stands for the only image there is."""
+    found = read_detections(path)
+    if objects:
+        found = {key: _of_objects(boxes, objects) for key, boxes in found.items()}
+    if len(files) == 1 and len(found) == 1:
+        ((scene_id, _), boxes) = next(iter(found.items()))
+        return {-1: (scene_id, boxes)}
+    scenes = sorted({scene_id for scene_id, _ in found})
+    if len(scenes) > 1:
+        raise ValueError(f"{path} is about several scenes ({scenes[0]}, {scenes[1]}, ...); use --bop for a dataset")
+    if not all(file.stem.isdecimal() for file in files):
+        raise ValueError(f"{path} goes by image number, so the images must be named by theirs, such as 000017.png")
+    by_number = {image_id: (scene_id, boxes) for (scene_id, image_id), boxes in found.items()}
+    if not any(int(file.stem) in by_number for file in files):
+        raise ValueError(f"{path} has no detections for image {int(files[0].stem)}, nor for any other of the images")
+    return by_number

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from cad2pose.cli import main
+from cad2pose.data.results import read_results_csv
+from cad2pose.model_file import save_model
+from small_models import random_model, wedge
+
+CAMERA = {"fx": 300.0, "fy": 300.0, "cx": 79.5, "cy": 59.5, "width": 160, "height": 120}
+FAST = ("--device", "cpu", "--rolls", "2")
+
+
+def _picture(path, size=(120, 160, 3), dtype=np.uint8):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, size, dtype=dtype)
+    cv2.imwrite(str(path), pixels)
+    return path
+
+
+@pytest.fixture
+def world(tmp_path):
+    """A model of objects 5 and 6, a picture and its camera."""
+    model = random_model(wedge(5, "duck"), wedge(6, "cat", shift=0.0))
+    save_model(tmp_path / "model.safetensors", model.method, model.parts, {})
+    (tmp_path / "camera.json").write_text(json.dumps(CAMERA))
+    _picture(tmp_path / "image.png")
+    return tmp_path
+
+
+def _run(world, *arguments, model="model.safetensors", out="out"):
+    return main(["estimate", "--model", str(world / model), "--out", str(world / out), *map(str, arguments), *FAST])
+
+
+def _image(world, name="image.png"):
+    return "--image", world / name, "--camera", world / "camera.json"
+
+
+def _refused(world, capsys, *arguments, **settings):
+    """The error message of a run that must write nothing."""
+    assert _run(world, *arguments, **settings) == 2
+    assert not (world / "out").exists()
+    message = capsys.readouterr().err
+    assert message.startswith("cad2pose: error: ")
+    return message
+
+
+BOX = ("--box", "40", "30", "60", "50", "--object-id", "6")
+
+
+def test_a_box_in_an_image(world, capsys):
+    assert _run(world, *_image(world), *BOX) == 0
+    results = read_results_csv(world / "out" / "results.csv")
+    assert results.object_id.tolist() == [6]
+    content = json.loads((world / "out" / "results.json").read_text())
+    (entry,) = content["images"][0]["poses"]
+    assert entry["name"] == "cat"
+    assert entry["box"] == [40, 30, 60, 50]
+    np.testing.assert_allclose(entry["t"], results.T_cam_obj[0, :3, 3])
+    picture = cv2.imread(str(world / "out" / "pictures" / "image.png"))
+    assert picture is not None
+    assert picture.shape == (120, 160, 3)
+    assert "cat (object 6)" in capsys.readouterr().out
+    assert sorted(p.name for p in (world / "out").iterdir()) == ["pictures", "results.csv", "results.json"]
+
+
+def test_a_mask_is_its_box(world):
+    mask = np.zeros((120, 160), dtype=np.uint8)
+    mask[30:80, 40:100] = 1
+    cv2.imwrite(str(world / "mask.png"), mask)
+    assert _run(world, *_image(world), *BOX, "--no-pictures") == 0
+    by_mask = ("--mask", world / "mask.png", "--object-id", 6, "--no-pictures")
+    assert _run(world, *_image(world), *by_mask, out="second") == 0
+    first, second = (read_results_csv(world / out / "results.csv") for out in ("out", "second"))
+    torch.testing.assert_close(first.T_cam_obj, second.T_cam_obj)
+    assert not (world / "out" / "pictures").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype"), [((120, 160), np.uint8), ((120, 160, 4), np.uint8), ((120, 160), np.uint16)]
+)
+def test_gray_alpha_and_sixteen_bits_are_handled(world, size, dtype):
+    _picture(world / "other.png", size, dtype)
+    assert _run(world, *_image(world, "other.png"), *BOX) == 0
+
+
+def _bop_list(*rows):
+    keys = ("scene_id", "image_id", "category_id", "bbox", "score")
+    return json.dumps([dict(zip(keys, row, strict=True)) for row in rows])
+
+
+def test_detections_keep_the_best_of_each_object(world):
+    box = [40, 30, 60, 50]
+    (world / "d.json").write_text(_bop_list((3, 7, 5, box, 0.9), (3, 7, 5, [10, 10, 60, 50], 0.8), (3, 7, 6, box, 0.7)))
+    assert _run(world, *_image(world), "--detections", world / "d.json") == 0
+    results = read_results_csv(world / "out" / "results.csv")
+    assert sorted(results.object_id.tolist()) == [5, 6]
+    assert results.scene_id.unique().tolist() == [3]
+    assert _run(world, *_image(world), "--detections", world / "d.json", "--objects", "6", "--min-score", "2") == 0
+    assert len(read_results_csv(world / "out" / "results.csv")) == 0
+
+
+def test_a_folder_of_numbered_images(world):
+    for number in (4, 11):
+        _picture(world / "images" / f"{number:06d}.png")
+    box = [40, 30, 60, 50]
+    by_image = {f"2/{n}": [{"obj_id": 6, "bbox_est": box, "score": 1.0, "time": 0.1}] for n in (11, 4, 99)}
+    (world / "d.json").write_text(json.dumps(by_image))
+    assert _run(world, *_image(world, "images"), "--detections", world / "d.json") == 0
+    results = read_results_csv(world / "out" / "results.csv")
+    assert results.image_id.tolist() == [4, 11]
+    assert sorted(p.name for p in (world / "out" / "pictures").iterdir()) == ["000004.png", "000011.png"]
+
+
+@pytest.fixture
+def bop(world):
+    scene = world / "bop" / "test" / "000002"
+    for number in (0, 1, 2):
+        _picture(scene / "rgb" / f"{number:06d}.png")
+    K = [300.0, 0, 79.5, 0, 300.0, 59.5, 0, 0, 1]
+    (scene / "scene_camera.json").write_text(json.dumps({str(n): {"cam_K": K, "depth_scale": 1.0} for n in range(3)}))
+    box, other = [40, 30, 60, 50], [20, 20, 60, 50]
+    rows = [(2, n, i, b, 0.5) for n in range(3) for i in (1, 5, 6) for b in (box, other)]
+    (world / "d.json").write_text(_bop_list(*rows))
+    return world / "bop"
+
+
+def _targets(bop, *rows):
+    keys = ("scene_id", "im_id", "obj_id", "inst_count")
+    content = [dict(zip(keys, row, strict=True)) for row in rows]
+    (bop / "test_targets_bop19.json").write_text(json.dumps(content))
+
+
+def test_bop_targets_say_how_many_of_what(world, bop):
+    _targets(bop, (2, 0, 5, 1), (2, 0, 6, 2), (2, 2, 6, 1), (2, 2, 1, 1))
+    assert _run(world, "--bop", bop, "--detections", world / "d.json") == 0
+    results = read_results_csv(world / "out" / "results.csv")
+    rows = sorted(zip(results.image_id.tolist(), results.object_id.tolist(), strict=True))
+    assert rows == [(0, 5), (0, 6), (0, 6), (2, 6)]
+    assert len(results.seconds[results.image_id == 0].unique()) == 1
+    assert float(results.seconds.min()) > 0
+    assert sorted(p.name for p in (world / "out" / "pictures").iterdir()) == ["000002_000000.png", "000002_000002.png"]
+
+
+def test_bop_objects_and_all_images(world, bop):
+    _targets(bop, (2, 0, 5, 1), (2, 0, 6, 2))
+    arguments = ("--bop", bop, "--detections", world / "d.json", "--objects", "5")
+    assert _run(world, *arguments, "--no-pictures") == 0
+    assert read_results_csv(world / "out" / "results.csv").image_id.tolist() == [0]
+    assert _run(world, *arguments, "--all-images") == 0
+    results = read_results_csv(world / "out" / "results.csv")
+    assert results.image_id.tolist() == [0, 1, 2]
+    assert results.object_id.unique().tolist() == [5]
+
+
+def test_bop_without_targets_takes_every_image(world, bop):
+    assert _run(world, "--bop", bop, "--detections", world / "d.json") == 0
+    assert len(read_results_csv(world / "out" / "results.csv")) == 6
+
+
+# --- bad input
+
+
+def test_combinations_that_mean_nothing(world, capsys):
+    image = _image(world)
+    assert "either --image" in _refused(world, capsys)
+    assert "one of --box" in _refused(world, capsys, *image)
+    assert "one of --box" in _refused(world, capsys, *image, *BOX, "--detections", "x.json")
+    assert "needs --camera" in _refused(world, capsys, *image[:2], *BOX)
+    assert "--bop needs --detections" in _refused(world, capsys, "--bop", world)
+    assert "not both" in _refused(world, capsys, *image, *BOX, "--bop", world)
+
+
+def test_boxes_that_cannot_be(world, capsys):
+    image = _image(world)
+    of = ("--object-id", "6")
+    assert "outside the image" in _refused(world, capsys, *image, "--box", "500", "1", "5", "5", *of)
+    assert "w > 0 and h > 0" in _refused(world, capsys, *image, "--box", "5", "1", "0", "5", *of)
+    assert "--object-id" in _refused(world, capsys, *image, *BOX[:5])
+    assert "object id 9 is not known" in _refused(world, capsys, *image, *BOX[:5], "--object-id", "9")
+    cv2.imwrite(str(world / "mask.png"), np.zeros((120, 160), dtype=np.uint8))
+    assert "is empty" in _refused(world, capsys, *image, "--mask", world / "mask.png", *of)
+    cv2.imwrite(str(world / "mask.png"), np.ones((12, 16), dtype=np.uint8))
+    assert "16 x 12" in _refused(world, capsys, *image, "--mask", world / "mask.png", *of)
+
+
+def test_detections_that_cannot_be(world, capsys):
+    given = (*_image(world), "--detections", world / "d.json")
+    assert "d.json" in _refused(world, capsys, *given)
+    (world / "d.json").write_text("{")
+    assert "d.json" in _refused(world, capsys, *given)
+    (world / "d.json").write_text(_bop_list((1, 1, 8, [1, 1, 5, 5], 0.5)))
+    assert "object id 8 is not known; the model knows 5 (duck), 6 (cat)" in _refused(world, capsys, *given)
+    assert "object id 3 is not known" in _refused(world, capsys, *given, "--objects", "3")
+
+
+def test_images_and_cameras_that_cannot_be(world, capsys):
+    (world / "broken.png").write_bytes(b"no image")
+    assert "broken.png" in _refused(world, capsys, *_image(world, "broken.png"), *BOX)
+    assert "absent.png" in _refused(world, capsys, *_image(world, "absent.png"), *BOX)
+    _picture(world / "large.png", (240, 320, 3))
+    assert "320 x 240 pixels, but its camera 160 x 120" in _refused(world, capsys, *_image(world, "large.png"), *BOX)
+    (world / "camera.json").write_text(json.dumps(CAMERA | {"fx": -3}))
+    assert "focal lengths must be positive" in _refused(world, capsys, *_image(world), *BOX)
+    (world / "camera.json").write_text(json.dumps({"cam_K": [1, 2, 3], "width": 160, "height": 120}))
+    assert "cam_K has 3 numbers" in _refused(world, capsys, *_image(world), *BOX)
+
+
+def test_models_that_cannot_be(world, capsys):
+    given = (*_image(world), *BOX)
+    assert "absent" in _refused(world, capsys, *given, model="absent")
+    data = (world / "model.safetensors").read_bytes()
+    (world / "half.safetensors").write_bytes(data[: len(data) // 2])
+    assert "truncated" in _refused(world, capsys, *given, model="half.safetensors")
+    (world / "half.safetensors").write_bytes(data)
+    assert "serve object id 5" in _refused(world, capsys, *given, model=".")
+
+
+def test_a_late_bad_image_stops_the_run_before_anything_is_written(world, capsys):
+    _picture(world / "images" / "000001.png")
+    _picture(world / "images" / "000002.png", (60, 80, 3))
+    assert "000002.png is 80 x 60" in _refused(world, capsys, *_image(world, "images"), *BOX)
+
+
+def test_a_disk_that_fills_up_leaves_no_half_files(world, capsys, monkeypatch):
+    def full_disk(path, image):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("cad2pose.cli.estimate.save_png", full_disk)
+    assert _run(world, *_image(world), *BOX) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert list((world / "out").rglob("*.*")) == []
