@@ -120,12 +120,10 @@ def paint(
     table = torch.cat(
         (random_slot_colors(draws, count, slots), (share * recolored)[..., None], recolored.float()[..., None]), -1
     )
-    table = torch.cat((table, torch.zeros(count, 1, 5)), dim=1).to(draws.device)  # slot -1 finds the last row
-    index = slot.long().flatten(1).remainder(slots + 1)
-    looked_up = table.transpose(1, 2).gather(2, index[:, None].expand(-1, 5, -1)).view(count, 5, *slot.shape[1:])
+    table = torch.cat((torch.zeros(count, 1, 5), table), dim=1).to(draws.device)  # slot -1 finds the first row
+    index = (slot.flatten(1) + 1).long()[:, None].expand(-1, 5, -1)
+    looked_up = table.transpose(1, 2).gather(2, index).view(count, 5, *slot.shape[1:])
     plane = draws.normal(count, 2, 3) * draws.log_uniform(0.2, 1.5, count, 1, 1)
     place = torch.bmm(plane.to(draws.device), coordinates.flatten(2)).transpose(1, 2).view(*slot.shape, 2)
     texture = grid_sample(pool.choose(draws, count), place, padding_mode="reflection", align_corners=False)
-    plain = looked_up[:, :3]
-    painted = plain + looked_up[:, 3:4] * (texture - plain)
-    return own + looked_up[:, 4:] * (painted - own)
+    return own.lerp(looked_up[:, :3].lerp(texture.div_(255), looked_up[:, 3:4]), looked_up[:, 4:])

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import conv2d, pad
 
 from cad2pose.data.color import hue_rotation, saturation_matrix, tone_curve, transform_colors
 from cad2pose.data.compression import compress_blocks
@@ -137,25 +138,31 @@ def _shade(image: Tensor, config: AugmentationConfig, draws: Draws) -> None:
         image[rows] *= (1 + strength[:, None, None, None] * field).clamp_(0.3, 1.7)
 
 
-def _motion_blur(image: Tensor, scale: Tensor, config: AugmentationConfig, draws: Draws, taps: int = 7) -> None:
-    """Mean of copies shifted along a straight line, by whole pixels."""
+def _motion_blur(image: Tensor, scale: Tensor, config: AugmentationConfig, draws: Draws) -> None:
+    """The mean along a straight line, as of a camera that moved."""
     count, side = len(image), image.shape[-1]
     length = _strengths(draws, config.motion, config.motion_share, count) * scale.clamp(0.5, 2)
     angle = draws.uniform(0, math.pi, count)
     rows, length = _touched(length, draws)
     if not len(rows):
         return
-    angle = angle.to(draws.device)[rows]
-    step = torch.linspace(-0.5, 0.5, taps, device=draws.device)[:, None] * length
-    pixels = torch.arange(side, device=draws.device)
-    x = (pixels + (step * angle.cos()).round().long()[..., None]).clamp(0, side - 1)
-    y = (pixels + (step * angle.sin()).round().long()[..., None]).clamp(0, side - 1)
-    chosen = image[rows].permute(0, 2, 3, 1)
-    row = torch.arange(len(rows), device=draws.device)[:, None, None]
-    total = torch.zeros_like(chosen)
-    for tap in range(taps):
-        total += chosen[row, y[tap][:, :, None], x[tap][:, None]]
-    image[rows] = total.permute(0, 3, 1, 2) / taps
+    kernel = line_kernels(length, angle.to(draws.device)[rows], 2 * math.ceil(config.motion) + 1)
+    reach = kernel.shape[-1] // 2
+    chosen = pad(image[rows], (reach,) * 4, mode="replicate").flatten(0, 1)[None]
+    kernel = kernel[:, None].repeat_interleave(3, dim=0)
+    image[rows] = conv2d(chosen, kernel, groups=len(kernel)).view(len(rows), 3, side, side)
+
+
+def line_kernels(
+    length: Float[Tensor, "batch"], angle: Float[Tensor, "batch"], side: int, taps: int = 9
+) -> Float[Tensor, "batch side side"]:
+    """Filters that average along a straight line through the middle; each sums to 1."""
+    along = torch.linspace(-0.5, 0.5, taps, device=length.device)[:, None] * length
+    steps = torch.arange(side, device=length.device, dtype=length.dtype) - side // 2
+    x = (1 - (steps - (along * angle.cos())[..., None]).abs()).clamp_min(0)
+    y = (1 - (steps - (along * angle.sin())[..., None]).abs()).clamp_min(0)
+    kernel = torch.einsum("tby,tbx->byx", y, x)
+    return kernel / kernel.sum(dim=(1, 2), keepdim=True)
 
 
 def _expose(image: Tensor, scale: Tensor, config: AugmentationConfig, draws: Draws) -> None:
@@ -207,7 +214,7 @@ def resampling(
         phase: where the first one starts, in [0, 1) of a coarse pixel before the picture's edge.
         side: number of fine pixels.
     """
-    number = int(math.ceil(side / float(cell.min()))) + 1
+    number = math.ceil(side / float(cell.min())) + 1
     steps = torch.arange(side, dtype=torch.float32)
     centre = (torch.arange(number) + 0.5 - phase[:, None]) * cell[:, None] - 0.5
     distance = (centre[:, :, None] - steps).abs()

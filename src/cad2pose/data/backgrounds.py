@@ -42,7 +42,7 @@ class BackgroundPool:
 
     def __init__(
         self, seed: int, device: torch.device | str = "cpu", count: int = 256, photos: Path | None = None,
-        photo_share: float = 0.6, side: int = 160,
+        photo_share: float = 0.6, side: int = 128,
     ) -> None:  # fmt: skip
         draws = Draws(seed, 101)
         pictures = [procedural_pictures(draws, count, side)]
@@ -63,10 +63,10 @@ class BackgroundPool:
         return ground
 
     def choose(self, draws: Draws, count: int) -> Float[Tensor, "count 3 side side"]:
-        """`count` pictures of the pool as they are."""
+        """`count` pictures of the pool as they are, white = 255."""
         index = draws.integers(self._count, count)
         index = torch.where(draws.chance(self._photo_share, count), index + self._count, index)
-        return self.pictures[index.to(self.pictures.device)].float().div_(255)
+        return self.pictures[index.to(self.pictures.device)].float()
 
     def _turned(self, draws: Draws, count: int, size: int) -> Float[Tensor, "count 3 size size"]:
         angle = draws.uniform(-math.pi, math.pi, count)
@@ -78,7 +78,7 @@ class BackgroundPool:
         grid = affine_grid(affine.to(draws.device), size)
         picture = grid_sample(self.choose(draws, count), grid, padding_mode="reflection", align_corners=False)
         matrix = hue_rotation(0.5 * draws.normal(count)) @ saturation_matrix(draws.uniform(0.1, 1.3, count))
-        matrix = matrix * draws.log_uniform(0.5, 1.4, count)[:, None, None]
+        matrix = matrix * (draws.log_uniform(0.5, 1.4, count) / 255)[:, None, None]
         offset = draws.uniform(-0.1, 0.15, count, 1).expand(-1, 3)
         return transform_colors(picture, matrix.to(draws.device), offset.to(draws.device)).clamp_(0, 1)
 

@@ -75,7 +75,7 @@ class Placement:
 
     Args:
         mesh_index: `(B, m)` index into the clutter's meshes, -1 for none.
-        T_virt_obj: `(B, m, 4, 4)`; the upper left block is a rotation times the size in mm, as the meshes have radius 1.
+        T_virt_obj: `(B, m, 4, 4)`; a rotation times the size in mm, as the meshes have radius 1, and a translation.
     """
 
     mesh_index: Int[Tensor, "batch m"]

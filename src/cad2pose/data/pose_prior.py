@@ -24,7 +24,7 @@ class PosePrior:
         elevation: lowest and highest elevation of the camera in degrees, over the plane across `up_axis`.
         camera_roll: the camera leans at most this many degrees to either side.
         up_axis: direction in the part's frame that points up in the world.
-        distance: nearest and farthest distance of the part's centre from the camera plane in mm; None: by `apparent_size`.
+        distance: nearest and farthest depth of the part's centre in mm; None: by `apparent_size`.
         apparent_size: smallest and largest projected diameter in pixels of an image 640 pixels wide.
         border_share: share of poses that may be cut by the image border, by less than half along either side.
 

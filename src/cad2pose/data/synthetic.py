@@ -185,23 +185,36 @@ class SyntheticCrops:
         camera = scene.camera.to(self.device, torch.float32)
         size = camera.size
         target, clutter = self._render(scene, camera.K_virt, size)
-        valid = coverage(scene.camera).to(self.device)
-        center, radius = (t[scene.part_index].float().to(self.device) for t in (self._center, self._radius))
-        unit = (target.coordinates - center[:, :, None, None]) / radius[:, None, None, None] * target.mask[:, None]
+        partial = reaches_outside(scene.camera).nonzero()[:, 0]
+        cut = partial.to(self.device)
+        valid = torch.ones(len(camera.box), 1, size, size, device=self.device)
+        valid[cut] = coverage(scene.camera[partial]).to(self.device)
         inside = target.mask & (valid[:, 0] >= 0.5)
+        unit = self._normalized(target, scene.part_index)
         in_front, budget = self._front(target, clutter, inside)
-        blob = self._blobs(draws, size, inside & in_front, budget)
-        seen = _compose(target, clutter, in_front)
-        image = self._light(seen, unit, clutter.coordinates, scene.part_index, in_front, draws)
-        image = self._backdrop(image, seen, blob, draws)
+        visible = inside & in_front
+        blobs = self._blobs(draws, visible, budget)
+        visible[blobs[0]] &= ~blobs[1]
+        seen = _compose(target, clutter, in_front, perturb_colors(target.colors, self.config.appearance, draws))
+        image = self._light(seen, torch.where(in_front[:, None], unit, clutter.coordinates), scene.part_index, draws)
+        image = self._backdrop(image, seen, blobs, draws)
         scale = scene.camera.K_virt[:, 0, 0] / scene.camera.K_cam[:, 0, 0]
         image = augment(image, scale, self.config.augmentation, draws)
-        image = image * valid + OUTSIDE_FILL * (1 - valid)
+        image[cut] = torch.full_like(image[cut], OUTSIDE_FILL).lerp(image[cut], valid[cut])
+        unit[cut] *= inside[cut, None]
         truth = CropTruth(
-            T_virt_obj=scene.T_virt_obj.float().to(self.device), mask_full=inside,
-            mask_visible=inside & in_front & ~blob, coordinates=unit * inside[:, None],
-        )  # fmt: skip
+            T_virt_obj=scene.T_virt_obj.float().to(self.device),
+            mask_full=inside,
+            mask_visible=visible,
+            coordinates=unit,
+        )
         return CropBatch(image, valid, camera, scene.part_index.to(self.device), truth)
+
+    def _normalized(self, target: Rendering, part_index: Int[Tensor, "batch"]) -> Float[Tensor, "batch 3 r r"]:
+        """Object coordinates of the part in the unit ball; 0 where it is not."""
+        center, radius = self._center[part_index].float(), self._radius[part_index].float()
+        factor = target.mask[:, None] * (1 / radius).to(self.device)[:, None, None, None]
+        return (target.coordinates - center.to(self.device)[:, :, None, None]).mul_(factor)
 
     def _render(self, scene: _Scene, K: Float[Tensor, "batch 3 3"], size: int) -> tuple[Rendering, Rendering]:
         """The part alone, and everything else."""
@@ -222,46 +235,45 @@ class SyntheticCrops:
         clutter_config = self.config.clutter
         silhouette = target.mask.flatten(1).sum(1)
         budget = inside.flatten(1).sum(1) - (clutter_config.min_visibility * silhouette).ceil().long()
-        covered = target.mask & clutter.mask & (clutter.depth < target.depth)
-        slots = torch.arange(clutter_config.occluders + clutter_config.others, device=self.device)
-        mine = (clutter.slot[:, None] == slots[:, None, None]) & covered[:, None]
-        hidden = (mine & inside[:, None]).flatten(2).sum(2)
-        allowed = allowed_cover(hidden, budget) | (hidden == 0)
-        hides = (mine & allowed[:, :, None, None]).any(1)
+        covered = inside & clutter.mask & (clutter.depth < target.depth)
+        slots = clutter_config.occluders + clutter_config.others
+        index = torch.where(covered, clutter.slot, slots).flatten(1).long()
+        hidden = torch.zeros(len(index), slots + 1, device=self.device)
+        hidden = hidden.scatter_add_(1, index, torch.ones_like(index, dtype=hidden.dtype))[:, :slots].long()
+        allowed = allowed_cover(hidden, budget)
+        hides = torch.cat((allowed, torch.zeros_like(allowed[:, :1])), dim=1).gather(1, index).view_as(inside)
         return target.mask & ~hides, budget - (hidden * allowed).sum(1)
 
     def _blobs(
-        self, draws: Draws, size: int, visible: Bool[Tensor, "batch r r"], budget: Int[Tensor, "batch"]
-    ) -> Bool[Tensor, "batch r r"]:
-        blob = torch.zeros_like(visible)
+        self, draws: Draws, visible: Bool[Tensor, "batch r r"], budget: Int[Tensor, "batch"]
+    ) -> tuple[Int[Tensor, "n"], Bool[Tensor, "n r r"]]:
+        """Rows that get a flat patch over the picture, and those patches (none that would hide too much)."""
         rows = draws.rows(self.config.clutter.blob_share, len(visible))
-        if len(rows):
-            patch = random_blobs(draws, len(rows), size)
-            hidden = (patch & visible[rows]).flatten(1).sum(1)
-            blob[rows] = patch & (hidden <= budget[rows])[:, None, None]
-        return blob
+        patch = random_blobs(draws, len(rows), visible.shape[-1])
+        hidden = (patch & visible[rows]).flatten(1).sum(1)
+        return rows, patch & (hidden <= budget[rows])[:, None, None]
 
     def _light(
         self,
         seen: Rendering,
-        unit: Float[Tensor, "batch 3 r r"],
-        clutter_unit: Float[Tensor, "batch 3 r r"],
+        coordinates: Float[Tensor, "batch 3 r r"],
         part_index: Int[Tensor, "batch"],
-        in_front: Bool[Tensor, "batch r r"],
         draws: Draws,
     ) -> Float[Tensor, "batch 3 r r"]:
-        """Colours and light; slot 0 is the part."""
+        """Paint and light a scene whose slot 0 is the part."""
         config = self.config.appearance
         count, slots = len(part_index), 1 + self.config.clutter.occluders + self.config.clutter.others
-        own = torch.where(in_front[:, None], perturb_colors(seen.colors, config, draws), seen.colors)
         recolored = draws.chance(0.9, count, slots)
         recolored[:, 0] = self._colorless[part_index] | draws.chance(config.recolored_share, count)
-        coordinates = torch.where(in_front[:, None], unit, clutter_unit)
-        albedo = paint(own, seen.slot, coordinates, recolored, self._pool, draws)
+        albedo = paint(seen.colors, seen.slot, coordinates, recolored, self._pool, draws)
         return shade(seen, random_lights(config, draws, count), random_material(config, draws, count, slots), albedo)
 
     def _backdrop(
-        self, image: Float[Tensor, "batch 3 r r"], seen: Rendering, blob: Bool[Tensor, "batch r r"], draws: Draws
+        self,
+        image: Float[Tensor, "batch 3 r r"],
+        seen: Rendering,
+        blobs: tuple[Int[Tensor, "n"], Bool[Tensor, "n r r"]],
+        draws: Draws,
     ) -> Float[Tensor, "batch 3 r r"]:
         """Put things before a background on which they cast soft shadows, patches over all, and soften the edges."""
         count, size = len(image), image.shape[-1]
@@ -271,10 +283,11 @@ class SyntheticCrops:
             strength = draws.uniform(0.2, 0.8, len(rows)).to(self.device)[:, None, None, None]
             ground[rows] *= 1 - strength * _soft_shadow(seen.mask[rows], draws)
         image = torch.where(seen.mask[:, None], image, ground)
+        rows, patch = blobs
         owner = seen.slot
-        if self.config.clutter.blob_share:
-            image = torch.where(blob[:, None], self._pool.sample(draws, count, size), image)
-            owner = torch.where(blob, -2, owner)
+        if len(rows):
+            image[rows] = torch.where(patch[:, None], self._pool.sample(draws, len(rows), size), image[rows])
+            owner[rows] = torch.where(patch, -2, owner[rows])
         return soften_edges(image, owner)
 
 
@@ -303,6 +316,17 @@ def coverage(camera: VirtualCamera) -> Float[Tensor, "batch 1 r r"]:
     return ((margin / footprint + 0.5).clamp(0, 1) * (w > 1e-9)).float()[:, None]
 
 
+def reaches_outside(camera: VirtualCamera) -> Bool[Tensor, "batch"]:
+    """Whether a corner of the crop lies within a pixel of the source image's border, or beyond."""
+    end = camera.size - 0.5
+    corners = torch.tensor([[-0.5, -0.5, 1], [end, -0.5, 1], [-0.5, end, 1], [end, end, 1]]).to(camera.K_virt)
+    source = corners @ torch.linalg.inv(camera.homography).transpose(1, 2)
+    pixel = source[..., :2] / source[..., 2:]
+    footprint = (camera.K_cam[:, 0, 0] / camera.K_virt[:, 0, 0])[:, None, None]
+    within = (pixel > footprint) & (pixel < camera.image_size[:, None] - 1 - footprint) & (source[..., 2:] > 1e-9)
+    return ~within.flatten(1).all(1)
+
+
 def soften_edges(image: Float[Tensor, "batch 3 r r"], owner: Int[Tensor, "batch r r"]) -> Float[Tensor, "batch 3 r r"]:
     """Blend the pixels at which one thing ends and another begins with their neighbours, as a lens would."""
     edge = torch.zeros_like(owner, dtype=torch.bool)
@@ -311,8 +335,12 @@ def soften_edges(image: Float[Tensor, "batch 3 r r"], owner: Int[Tensor, "batch 
     edge[:, :, :-1] |= across
     edge[:, 1:] |= down
     edge[:, :-1] |= down
-    smooth = avg_pool2d(image, 3, stride=1, padding=1, count_include_pad=False)
-    return torch.where(edge[:, None], 0.5 * (image + smooth), image)
+    smooth = image.clone()  # weights 1 2 1 along both axes; the picture's own border stays
+    smooth[..., 1:-1] = (image[..., :-2] + image[..., 2:]).add_(image[..., 1:-1], alpha=2).mul_(0.25)
+    image = torch.where(edge[:, None], smooth, image)
+    smooth = image.clone()
+    smooth[..., 1:-1, :] = (image[..., :-2, :] + image[..., 2:, :]).add_(image[..., 1:-1, :], alpha=2).mul_(0.25)
+    return torch.where(edge[:, None], smooth, image)
 
 
 def _soft_shadow(mask: Bool[Tensor, "batch r r"], draws: Draws) -> Float[Tensor, "batch 1 r r"]:
@@ -325,16 +353,20 @@ def _soft_shadow(mask: Bool[Tensor, "batch r r"], draws: Draws) -> Float[Tensor,
     return interpolate(coarse, size=(size, size), mode="bilinear", align_corners=False)
 
 
-def _compose(target: Rendering, clutter: Rendering, in_front: Bool[Tensor, "batch r r"]) -> Rendering:
-    """One scene of two, the part (slot 0) where it stands in front, the clutter (slots from 1) elsewhere."""
+def _compose(
+    target: Rendering,
+    clutter: Rendering,
+    in_front: Bool[Tensor, "batch r r"],
+    colors: Float[Tensor, "batch 3 r r"],
+) -> Rendering:
+    """The part (slot 0, in its colours) where it stands in front, elsewhere the clutter (slots from 1)."""
     front = in_front[:, None]
-    clutter_slot = torch.where(clutter.mask, clutter.slot + 1, -1)
     return Rendering(
         depth=torch.where(in_front, target.depth, clutter.depth),
-        slot=torch.where(in_front, target.slot, clutter_slot),
+        slot=torch.where(in_front, 0, clutter.slot + clutter.mask),
         mask=in_front | clutter.mask,
         coordinates=clutter.coordinates,
         normals=torch.where(front, target.normals, clutter.normals),
-        colors=torch.where(front, target.colors, clutter.colors),
+        colors=torch.where(front, colors, clutter.colors),
         K=target.K,
     )
