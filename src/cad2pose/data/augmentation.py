@@ -31,6 +31,7 @@ class AugmentationConfig:
 
     Attributes:
         native: reduce the crop to the resolution that the source image has at its place, then enlarge it.
+        auto_exposure: brighten or darken towards an ordinary mean, as cameras do.
         resolution: most by which resolution is reduced further, as a factor minus 1.
         blur: largest standard deviation of the Gaussian blur.
         motion: longest streak of motion blur.
@@ -46,6 +47,7 @@ class AugmentationConfig:
     """
 
     native: bool = True
+    auto_exposure: bool = True
     resolution: float = 0.8
     resolution_share: float = 0.3
     blur: float = 1.5
@@ -84,7 +86,7 @@ class AugmentationConfig:
     @classmethod
     def off(cls) -> AugmentationConfig:
         """No effect at all."""
-        return cls(native=False, **{f.name: 0 for f in fields(cls) if f.name != "native"})
+        return cls(**{field.name: type(field.default)(0) for field in fields(cls)})
 
     @classmethod
     def modest(cls) -> AugmentationConfig:
@@ -173,8 +175,8 @@ def _expose(image: Tensor, scale: Tensor, config: AugmentationConfig, draws: Dra
     sigma = _strengths(draws, config.blur, config.blur_share, count) * scale.clamp(0.5, 4)
     stretch = draws.log_uniform(0.75, 1.33, count)
     phase = draws.uniform(0, 1, count, 2)
-    noise = _strengths(draws, config.noise, config.noise_share, count)
-    step = _strengths(draws, config.compression, config.compression_share, count)
+    noise = config.noise * _strengths(draws, 1, config.noise_share, count).square()
+    step = config.compression * _strengths(draws, 1, config.compression_share, count).square()
     coarse = cell > _NOTICEABLE
     for chosen, reduced in ((coarse, True), (~coarse & (sigma > 0.2), False)):
         rows = chosen.nonzero()[:, 0]
@@ -272,7 +274,8 @@ def _change_colors(image: Tensor, config: AugmentationConfig, draws: Draws) -> T
         return draws.uniform(-limit, limit, *shape) * changed.view(-1, *(1 for _ in shape[1:]))
 
     colourful = (1 + spread(config.saturation, count)).clamp_min(0) * ~draws.chance(config.gray_share, count)
-    matrix = hue_rotation(spread(config.hue, count)) @ saturation_matrix(colourful)
+    hue = spread(1, count)
+    matrix = hue_rotation(config.hue * hue * hue.abs()) @ saturation_matrix(colourful)
     slope = (1 + spread(config.gain, count, 3)) * (1 + spread(config.contrast, count))[:, None]
     offset = spread(config.brightness, count)[:, None] + 0.5 * (1 - slope)
     inverted = draws.chance(config.invert_share, count)[:, None]
@@ -280,10 +283,15 @@ def _change_colors(image: Tensor, config: AugmentationConfig, draws: Draws) -> T
     sign = 1 - 2 * inverted.float()
     matrix, offset = matrix * (slope * sign)[:, :, None], offset * sign + inverted.float()
     bend = spread(config.tone, count)
+    level = draws.uniform(0.25, 0.55, count)
     eye = torch.eye(3).expand_as(matrix)
-    if torch.equal(matrix, eye) and not bool(offset.any()) and not bool(bend.any()):
+    if torch.equal(matrix, eye) and not bool(offset.any()) and not bool(bend.any()) and not config.auto_exposure:
         return image
-    image = transform_colors(image, matrix.to(draws.device), offset.to(draws.device)).clamp_(0, 1)
+    matrix = matrix.to(draws.device)
+    if config.auto_exposure:
+        gain = (level.to(draws.device) / image.mean(dim=(1, 2, 3)).clamp_min(1e-3)).clamp(0.5, 4)
+        matrix = matrix * gain[:, None, None]
+    image = transform_colors(image, matrix, offset.to(draws.device)).clamp_(0, 1)
     return tone_curve(image, bend.to(draws.device))
 
 

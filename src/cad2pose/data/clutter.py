@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -11,25 +10,21 @@ from torch import Tensor
 
 from cad2pose.data.draws import Draws
 from cad2pose.parts.mesh import Mesh
-from cad2pose.rendering.meshes import MeshSet
 
 _CELLS = 24
 
 
-def clutter_meshes(parts: Sequence[Mesh], seed: int, hulls: int = 14, turned: int = 14) -> MeshSet:
-    """Shapes of radius 1 about the origin: random polyhedra, boxes, turned shapes, and coarse copies of other meshes.
+def random_shapes(seed: int, hulls: int = 14, turned: int = 14) -> list[Mesh]:
+    """Shapes of radius 1 about the origin, without colours.
 
     Args:
-        parts: further meshes to take coarse copies of.
         seed: of the random shapes.
         hulls: number of polyhedra (every other one a box).
         turned: number of turned shapes (cylinders, cones, bowls, bottles).
     """
     draws = Draws(seed, 202)
     meshes = [random_box(draws) if i % 2 else random_hull(draws) for i in range(hulls)]
-    meshes += [random_turned_shape(draws) for _ in range(turned)]
-    meshes += [_unit_sized(coarse_copy(mesh)) for mesh in parts]
-    return MeshSet.from_meshes(meshes)
+    return meshes + [random_turned_shape(draws) for _ in range(turned)]
 
 
 def random_box(draws: Draws) -> Mesh:
@@ -47,7 +42,7 @@ def _flat_shaded(points: Float[Tensor, "n 3"]) -> Mesh:
     """Convex hull of a few points, every triangle with vertices of its own."""
     corners = points.double()[hull_triangles(points.double())]
     faces = torch.arange(3 * len(corners)).reshape(-1, 3)
-    return _unit_sized(Mesh.from_arrays(corners.reshape(-1, 3), faces))
+    return unit_sized(Mesh.from_arrays(corners.reshape(-1, 3), faces))
 
 
 def hull_triangles(points: Float[Tensor, "n 3"]) -> Int[Tensor, "f 3"]:
@@ -84,7 +79,7 @@ def random_turned_shape(draws: Draws, steps: int = 20) -> Mesh:
             pieces.append(torch.stack((end[0] * angle.cos(), end[0] * angle.sin(), end[1].expand(steps + 1)), -1))
         first = 2 * segment * (steps + 1)
         faces.append(torch.cat((quads[:, [0, 1, 2]], quads[:, [0, 2, 3]])) + first)
-    return _unit_sized(Mesh.from_arrays(torch.cat(pieces), torch.cat(faces)))
+    return unit_sized(Mesh.from_arrays(torch.cat(pieces), torch.cat(faces)))
 
 
 def coarse_copy(mesh: Mesh, cells: int = _CELLS) -> Mesh:
@@ -109,7 +104,8 @@ def coarse_copy(mesh: Mesh, cells: int = _CELLS) -> Mesh:
     return Mesh.from_arrays(mean(mesh.vertices), faces[whole], colors)
 
 
-def _unit_sized(mesh: Mesh) -> Mesh:
+def unit_sized(mesh: Mesh) -> Mesh:
+    """The mesh moved and scaled into the unit sphere about the origin."""
     used = mesh.used_vertices
     center = (used.amin(0) + used.amax(0)) / 2
     radius = torch.linalg.vector_norm(used - center, dim=-1).max()

@@ -14,13 +14,14 @@ from pathlib import Path
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate
 
 from cad2pose.data.appearance import AppearanceConfig, paint, perturb_colors, random_lights, random_material
 from cad2pose.data.augmentation import AugmentationConfig, augment
 from cad2pose.data.backgrounds import BackgroundPool
 from cad2pose.data.boxes import BoxConfig, clip_box, cut_box, extreme_points, jitter_box, projected_box
-from cad2pose.data.clutter import clutter_meshes
+from cad2pose.data.clutter import coarse_copy, random_shapes, unit_sized
+from cad2pose.data.compositing import compose, soft_shadow, soften_edges
+from cad2pose.data.coverage import coverage, reaches_outside
 from cad2pose.data.draws import Draws
 from cad2pose.data.occluders import ClutterConfig, allowed_cover, draw_hiding, place_clutter, random_blobs
 from cad2pose.data.pose_prior import PosePrior
@@ -118,11 +119,11 @@ class SyntheticCrops:
         self.device = torch.device(device)
         self.seed = seed
         self._meshes = MeshSet.from_meshes([part.mesh for part in parts]).to(self.device)
-        others = [part.mesh for part in parts]
+        shapes = random_shapes(seed)
         names = {part.name for part in parts}
-        others += [builtin_part(name).mesh for name in BUILTIN_PARTS if name not in names]
-        self._clutter = clutter_meshes(others, seed).to(self.device)
-        self._shapes = len(self._clutter) - len(others)
+        others = [part.mesh for part in parts] + [builtin_part(n).mesh for n in BUILTIN_PARTS if n not in names]
+        self._clutter = MeshSet.from_meshes(shapes + [unit_sized(coarse_copy(m)) for m in others]).to(self.device)
+        self._shapes = len(shapes)
         self._pool = BackgroundPool(seed, self.device, config.pictures, config.backgrounds, config.photo_share)
         self._center = torch.stack([part.center for part in parts])
         self._radius = torch.tensor([part.radius for part in parts], dtype=torch.float64)
@@ -195,7 +196,7 @@ class SyntheticCrops:
         visible = inside & in_front
         blobs = self._blobs(draws, visible, budget)
         visible[blobs[0]] &= ~blobs[1]
-        seen = _compose(target, clutter, in_front, perturb_colors(target.colors, self.config.appearance, draws))
+        seen = compose(target, clutter, in_front, perturb_colors(target.colors, self.config.appearance, draws))
         image = self._light(seen, torch.where(in_front[:, None], unit, clutter.coordinates), scene.part_index, draws)
         image = self._backdrop(image, seen, blobs, draws)
         scale = scene.camera.K_virt[:, 0, 0] / scene.camera.K_cam[:, 0, 0]
@@ -281,7 +282,7 @@ class SyntheticCrops:
         rows = draws.rows(0.4, count)
         if len(rows):
             strength = draws.uniform(0.2, 0.8, len(rows)).to(self.device)[:, None, None, None]
-            ground[rows] *= 1 - strength * _soft_shadow(seen.mask[rows], draws)
+            ground[rows] *= 1 - strength * soft_shadow(seen.mask[rows], draws)
         image = torch.where(seen.mask[:, None], image, ground)
         rows, patch = blobs
         owner = seen.slot
@@ -300,73 +301,3 @@ class _Scene:
     T_virt_obj: Float[Tensor, "batch 4 4"]
     clutter_index: Int[Tensor, "batch m"]
     T_virt_clutter: Float[Tensor, "batch m 4 4"]
-
-
-def coverage(camera: VirtualCamera) -> Float[Tensor, "batch 1 r r"]:
-    """Share of each crop pixel that the source image covers, as `warp_to_crops` finds it (to a pixel's width)."""
-    inverse = torch.linalg.inv(camera.homography)
-    steps = torch.arange(camera.size, dtype=inverse.dtype, device=inverse.device)
-    u = inverse[:, :, 0, None] * steps
-    v = inverse[:, :, 1, None] * steps + inverse[:, :, 2, None]
-    x, y, w = (u[:, :, None, :] + v[:, :, :, None]).unbind(1)
-    footprint = (camera.K_cam[:, 0, 0] / camera.K_virt[:, 0, 0])[:, None, None]
-    width, height = camera.image_size[:, 0, None, None], camera.image_size[:, 1, None, None]
-    x, y = x / w + 0.5, y / w + 0.5
-    margin = torch.minimum(torch.minimum(x, width - x), torch.minimum(y, height - y))
-    return ((margin / footprint + 0.5).clamp(0, 1) * (w > 1e-9)).float()[:, None]
-
-
-def reaches_outside(camera: VirtualCamera) -> Bool[Tensor, "batch"]:
-    """Whether a corner of the crop lies within a pixel of the source image's border, or beyond."""
-    end = camera.size - 0.5
-    corners = torch.tensor([[-0.5, -0.5, 1], [end, -0.5, 1], [-0.5, end, 1], [end, end, 1]]).to(camera.K_virt)
-    source = corners @ torch.linalg.inv(camera.homography).transpose(1, 2)
-    pixel = source[..., :2] / source[..., 2:]
-    footprint = (camera.K_cam[:, 0, 0] / camera.K_virt[:, 0, 0])[:, None, None]
-    within = (pixel > footprint) & (pixel < camera.image_size[:, None] - 1 - footprint) & (source[..., 2:] > 1e-9)
-    return ~within.flatten(1).all(1)
-
-
-def soften_edges(image: Float[Tensor, "batch 3 r r"], owner: Int[Tensor, "batch r r"]) -> Float[Tensor, "batch 3 r r"]:
-    """Blend the pixels at which one thing ends and another begins with their neighbours, as a lens would."""
-    edge = torch.zeros_like(owner, dtype=torch.bool)
-    across, down = owner[:, :, 1:] != owner[:, :, :-1], owner[:, 1:] != owner[:, :-1]
-    edge[:, :, 1:] |= across
-    edge[:, :, :-1] |= across
-    edge[:, 1:] |= down
-    edge[:, :-1] |= down
-    smooth = image.clone()  # weights 1 2 1 along both axes; the picture's own border stays
-    smooth[..., 1:-1] = (image[..., :-2] + image[..., 2:]).add_(image[..., 1:-1], alpha=2).mul_(0.25)
-    image = torch.where(edge[:, None], smooth, image)
-    smooth = image.clone()
-    smooth[..., 1:-1, :] = (image[..., :-2, :] + image[..., 2:, :]).add_(image[..., 1:-1, :], alpha=2).mul_(0.25)
-    return torch.where(edge[:, None], smooth, image)
-
-
-def _soft_shadow(mask: Bool[Tensor, "batch r r"], draws: Draws) -> Float[Tensor, "batch 1 r r"]:
-    size = mask.shape[-1]
-    cell = max(1, size // 12)
-    coarse = avg_pool2d(mask[:, None].float(), cell)
-    coarse = avg_pool2d(coarse, 3, stride=1, padding=1)
-    shift = draws.integers(3, 2) - 1
-    coarse = coarse.roll((int(shift[0]), int(shift[1])), (2, 3))
-    return interpolate(coarse, size=(size, size), mode="bilinear", align_corners=False)
-
-
-def _compose(
-    target: Rendering,
-    clutter: Rendering,
-    in_front: Bool[Tensor, "batch r r"],
-    colors: Float[Tensor, "batch 3 r r"],
-) -> Rendering:
-    """The part (slot 0, in its colours) where it stands in front, elsewhere the clutter (slots from 1)."""
-    front = in_front[:, None]
-    return Rendering(
-        depth=torch.where(in_front, target.depth, clutter.depth),
-        slot=torch.where(in_front, 0, clutter.slot + clutter.mask),
-        mask=in_front | clutter.mask,
-        coordinates=clutter.coordinates,
-        normals=torch.where(front, target.normals, clutter.normals),
-        colors=torch.where(front, colors, clutter.colors),
-        K=target.K,
-    )
