@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cad2pose.parts import Part, farthest_points, sample_surface
+from cad2pose.parts import Part, sample_surface
+from cad2pose.parts.surface import sample_by_area
 
 SURFACE_POINTS = 8192
 SPARSE_POINTS = 256
@@ -22,7 +23,7 @@ class PartSet(nn.Module):
     Buffers:
         centre `(P, 3)` mm and radius `(P,)` mm of the bounding spheres;
         surface `(P, 8192, 3)` normalised surface points, area-uniform;
-        sparse `(P, 256, 3)` and sparse_normals: farthest points of it;
+        sparse `(P, 256, 3)` and sparse_normals: points spread evenly, with their normals;
         symmetry `(P, K, 3, 3)` rotations of the symmetry group, padded with the identity.
     """
 
@@ -43,12 +44,11 @@ class PartSet(nn.Module):
         surface, sparse, normals = [], [], []
         for row, (part, group) in enumerate(zip(parts, groups, strict=True)):
             symmetry[row, : len(group)] = group
-            samples = sample_surface(part.mesh, SURFACE_POINTS, seed=0)
-            points = (samples.points - part.center) / part.radius
-            chosen = farthest_points(points, SPARSE_POINTS)
-            surface.append(points)
-            sparse.append(points[chosen])
-            normals.append(samples.normals[chosen])
+            dense = sample_by_area(part.mesh, SURFACE_POINTS, torch.Generator().manual_seed(0))
+            even = sample_surface(part.mesh, SPARSE_POINTS, seed=0)
+            surface.append((dense.points - part.center) / part.radius)
+            sparse.append((even.points - part.center) / part.radius)
+            normals.append(even.normals)
         self._keep("centre", torch.stack([part.center for part in parts]))
         self._keep("radius", torch.tensor([part.radius for part in parts]))
         self._keep("surface", torch.stack(surface))

@@ -74,13 +74,13 @@ class QueryConfig:
 
     crop_size: int = 128
     pad: float = DEFAULT_PAD
-    stride: int = 2
+    stride: int = 4
     width: int = 32
     embedding: int = 12
     key_width: int = 128
-    head_width: int = 64
+    head_width: int = 128
     head_hidden: tuple[int, int] = (512, 256)
-    positives: int = 256
+    positives: int = 128
     negatives: int = 1024
     positives_from: Literal["full", "visible"] = "full"
     key_noise: float = 1e-3

@@ -31,8 +31,9 @@ class UNetDecoder(nn.Module):
         level_strides = [s for s in (16, 8, 4, 2, 1) if s >= stride]
         level_channels = {16: 8 * width, 8: 4 * width, 4: 4 * width, 2: 2 * width, 1: width}
         skip_of = dict(zip((2, 4, 8, 16), range(4), strict=True))
-        self.laterals = nn.ModuleList(nn.Conv2d(c, c, 1) for c in tap_channels)
         self.skips = [skip_of.get(s) for s in level_strides]
+        used = [skip for skip in self.skips if skip is not None] + [len(tap_channels) - 1]
+        self.laterals = nn.ModuleDict({str(i): nn.Conv2d(tap_channels[i], tap_channels[i], 1) for i in sorted(used)})
         convolutions = []
         channels = tap_channels[4]
         for level, skip in zip(level_strides, self.skips, strict=True):
@@ -45,13 +46,12 @@ class UNetDecoder(nn.Module):
     def forward(
         self, taps: Sequence[Tensor], object_index: Int[Tensor, "batch"]
     ) -> Float[Tensor, "batch outputs h w"]:
-        used = {skip for skip in self.skips if skip is not None} | {4}
-        taps = [torch.relu(lateral(t)) if i in used else t for i, (lateral, t) in enumerate(zip(self.laterals, taps))]
-        x = taps[4]
+        passed = {int(tap): torch.relu(lateral(taps[int(tap)])) for tap, lateral in self.laterals.items()}
+        x = passed[len(taps) - 1]
         for convolution, skip in zip(self.convolutions, self.skips, strict=True):
             x = nn.functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
             if skip is not None:
-                x = torch.cat((x, taps[skip]), dim=1)
+                x = torch.cat((x, passed[skip]), dim=1)
             x = torch.relu(convolution(x))
         every = self.last(x).unflatten(1, (-1, self.outputs))
         return every[torch.arange(len(every), device=every.device), object_index]

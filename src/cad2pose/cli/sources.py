@@ -1,0 +1,89 @@
+"""What a user names on the command line: meshes, built-in parts, BOP folders, cameras."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cad2pose.data.bop import find_dataset
+from cad2pose.geometry import Camera
+from cad2pose.parts.builtin import BUILTIN_PARTS, builtin_part
+from cad2pose.parts.mesh import Units
+from cad2pose.parts.part import Part, load_bop_parts, load_part
+
+_BUILTIN_PREFIX = "builtin:"
+_ALL_BUILTIN = "builtin"
+
+
+def builtin_name(source: str) -> str | None:
+    """The built-in part that `nut` or `builtin:nut` names, or None; a file of that name comes first."""
+    name = source.removeprefix(_BUILTIN_PREFIX)
+    if source.startswith(_BUILTIN_PREFIX) or (name in BUILTIN_PARTS and not Path(source).exists()):
+        return name
+    return None
+
+
+def find_parts(sources: Sequence[str], object_ids: Sequence[int], units: Units) -> list[Part]:
+    """Parts from mesh files and names of built-in parts, or from one BOP folder.
+
+    Args:
+        sources: mesh files, `nut`, `builtin:nut`, `builtin` for all built-in parts; or one folder with `models/`
+            (or the name of one in BOP_PATH).
+        object_ids: which objects of the folder; for meshes, the ids to give them (1, 2, ... by default).
+
+    Raises:
+        ValueError, FileNotFoundError: for anything that cannot be read, and ids that are given twice.
+    """
+    if not sources:
+        raise ValueError("no part was given; name mesh files, built-in parts, or a BOP folder")
+    names = [n for source in sources for n in (BUILTIN_PARTS if source == _ALL_BUILTIN else (source,))]
+    folder = _models_folder(names[0]) if len(names) == 1 else None
+    if folder is not None:
+        return load_bop_parts(folder, list(object_ids) or None)
+    if object_ids and len(object_ids) != len(names):
+        raise ValueError(f"{len(object_ids)} object ids were given for {len(names)} meshes; give one id for each")
+    parts = []
+    for position, source in enumerate(names):
+        name = builtin_name(source)
+        if name is not None:
+            part = builtin_part(name)
+            part = replace(part, object_id=object_ids[position]) if object_ids else part
+        else:
+            part = load_part(source, units, object_ids[position] if object_ids else position + 1)
+        parts.append(part)
+    ids = [part.object_id for part in parts]
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"the parts' object ids are {ids}; give every part its own with --objects")
+    return parts
+
+
+def _models_folder(source: str) -> Path | None:
+    """The folder of meshes of a BOP data set, where `source` names one."""
+    if builtin_name(source) is not None or Path(source).is_file():
+        return None
+    if not Path(source).is_dir() and Path(source).suffix:
+        return None
+    root = find_dataset(source)
+    return root / "models" if (root / "models").is_dir() else root
+
+
+def find_camera(path: Path, width: int | None = None, height: int | None = None) -> Camera:
+    """Camera from a json file (BOP's camera.json, or an entry with cam_K).
+
+    Raises:
+        FileNotFoundError, ValueError: if it is not there, is not JSON, or does not describe a camera.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no camera file {path}; it is JSON with fx, fy, cx, cy, width and height")
+    try:
+        entry = json.loads(path.read_text())
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(entry, dict):
+        raise ValueError(f"{path} must hold one JSON object with fx, fy, cx, cy, width and height")
+    try:
+        return Camera.from_bop(entry, width, height)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

@@ -1,0 +1,139 @@
+"""`cad2pose train`: a model from meshes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from cad2pose.cli.sources import find_camera, find_parts
+from cad2pose.data.augmentation import AugmentationConfig
+from cad2pose.data.pose_prior import PosePrior
+from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
+from cad2pose.methods import QueryConfig
+from cad2pose.training import TrainingConfig, train
+from cad2pose.training.checkpoint import CHECKPOINT
+from cad2pose.training.config import pick_device
+from cad2pose.training.cost import Cost, measure_cost
+from cad2pose.training.loop import Progress as Step
+from cad2pose.training.overfit import OverfitResult, overfit
+
+_VALIDATION_SEED = 7_000_003
+
+
+def train_command(
+    source: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MESH... | BOP-DIR")],
+    /,
+    out: Path,
+    objects: tuple[int, ...] = (),
+    units: Literal["mm", "cm", "m", "inch"] = "mm",
+    full: bool = False,
+    model: Annotated[QueryConfig, tyro.conf.arg(name="model")] = QueryConfig(),
+    training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = TrainingConfig(),
+    views: Annotated[PosePrior, tyro.conf.arg(name="views")] = PosePrior(),
+    camera: Path | None = None,
+    backgrounds: Path | None = None,
+    crop_roll: float = 180.0,
+    effects: Literal["strong", "modest"] = "strong",
+    device: str = "auto",
+    threads: int = 1,
+    overfit_one: Annotated[bool, tyro.conf.arg(name="overfit")] = False,
+) -> int:
+    """Train a model from meshes, or from the models of a BOP folder; or go on with a run that was stopped.
+
+    Nothing but the meshes is needed: the crops are rendered while the model learns. The run folder gets the settings
+    (config.json), curves (curves.jsonl and tensorboard/), pictures of what the network sees (samples.png) and says
+    (predictions.png), checkpoints, and the model file (model.safetensors). The same command with the same --out goes on
+    where a run was stopped.
+
+    Args:
+        source: mesh files, names of built-in parts (bracket, nut, bushing, disc, or builtin for all four), or one BOP
+            folder (its models/ are taken).
+        out: the run folder.
+        objects: ids of the BOP folder's objects to learn; all of them by default. For mesh files: their ids, in order.
+        units: units of the mesh files.
+        full: the full-size model for a GPU in place of the small one.
+        model: settings of the model.
+        training: settings of the run.
+        views: where the camera may see the part from; all of SO(3) unless stated.
+        camera: camera.json (fx, fy, cx, cy, width, height) of the camera to be used; a range of cameras by default.
+        backgrounds: folder of photographs to use as backgrounds beside the procedural ones.
+        crop_roll: crops are turned by up to this many degrees about their axis; state less where `views` are upright.
+        effects: how much blur, noise and colour the crops get: strong for photographs, modest for clean pictures.
+        device: cpu, cuda, cuda:N, or auto.
+        threads: torch threads of the step; crops are made in one more thread.
+        overfit_one: do not train, but see whether the model can learn one batch by heart.
+    """
+    console = Console()
+    torch.set_num_threads(threads)
+    where = pick_device(device)
+    parts = find_parts(source, objects, units)
+    if full:
+        if model != QueryConfig():
+            raise ValueError("give either --full or settings of the model (--model...), not both")
+        model = QueryConfig.full()
+    fixed_camera = find_camera(camera) if camera else None
+    crops_config = SyntheticConfig(
+        crop_size=model.crop_size, pad=model.pad, prior=views, camera=fixed_camera, backgrounds=backgrounds,
+        roll=crop_roll, augmentation=AugmentationConfig() if effects == "strong" else AugmentationConfig.modest(),
+    )  # fmt: skip
+    crops = SyntheticCrops(parts, crops_config, where, training.seed)
+    cost = measure_cost(parts, model, crops, training, where)
+    console.print(_plan(cost, training, where, [part.name for part in parts]))
+    if overfit_one:
+        return _overfit(console, overfit(parts, model, crops, training, where))
+    if (out / CHECKPOINT).exists():
+        console.print(f"going on with the run in {out}")
+    judged = SyntheticConfig.evaluation(
+        crop_size=model.crop_size, pad=model.pad, prior=views, camera=fixed_camera, backgrounds=backgrounds
+    )
+    judge = SyntheticCrops(parts, judged, where, training.seed + _VALIDATION_SEED)
+    with _progress_bar(console) as bar:
+        task = bar.add_task("training", total=training.samples, rate="", errors="")
+
+        def report(step: Step) -> None:
+            errors = ""
+            if step.errors:
+                rotation, translation = step.errors["rotation_deg"], step.errors["translation_percent"]
+                errors = f"median {rotation:.1f} deg, {translation:.1f} %"
+            done = min(step.step * training.batch_size, training.samples)
+            bar.update(task, completed=done, rate=f"{step.crops_per_second:.0f} crops/s", errors=errors)
+
+        model_file = train(parts, model, crops, judge, training, out, where, {"crops": crops_config}, report)
+    console.print(f"model: {model_file} ({model_file.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+def _progress_bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(), TextColumn("{task.fields[errors]}"), console=console,
+    )  # fmt: skip
+
+
+def _plan(cost: Cost, training: TrainingConfig, device: torch.device, names: list[str]) -> Table:
+    """What will be done and what it takes, for the eye."""
+    overlap = device.type == "cuda" or (os.cpu_count() or 1) > 1
+    table = Table(title="plan", show_header=False)
+    table.add_row("parts", ", ".join(names))
+    table.add_row("device", str(device))
+    table.add_row("parameters", f"{cost.parameters / 1e6:.2f} million")
+    table.add_row("crops", f"{training.samples:,} in {training.steps:,} steps of {training.batch_size}")
+    table.add_row("time per crop", f"{1e3 * cost.crop_seconds:.1f} ms to make, {1e3 * cost.step_seconds:.1f} ms to learn")
+    table.add_row("time in all", f"about {cost.hours(training, overlap):.2f} hours")
+    table.add_row("memory", f"{cost.memory / 1e9:.2f} GB")
+    return table
+
+
+def _overfit(console: Console, result: OverfitResult) -> int:
+    table = Table("loss", "reached", "wanted below", "", title="one batch by heart")
+    for name, bound in result.wanted.items():
+        table.add_row(name, f"{result.losses[name]:.3f}", f"{bound:.3f}", "no" if name in result.failed else "yes")
+    console.print(table)
+    return 1 if result.failed else 0

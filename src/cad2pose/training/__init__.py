@@ -1,0 +1,10 @@
+"""Training: the loop, its settings, and what it leaves in the run folder."""
+
+from cad2pose.training.config import TrainingConfig
+from cad2pose.training.loop import Progress, make_state, train, training_step, validate
+from cad2pose.training.validation import CropErrors, crop_errors, pose_crop_errors
+
+__all__ = [
+    "CropErrors", "Progress", "TrainingConfig", "crop_errors", "make_state", "pose_crop_errors", "train",
+    "training_step", "validate",
+]  # fmt: skip

@@ -1,0 +1,65 @@
+"""Checkpoints from which a run goes on exactly where it was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from cad2pose.files import replacing
+
+CHECKPOINT = "checkpoint.pt"
+PREVIOUS = "checkpoint_previous.pt"
+
+
+@dataclass
+class TrainingState:
+    """Everything that changes while training; data and random draws follow from the step alone."""
+
+    method: nn.Module
+    average: AveragedModel
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    seconds: float = 0.0
+
+    def save(self, folder: Path) -> None:
+        """Write `checkpoint.pt`; the one before it is kept as `checkpoint_previous.pt`."""
+        record = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "method": self.method.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        with replacing(folder / CHECKPOINT) as aside:
+            torch.save(record, aside)
+            if (folder / CHECKPOINT).exists():
+                (folder / CHECKPOINT).replace(folder / PREVIOUS)
+
+    def restore(self, folder: Path, device: torch.device) -> bool:
+        """Take up the newest readable checkpoint of a run folder; False where there is none.
+
+        Raises:
+            ValueError: if checkpoints are there but none can be read.
+        """
+        failures = []
+        for name in (CHECKPOINT, PREVIOUS):
+            path = folder / name
+            if not path.exists():
+                continue
+            try:
+                record: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+                self.method.load_state_dict(record["method"])
+                self.average.load_state_dict(record["average"])
+                self.optimizer.load_state_dict(record["optimizer"])
+                self.step, self.seconds = int(record["step"]), float(record["seconds"])
+                return True
+            except (RuntimeError, KeyError, EOFError, OSError, ValueError) as error:
+                failures.append(f"{name}: {error}")
+        if failures:
+            raise ValueError(f"no checkpoint in {folder} can be read ({'; '.join(failures)}); train into another folder")
+        return False

@@ -1,0 +1,80 @@
+"""Settings of a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long, how fast, and what is kept.
+
+    Args:
+        samples: crops seen in all.
+        batch_size: crops per step.
+        learning_rate: peak rate of the convolutional networks and the head.
+        key_learning_rate: peak rate of the key networks.
+        warmup_steps: linear warm-up.
+        flat_share: share of all steps before the cosine decay to zero sets in (flat and anneal).
+        weight_decay: of AdamW, on weights with more than one dimension.
+        gradient_clip: largest norm of the gradient.
+        ema_decay: of the exponential moving average of the weights, which is what is saved and judged.
+        mixed_precision: bfloat16 autocast; `auto` uses it on CUDA and on CPUs with matrix units for it.
+        checkpoint_minutes: a killed training loses at most this much.
+        validation_crops: fresh crops judged at every validation, per part.
+        validations: how many times over the run.
+        seed: of data, initial weights and contrastive samples.
+    """
+
+    samples: int = 200_000
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    key_learning_rate: float = 3e-4
+    warmup_steps: int = 300
+    flat_share: float = 0.3
+    weight_decay: float = 1e-4
+    gradient_clip: float = 5.0
+    ema_decay: float = 0.999
+    mixed_precision: Literal["auto", "on", "off"] = "auto"
+    checkpoint_minutes: float = 3.0
+    validation_crops: int = 64
+    validations: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "batch_size", "learning_rate", "key_learning_rate", "gradient_clip", "validation_crops"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+        if not 0 <= self.flat_share <= 1:
+            raise ValueError(f"flat_share is {self.flat_share}; it must lie between 0 and 1")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay}; it must be at least 0 and below 1")
+        if self.mixed_precision not in ("auto", "on", "off"):
+            raise ValueError(f"mixed_precision is {self.mixed_precision!r}; it must be auto, on or off")
+
+    @property
+    def steps(self) -> int:
+        """Number of optimiser steps."""
+        return -(-self.samples // self.batch_size)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first CUDA device where there is one, else the CPU.
+
+    Raises:
+        ValueError: for a device this machine does not have.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {name!r}; give auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device {name!r} is not supported; give auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name!r} is not there: this machine has {torch.cuda.device_count()} CUDA devices")
+    return device

@@ -1,0 +1,185 @@
+"""The training loop, to be read from top to bottom."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from cad2pose.methods import QueryConfig, QueryMethod
+from cad2pose.model_file import save_model
+from cad2pose.parts import Part
+from cad2pose.structures import CropBatch
+from cad2pose.training.checkpoint import TrainingState
+from cad2pose.training.config import TrainingConfig
+from cad2pose.training.optim import autocast, make_optimizer, rate_factor, set_rate
+from cad2pose.training.prefetch import prefetch
+from cad2pose.training.run_folder import RunFolder
+from cad2pose.training.run_pictures import save_predictions, save_samples
+from cad2pose.training.validation import CropErrors, crop_errors
+
+MODEL = "model.safetensors"
+_LOG_EVERY = 50
+_VALIDATION_BATCH = 32
+
+
+@runtime_checkable
+class CropSource(Protocol):
+    """Endless crops; the same (index, size) always gives the same batch."""
+
+    def batch(self, index: int, size: int) -> CropBatch: ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a progress bar shows after every step."""
+
+    step: int
+    steps: int
+    crops_per_second: float
+    losses: Mapping[str, float]
+    errors: Mapping[str, float]
+
+
+def make_state(method_config: QueryConfig, parts: Sequence[Part], config: TrainingConfig, device: torch.device) -> TrainingState:
+    """Fresh weights (by the seed), their average, and the optimiser."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        method = QueryMethod(method_config, parts)
+    method = method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = AveragedModel(method, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
+    return TrainingState(method, average, make_optimizer(method, config))
+
+
+def training_step(state: TrainingState, batch: CropBatch, config: TrainingConfig) -> dict[str, torch.Tensor]:
+    """One optimiser step; returns the unweighted loss terms and the total."""
+    method = state.method
+    assert isinstance(method, QueryMethod)
+    device = batch.image.device
+    generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + state.step)
+    set_rate(state.optimizer, rate_factor(state.step, config))
+    with autocast(config, device):
+        output = method(batch)
+        losses = method.loss(output, batch, generator)
+    state.optimizer.zero_grad(set_to_none=True)
+    losses.total.backward()
+    torch.nn.utils.clip_grad_norm_(method.parameters(), config.gradient_clip)
+    state.optimizer.step()
+    state.average.update_parameters(method)
+    state.step += 1
+    return {"total": losses.total.detach(), **{name: term.detach() for name, term in losses.terms.items()}}
+
+
+def validate(method: QueryMethod, crops: CropSource, count: int, config: TrainingConfig) -> CropErrors:
+    """Errors on the first `count` crops of a source."""
+    method.eval()
+    errors = []
+    for index in range(-(-count // _VALIDATION_BATCH)):
+        batch = crops.batch(index, min(_VALIDATION_BATCH, count - index * _VALIDATION_BATCH))
+        with autocast(config, batch.image.device):
+            errors.append(crop_errors(method, batch))
+    return CropErrors.join(errors)
+
+
+def train(
+    parts: Sequence[Part],
+    method_config: QueryConfig,
+    crops: CropSource,
+    validation_crops: CropSource,
+    config: TrainingConfig,
+    out: Path,
+    device: torch.device,
+    settings: Mapping[str, object] | None = None,
+    report: Callable[[Progress], None] = lambda progress: None,
+    stop_after: int | None = None,
+) -> Path:
+    """Train, or go on with, the run in folder `out`; returns the path of the model file.
+
+    Args:
+        parts: what the model will know.
+        crops: training crops on `device`.
+        validation_crops: crops of another seed and style, judged with the averaged weights.
+        settings: further settings that identify the run (those of the crops).
+        report: called after every step.
+        stop_after: stop (with a checkpoint) after this many steps of this call.
+
+    Raises:
+        ValueError: if `out` holds a run with other settings.
+    """
+    folder = RunFolder(out)
+    folder.claim(parts, method=method_config, training=config, **(settings or {}))
+    state = make_state(method_config, parts, config, device)
+    state.restore(out, device)
+    folder.drop_curves_after(state.step)
+    if state.step == 0:
+        save_samples(out / "samples.png", crops.batch(0, config.batch_size))
+    writer = SummaryWriter(str(out / "tensorboard"), purge_step=state.step)
+    last = config.steps if stop_after is None else min(config.steps, state.step + stop_after)
+    validate_every = max(1, config.steps // max(1, config.validations))
+    begun = saved = logged = time.monotonic()
+    before, errors, losses = state.seconds, {}, {}
+    try:
+        state.method.train()
+        for batch in prefetch(lambda index: crops.batch(index, config.batch_size), state.step, last):
+            terms = training_step(state, batch, config)
+            now = time.monotonic()
+            state.seconds = before + now - begun
+            if state.step % _LOG_EVERY == 0 or state.step == last:
+                losses = {name: float(term) for name, term in terms.items()}
+                rate = _LOG_EVERY * config.batch_size / (now - logged)
+                logged = now
+                values = {**losses, "crops_per_second": rate, "seconds": state.seconds}
+                _log(folder, writer, state.step, values)
+                report(Progress(state.step, config.steps, rate, losses, errors))
+            if state.step % validate_every == 0 or state.step == config.steps:
+                errors = _judge(state, validation_crops, config, parts, out)
+                _log(folder, writer, state.step, {f"validation/{k}": v for k, v in errors.items()})
+            if now - saved > 60 * config.checkpoint_minutes:
+                state.save(out)
+                _save_model(state, parts, config, out, device)
+                saved = time.monotonic()
+    finally:
+        writer.close()
+    state.save(out)
+    return _save_model(state, parts, config, out, device)
+
+
+def _judge(
+    state: TrainingState, crops: CropSource, config: TrainingConfig, parts: Sequence[Part], out: Path
+) -> dict[str, float]:
+    averaged = state.average.module
+    assert isinstance(averaged, QueryMethod)
+    errors = validate(averaged, crops, config.validation_crops * len(parts), config)
+    save_predictions(out / "predictions.png", averaged, crops.batch(0, 12))
+    values = errors.medians()
+    if len(parts) > 1:
+        for index, part in enumerate(parts):
+            values |= {f"{part.name}/{name}": value for name, value in errors.medians(index).items()}
+    state.method.train()
+    return values
+
+
+def _log(folder: RunFolder, writer: SummaryWriter, step: int, values: Mapping[str, float]) -> None:
+    folder.log(step, values)
+    for name, value in values.items():
+        writer.add_scalar(name if "/" in name else f"training/{name}", value, step)
+
+
+def _save_model(
+    state: TrainingState, parts: Sequence[Part], config: TrainingConfig, out: Path, device: torch.device
+) -> Path:
+    averaged = state.average.module
+    assert isinstance(averaged, QueryMethod)
+    info = {
+        "samples": str(state.step * config.batch_size),
+        "seconds": f"{state.seconds:.0f}",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+    }
+    save_model(out / MODEL, averaged, parts, info)
+    return out / MODEL

@@ -1,0 +1,62 @@
+"""Optimiser, learning-rate schedule and mixed precision."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager
+
+import torch
+from torch import nn
+
+from cad2pose.training.config import TrainingConfig
+
+
+def make_optimizer(method: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW with three groups: decayed weights, undecayed vectors, and key networks (their own rate, no decay).
+
+    Every group remembers its peak rate as `peak`.
+    """
+    decayed, plain, keys = [], [], []
+    for name, parameter in method.named_parameters():
+        if name.startswith("keys."):
+            keys.append(parameter)
+        else:
+            (decayed if parameter.ndim > 1 else plain).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay, "peak": config.learning_rate},
+        {"params": plain, "weight_decay": 0.0, "peak": config.learning_rate},
+        {"params": keys, "weight_decay": 0.0, "peak": config.key_learning_rate},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.learning_rate)
+
+
+def rate_factor(step: int, config: TrainingConfig) -> float:
+    """Learning rate at a step in units of its peak: linear warm-up, flat, cosine to zero (GDR-Net's schedule)."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    start = max(config.flat_share * config.steps, config.warmup_steps)
+    if step < start:
+        return 1.0
+    progress = (step - start) / max(1, config.steps - start)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group to `factor` of its peak rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = factor * group["peak"]
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 convolutions are worth it: CUDA from Ampere on, and CPUs with AMX tiles."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(probe is not None and probe())
+
+
+def autocast(config: TrainingConfig, device: torch.device) -> AbstractContextManager[None]:
+    """The mixed-precision context of a run."""
+    wanted = config.mixed_precision
+    enabled = wanted == "on" or (wanted == "auto" and has_fast_bfloat16(device))
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)

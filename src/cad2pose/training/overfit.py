@@ -1,0 +1,55 @@
+"""The first test of a new part or setting: can the model learn one single batch by heart?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from cad2pose.methods import QueryConfig
+from cad2pose.parts import Part
+from cad2pose.training.config import TrainingConfig
+from cad2pose.training.loop import CropSource, make_state, training_step
+
+# What a model reaches that can learn at all: rotation in sphere diameters, centre in crop sides, depth as a
+# logarithm, mask as the sum of two cross-entropies, nce below that of chance by this factor.
+TARGETS = {"rotation": 0.06, "centre": 0.02, "depth": 0.03, "mask": 0.25}
+NCE_SHARE_OF_CHANCE = 0.75
+
+
+@dataclass(frozen=True)
+class OverfitResult:
+    """Losses at the end, and the value each should be under."""
+
+    losses: dict[str, float]
+    wanted: dict[str, float]
+
+    @property
+    def failed(self) -> list[str]:
+        """Terms that did not get there."""
+        return [name for name, bound in self.wanted.items() if not self.losses[name] < bound]
+
+
+def overfit(
+    parts: Sequence[Part],
+    method_config: QueryConfig,
+    crops: CropSource,
+    config: TrainingConfig,
+    device: torch.device,
+    steps: int = 300,
+    report: Callable[[int, dict[str, float]], None] = lambda step, losses: None,
+) -> OverfitResult:
+    """Train on one batch of crops for a few hundred steps."""
+    state = make_state(method_config, parts, config, device)
+    state.method.train()
+    batch = crops.batch(0, config.batch_size)
+    history = []
+    for step in range(steps):
+        terms = {name: float(term) for name, term in training_step(state, batch, config).items()}
+        history.append(terms)
+        report(step, terms)
+    tail = history[-max(1, steps // 20) :]
+    losses = {name: sum(terms[name] for terms in tail) / len(tail) for name in tail[0]}
+    chance = float(torch.log(torch.tensor(1.0 + method_config.negatives)))
+    return OverfitResult(losses, {**TARGETS, "nce": NCE_SHARE_OF_CHANCE * chance})

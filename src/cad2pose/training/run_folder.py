@@ -1,0 +1,120 @@
+"""The folder of a training run: settings, versions, curves."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+import cad2pose
+from cad2pose.files import write_text
+from cad2pose.parts import Part
+
+SETTINGS = "config.json"
+CURVES = "curves.jsonl"
+
+
+def describe(settings: Any) -> Any:
+    """Dataclasses, paths and tensors as plain JSON values."""
+    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
+        return {f.name: describe(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
+    if isinstance(settings, Mapping):
+        return {str(key): describe(value) for key, value in settings.items()}
+    if isinstance(settings, torch.Tensor):
+        return settings.tolist()
+    if isinstance(settings, (list, tuple)):
+        return [describe(value) for value in settings]
+    return settings if isinstance(settings, (str, int, float, bool, type(None))) else str(settings)
+
+
+def describe_part(part: Part) -> dict[str, Any]:
+    """What identifies a part: its numbers and a fingerprint of its mesh."""
+    fingerprint = hashlib.sha256(part.mesh.vertices.numpy().tobytes() + part.mesh.faces.numpy().tobytes())
+    return {
+        "name": part.name,
+        "object_id": part.object_id,
+        "diameter": part.diameter,
+        "symmetries": part.symmetries.to_bop(),
+        "mesh_sha256": fingerprint.hexdigest(),
+    }
+
+
+class RunFolder:
+    """Settings are written once and must be the same when a run goes on; curves are lines of JSON."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def claim(self, parts: Sequence[Part], **settings: Any) -> None:
+        """Make the folder this run's own, or check that it already is.
+
+        Raises:
+            ValueError: if it holds a run with other settings, naming what differs.
+        """
+        wanted = {"parts": [describe_part(part) for part in parts], **describe(settings)}
+        wanted = json.loads(json.dumps(wanted))
+        file = self.path / SETTINGS
+        if file.exists():
+            try:
+                present = json.loads(file.read_text())
+            except ValueError as error:
+                raise ValueError(f"{file} is not readable JSON ({error}); train into another folder") from error
+            differing = sorted(_differences(present, wanted))
+            if differing:
+                raise ValueError(
+                    f"{self.path} holds another training run; it differs in {'; '.join(differing[:6])}. "
+                    "Give the same settings to go on with it, or another --out"
+                )
+            return
+        if self.path.exists() and any(self.path.iterdir()):
+            raise ValueError(f"{self.path} is not empty and holds no training run; give another --out")
+        versions = {
+            "cad2pose": cad2pose.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": numpy.__version__,
+            "platform": platform.platform(),
+        }
+        write_text(self.path / "versions.json", json.dumps(versions, indent=1))
+        write_text(file, json.dumps(wanted, indent=1))
+
+    def drop_curves_after(self, step: int) -> None:
+        """Forget what was logged after the checkpoint a run goes on from."""
+        file = self.path / CURVES
+        if not file.exists():
+            return
+        kept = []
+        for line in file.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except (ValueError, KeyError):
+                continue  # a line cut short by the kill
+        write_text(file, "".join(line + "\n" for line in kept))
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Append one line to the curves."""
+        with (self.path / CURVES).open("a") as stream:
+            stream.write(json.dumps({"step": step, **{k: round(v, 6) for k, v in values.items()}}) + "\n")
+
+    def curves(self) -> list[dict[str, float]]:
+        """All lines logged so far."""
+        file = self.path / CURVES
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def _differences(present: Any, wanted: Any, name: str = "") -> list[str]:
+    if isinstance(present, dict) and isinstance(wanted, dict):
+        keys = present.keys() | wanted.keys()
+        lists = [_differences(present.get(k), wanted.get(k), f"{name}.{k}" if name else k) for k in keys]
+        return [text for texts in lists for text in texts]
+    if present == wanted:
+        return []
+    return [f"{name} (there: {str(present)[:60]}, now: {str(wanted)[:60]})"]

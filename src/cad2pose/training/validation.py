@@ -1,0 +1,79 @@
+"""Errors of a method on crops whose truth is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cad2pose.geometry.rotation import degrees, geodesic_distance
+from cad2pose.methods import QueryMethod
+from cad2pose.structures import CropBatch
+
+
+@dataclass(frozen=True)
+class CropErrors:
+    """Errors per crop.
+
+    Args:
+        rotation: `(N,)` degrees, to the nearest of the equivalent true rotations.
+        translation: `(N,)` distance of the bounding-sphere centres in % of the true distance.
+        depth: `(N,)` signed depth error of that centre in % of the true depth.
+        score: `(N,)` the method's own.
+        part_index: `(N,)`.
+    """
+
+    rotation: Float[Tensor, "n"]
+    translation: Float[Tensor, "n"]
+    depth: Float[Tensor, "n"]
+    score: Float[Tensor, "n"]
+    part_index: Int[Tensor, "n"]
+
+    def medians(self, part: int | None = None) -> dict[str, float]:
+        """Median errors over all crops or those of one part."""
+        rows = torch.ones_like(self.part_index, dtype=torch.bool) if part is None else self.part_index == part
+        if not bool(rows.any()):
+            return {}
+        return {
+            "rotation_deg": float(self.rotation[rows].median()),
+            "translation_percent": float(self.translation[rows].median()),
+            "depth_percent": float(self.depth[rows].abs().median()),
+            "share_under_10_deg": float((self.rotation[rows] < 10).float().mean()),
+        }
+
+    @staticmethod
+    def join(many: list[CropErrors]) -> CropErrors:
+        """One record of all."""
+        names = ("rotation", "translation", "depth", "score", "part_index")
+        return CropErrors(*(torch.cat([getattr(one, name) for one in many]) for name in names))
+
+
+@torch.no_grad()
+def crop_errors(method: QueryMethod, batch: CropBatch) -> CropErrors:
+    """Symmetry-aware errors of the method's poses on one batch with truth; the method must be in eval mode."""
+    assert batch.truth is not None and not method.training
+    T_found, score = method.poses(method(batch), batch)
+    return pose_crop_errors(method, batch, T_found, score)
+
+
+def pose_crop_errors(
+    method: QueryMethod, batch: CropBatch, T_found: Float[Tensor, "batch 4 4"], score: Float[Tensor, "batch"]
+) -> CropErrors:
+    """The same for poses T_virt_obj found in any way."""
+    assert batch.truth is not None
+    parts, index = method.parts, batch.part_index
+    T_true = batch.truth.T_virt_obj.double()
+    centre = parts.centre.double()[index, :, None]
+    found = (T_found[:, :3, :3] @ centre)[..., 0] + T_found[:, :3, 3]
+    true = (T_true[:, :3, :3] @ centre)[..., 0] + T_true[:, :3, 3]
+    candidates = T_true[:, None, :3, :3] @ parts.symmetry[index].double()
+    angles = geodesic_distance(T_found[:, None, :3, :3].expand_as(candidates), candidates)
+    return CropErrors(
+        rotation=degrees(angles.amin(1)).float().cpu(),
+        translation=(100 * (found - true).norm(dim=1) / true.norm(dim=1)).float().cpu(),
+        depth=(100 * (found - true)[:, 2] / true[:, 2]).float().cpu(),
+        score=score.float().cpu(),
+        part_index=index.cpu(),
+    )

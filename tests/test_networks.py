@@ -1,0 +1,97 @@
+"""Networks: shapes, per-object outputs, initialisation, pretrained weights."""
+
+import math
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from cad2pose.networks import KeyNetwork, PatchPnP, ResNetEncoder, UNetDecoder
+
+
+def test_encoder_taps_have_the_strides_of_resnet():
+    encoder = ResNetEncoder(width=8)
+    taps = encoder(torch.rand(2, 3, 64, 96))
+    assert [tuple(t.shape[1:]) for t in taps] == [(8, 32, 48), (8, 16, 24), (16, 8, 12), (32, 4, 6), (64, 2, 3)]
+    assert encoder.tap_channels == tuple(t.shape[1] for t in taps)
+
+
+def test_resnet18_has_the_published_number_of_parameters():
+    assert sum(p.numel() for p in ResNetEncoder().parameters()) == 11_176_512
+
+
+def test_pretrained_weights_load_into_a_four_channel_stem(tmp_path):
+    source = ResNetEncoder(width=64)
+    for suffix in ("safetensors", "pth"):
+        path = tmp_path / f"weights.{suffix}"
+        state = {**source.state_dict(), "fc.weight": torch.zeros(10, 512), "fc.bias": torch.zeros(10)}
+        save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
+        encoder = ResNetEncoder(width=64, channels_in=4)
+        encoder.load_pretrained(path)
+        image = torch.rand(1, 3, 32, 32)
+        with_extra = torch.cat((image, torch.rand(1, 1, 32, 32)), dim=1)
+        torch.testing.assert_close(encoder.eval()(with_extra)[4], source.eval()(image)[4])
+
+
+def test_pretrained_weights_that_do_not_fit_are_refused(tmp_path):
+    state = ResNetEncoder(width=64).state_dict()
+    save_file(state, tmp_path / "wide.safetensors")
+    with pytest.raises(ValueError, match="needs"):
+        ResNetEncoder(width=32).load_pretrained(tmp_path / "wide.safetensors")
+    del state["layer3.0.conv1.weight"]
+    save_file(state, tmp_path / "torn.safetensors")
+    with pytest.raises(ValueError, match=r"layer3\.0\.conv1\.weight"):
+        ResNetEncoder(width=64).load_pretrained(tmp_path / "torn.safetensors")
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_decoder_gives_every_object_its_own_map(stride):
+    encoder = ResNetEncoder(width=8)
+    decoder = UNetDecoder(encoder.tap_channels, stride, outputs=5, objects=3)
+    taps = encoder(torch.rand(1, 3, 64, 64).expand(3, -1, -1, -1))
+    maps = decoder(taps, torch.tensor([0, 1, 2]))
+    assert maps.shape == (3, 5, 64 // stride, 64 // stride)
+    every = decoder.last.weight.unflatten(0, (3, 5))
+    assert not torch.allclose(maps[0], maps[1])
+    decoder.last.weight.data = every[:1].expand(3, -1, -1, -1, -1).flatten(0, 1).clone()
+    decoder.last.bias.data = decoder.last.bias.data[:5].repeat(3)
+    same = decoder(taps, torch.tensor([0, 1, 2]))
+    torch.testing.assert_close(same[0], same[1])
+
+
+def test_keys_of_many_objects_equal_those_of_each_alone():
+    network = KeyNetwork(objects=3, embedding=4, width=16)
+    points = torch.rand(3, 7, 3)
+    together = network(points, torch.arange(3))
+    for i in (2, 0, 1):
+        torch.testing.assert_close(network(points[i : i + 1], torch.tensor([i]))[0], together[i])
+
+
+def test_key_network_is_initialised_as_siren():
+    network = KeyNetwork(objects=1, embedding=12, width=256).requires_grad_(False)
+    bound = math.sqrt(6 / 256) / 30
+    assert network.weights[0].abs().max() <= 1 / 3
+    assert network.weights[0].abs().max() > 0.3
+    for weight in list(network.weights)[1:]:
+        assert 0.95 * bound < weight.abs().max() <= bound
+    # Sitzmann et al.: activations before each sine keep a spread of about 1
+    x = torch.rand(1, 4096, 3) * 2 - 1
+    hidden = torch.sin(30 * torch.baddbmm(network.biases[0], x, network.weights[0]))
+    before = 30 * torch.baddbmm(network.biases[1], hidden, network.weights[1])
+    assert 0.5 < float(before.std()) < 2.0
+
+
+def test_keys_stay_in_single_precision_under_autocast():
+    network = KeyNetwork(objects=1, embedding=4, width=16)
+    points = torch.rand(1, 7, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        keys = network(points, torch.tensor([0]))
+    torch.testing.assert_close(keys, network(points, torch.tensor([0])))
+
+
+def test_patch_pnp_separates_objects():
+    head = PatchPnP(channels=6, map_size=16, outputs=9, objects=2, width=8, hidden=(16, 8))
+    maps = torch.rand(1, 6, 16, 16).expand(2, -1, -1, -1)
+    numbers = head(maps, torch.tensor([0, 1]))
+    assert numbers.shape == (2, 9)
+    assert not torch.allclose(numbers[0], numbers[1])
