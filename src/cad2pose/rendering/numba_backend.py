@@ -93,57 +93,85 @@ def _project(vertices, first, last, P, near, screen):
 @_compiled
 @no_type_check
 def _select(screen, faces, first_vertex, first, last, height, width, selected):
-    """Faces before the near plane whose bounding box holds a pixel centre; returns how many.
+    """Faces before the near plane whose bounding box holds a pixel centre: how many face the camera, how many do not.
 
-    Without a branch: which of many small triangles pass is beyond the processor's guessing.
+    The former fill `selected` from its start, the latter from its end: with the nearer half drawn first, most of the
+    rest is known to be hidden at a glance. (A mesh with unreliable winding is merely slower.) There is no branch here:
+    which of many small triangles pass is beyond the processor's guessing.
     """
     zero, right, bottom = np.float32(0), np.float32(width - 1), np.float32(height - 1)
-    count = 0
+    front, back, end = 0, 0, last - first - 1
     for f in range(first, last):
         a, b, c = np.uintp(faces[f, 0]), np.uintp(faces[f, 1]), np.uintp(faces[f, 2])
         a, b, c = a - first_vertex, b - first_vertex, c - first_vertex
-        left_x = np.ceil(_larger(_smallest(screen[a, 0], screen[b, 0], screen[c, 0]), zero))
-        right_x = np.floor(_smaller(_largest(screen[a, 0], screen[b, 0], screen[c, 0]), right))
-        top_y = np.ceil(_larger(_smallest(screen[a, 1], screen[b, 1], screen[c, 1]), zero))
-        bottom_y = np.floor(_smaller(_largest(screen[a, 1], screen[b, 1], screen[c, 1]), bottom))
+        xa, ya, xb, yb = screen[a, 0], screen[a, 1], screen[b, 0], screen[b, 1]
+        xc, yc = screen[c, 0], screen[c, 1]
+        left_x = np.ceil(_larger(_smallest(xa, xb, xc), zero))
+        right_x = np.floor(_smaller(_largest(xa, xb, xc), right))
+        top_y = np.ceil(_larger(_smallest(ya, yb, yc), zero))
+        bottom_y = np.floor(_smaller(_largest(ya, yb, yc), bottom))
         before = _smallest(screen[a, 2], screen[b, 2], screen[c, 2]) > zero
-        selected[count] = f
-        count += (left_x <= right_x) & (top_y <= bottom_y) & before
-    return count
+        visible = (left_x <= right_x) & (top_y <= bottom_y) & before
+        facing = (xb - xa) * (yc - ya) < (yb - ya) * (xc - xa)
+        selected[front] = f
+        front += visible & facing
+        selected[end - back] = f
+        back += visible & (not facing)
+    return front, back
 
 
 @_compiled
 @no_type_check
-def _draw(screen, faces, first_vertex, selected, count, slot_number, inverse_depth, slot, face):
-    """The z-loop over selected faces: keep the nearest at each pixel centre, the earlier one when equal."""
+def _hidden(inverse_depth, nearest, left_x, right_x, top_y, bottom_y):
+    """Whether all of a box of pixels shows something nearer."""
+    for y in range(top_y, bottom_y + 1):
+        for x in range(left_x, right_x + 1):
+            if inverse_depth[np.uintp(y), np.uintp(x)] <= nearest:
+                return False
+    return True
+
+
+@_compiled
+@no_type_check
+def _draw(screen, faces, first_vertex, selected, slot_number, inverse_depth, slot, face):
+    """The z-loop over selected faces: keep the nearest at each pixel centre; of equals the lower slot, then face."""
     height, width = inverse_depth.shape
     zero, right, bottom = np.float32(0), np.float32(width - 1), np.float32(height - 1)
-    for k in range(count):
+    for k in range(len(selected)):
         f = selected[k]
         a, b, c = np.uintp(faces[f, 0]), np.uintp(faces[f, 1]), np.uintp(faces[f, 2])
         a, b, c = a - first_vertex, b - first_vertex, c - first_vertex
-        left_x = int(np.ceil(_larger(_smallest(screen[a, 0], screen[b, 0], screen[c, 0]), zero)))
-        right_x = int(_smaller(_largest(screen[a, 0], screen[b, 0], screen[c, 0]), right))
-        top_y = int(np.ceil(_larger(_smallest(screen[a, 1], screen[b, 1], screen[c, 1]), zero)))
-        bottom_y = int(_smaller(_largest(screen[a, 1], screen[b, 1], screen[c, 1]), bottom))
-        xa, ya, wa = np.float64(screen[a, 0]), np.float64(screen[a, 1]), np.float64(screen[a, 2])
-        xb, yb, wb = np.float64(screen[b, 0]), np.float64(screen[b, 1]), np.float64(screen[b, 2])
-        xc, yc, wc = np.float64(screen[c, 0]), np.float64(screen[c, 1]), np.float64(screen[c, 2])
-        # One division by the signed area makes the edge functions positive inside for either winding.
-        scale = 1.0 / ((xb - xa) * (yc - ya) - (yb - ya) * (xc - xa))
+        left = np.ceil(_larger(_smallest(screen[a, 0], screen[b, 0], screen[c, 0]), zero))
+        top = np.ceil(_larger(_smallest(screen[a, 1], screen[b, 1], screen[c, 1]), zero))
+        left_x, right_x = int(left), int(_smaller(_largest(screen[a, 0], screen[b, 0], screen[c, 0]), right))
+        top_y, bottom_y = int(top), int(_smaller(_largest(screen[a, 1], screen[b, 1], screen[c, 1]), bottom))
+        wa, wb, wc = screen[a, 2], screen[b, 2], screen[c, 2]
+        if _hidden(inverse_depth, _largest(wa, wb, wc), left_x, right_x, top_y, bottom_y):
+            continue
+        # Corners as seen from the first pixel; an edge function is then a cross product, and a step is one addition.
+        xa, ya = np.float64(screen[a, 0]) - left, np.float64(screen[a, 1]) - top
+        xb, yb = np.float64(screen[b, 0]) - left, np.float64(screen[b, 1]) - top
+        xc, yc = np.float64(screen[c, 0]) - left, np.float64(screen[c, 1]) - top
+        ea, eb, ec = xb * yc - yb * xc, xc * ya - yc * xa, xa * yb - ya * xb
+        sign = np.copysign(1.0, ea + eb + ec)  # either winding becomes positive inside
+        ea, eb, ec = ea * sign, eb * sign, ec * sign
+        right_a, right_b, right_c = (yb - yc) * sign, (yc - ya) * sign, (ya - yb) * sign
+        down_a, down_b, down_c = (xc - xb) * sign, (xa - xc) * sign, (xb - xa) * sign
         for y in range(top_y, bottom_y + 1):
-            row = np.uintp(y)
+            row, pa, pb, pc = np.uintp(y), ea, eb, ec
             for x in range(left_x, right_x + 1):
-                ea = ((xc - xb) * (y - yb) - (yc - yb) * (x - xb)) * scale
-                eb = ((xa - xc) * (y - yc) - (ya - yc) * (x - xc)) * scale
-                ec = ((xb - xa) * (y - ya) - (yb - ya) * (x - xa)) * scale
-                if (ea >= 0) & (eb >= 0) & (ec >= 0):
+                if _smallest(pa, pb, pc) >= 0:
                     column = np.uintp(x)
-                    inverse = np.float32(ea * wa + eb * wb + ec * wc)
-                    if inverse > inverse_depth[row, column]:
+                    inverse = np.float32((pa * wa + pb * wb + pc * wc) / (pa + pb + pc))
+                    known = inverse_depth[row, column]
+                    if inverse >= known and (
+                        inverse > known or (slot[row, column] == slot_number and f < face[row, column])
+                    ):
                         inverse_depth[row, column] = inverse
                         slot[row, column] = slot_number
                         face[row, column] = f
+                pa, pb, pc = pa + right_a, pb + right_b, pc + right_c
+            ea, eb, ec = ea + down_a, eb + down_b, ec + down_c
 
 
 @_compiled
@@ -190,10 +218,10 @@ def rasterize_batch(
                 continue
             first = vertex_start[mesh]
             _project(vertices, first, vertex_start[mesh + 1], P[i, s], near, screens[s])
-            count = _select(
-                screens[s], faces, np.uintp(first), face_start[mesh], face_start[mesh + 1], height, width, selected
-            )
-            _draw(screens[s], faces, np.uintp(first), selected, count, s, depth[i], slot[i], face[i])
+            start, stop, origin = face_start[mesh], face_start[mesh + 1], np.uintp(first)
+            front, back = _select(screens[s], faces, origin, start, stop, height, width, selected)
+            for part in (selected[:front], selected[stop - start - back : stop - start]):
+                _draw(screens[s], faces, origin, part, s, depth[i], slot[i], face[i])
         _resolve(screens, faces, vertex_start, mesh_index[i], depth[i], slot[i], face[i], barycentric[i])
 
 
