@@ -96,10 +96,15 @@ def match_greedily(
         Matches in the order in which they were made.
     """
     order = best_scored(score, len(score) if max_estimates is None else max_estimates)
-    table, limits = errors.tolist(), thresholds.tolist()
     free = [g for g in range(errors.shape[1]) if valid is None or bool(valid[g])]
+    return _match(order.tolist(), errors.tolist(), thresholds.tolist(), free)
+
+
+def _match(order: list[int], table: list[list[list[float]]], limits: list[float], free: list[int]) -> list[Match]:
+    """The matching itself, on plain lists: the tables are tiny and there are many of them."""
+    free = list(free)
     matches = []
-    for estimate in order.tolist():
+    for estimate in order:
         best, best_error = -1, limits
         for candidate in free:
             error = table[estimate][candidate]
@@ -117,7 +122,8 @@ def compute_recall(problems: Sequence[TargetErrors], thresholds: Float[Tensor, "
     targets: dict[int, int] = {}
     for problem in sorted(problems, key=lambda p: p.object_id):
         count = problem.target_count
-        found = [len(match_greedily(problem.score, problem.errors, limit, count)) for limit in thresholds]
+        order, table = best_scored(problem.score, count).tolist(), problem.errors.tolist()
+        found = [len(_match(order, table, limits, list(range(count)))) for limits in thresholds.tolist()]
         hits[problem.object_id] = hits.get(problem.object_id, 0) + torch.tensor(found)
         targets[problem.object_id] = targets.get(problem.object_id, 0) + count
     return Recall(hits, targets)
