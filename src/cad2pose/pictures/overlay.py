@@ -19,6 +19,8 @@ from cad2pose.rendering.render import render
 from cad2pose.structures import PoseEstimates
 
 Color = tuple[int, int, int]
+Rectangle = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels."""
 
 # Okabe and Ito's palette, which people with any kind of colour blindness can tell apart (black and yellow left out:
 # they drown in shadows and highlights).
@@ -73,13 +75,14 @@ def draw_poses(
     poses = [(int(estimates.object_id[i]), estimates.T_cam_obj[i].double().cpu(), i) for i in order.tolist()]
     for object_id, T_cam_obj, _ in poses:
         _draw_surface(canvas, camera, parts[object_id], T_cam_obj, colors[object_id], width, style)
-    for object_id, T_cam_obj, index in poses:
+    taken: list[Rectangle] = []
+    for object_id, T_cam_obj, index in reversed(poses):
         part = parts[object_id]
         if style.axes:
             _draw_axes(canvas, camera, part, T_cam_obj, width)
         if style.label:
             text = f"{part.name} {float(estimates.score[index]):.2f}"
-            _draw_label(canvas, camera, part, T_cam_obj, text, colors[object_id])
+            _draw_label(canvas, _window(camera, part, T_cam_obj), text, colors[object_id], taken)
     return from_bytes(canvas)
 
 
@@ -136,7 +139,7 @@ def _contours(mask: Bool[Tensor, "h w"]) -> list[np.ndarray]:
     return list(lines)
 
 
-def _window(camera: Camera, part: Part, T_cam_obj: Float[Tensor, "4 4"]) -> tuple[int, int, int, int] | None:
+def _window(camera: Camera, part: Part, T_cam_obj: Float[Tensor, "4 4"]) -> Rectangle | None:
     """Left, top, right, bottom of the pixels that the part can cover; None where it is out of sight."""
     points = transform_points(T_cam_obj, part.mesh.vertices)
     if float(points[:, 2].max()) <= _NEAR:
@@ -165,13 +168,20 @@ def _draw_axes(
 
 
 def _draw_label(
-    canvas: UInt8[np.ndarray, "h w 3"], camera: Camera, part: Part, T_cam_obj: Float[Tensor, "4 4"], text: str,
-    color: Color,
-) -> None:  # fmt: skip
-    """Above the silhouette's window, moved inside the image where it would leave it."""
-    left, top, _, _ = _window(camera, part, T_cam_obj) or (0, 0, 0, 0)
+    canvas: UInt8[np.ndarray, "h w 3"], window: Rectangle | None, text: str, color: Color, taken: list[Rectangle]
+) -> None:
+    """Above the part's window, inside the image, and moved upwards (or else down) off the labels already there."""
     height = max(8, round(canvas.shape[0] / 40))
-    x = min(max(2, left), max(2, canvas.shape[1] - text_width(text, height) - 2))
-    y = min(max(2, top - height - 6), max(2, canvas.shape[0] - height - 6))
+    width, line = text_width(text, height), height + 6
+    left, top, _, bottom = window or (0, 0, 0, 0)
+    x = min(max(2, left), max(2, canvas.shape[1] - width - 2))
+    places = [*range(top - line, 0, -line), *range(bottom, canvas.shape[0] - line, line), top - line]
+    free = (y for y in places if not any(_overlap((x, y, x + width, y + line), other) for other in taken))
+    y = min(max(2, next(free, top - line)), max(2, canvas.shape[0] - line))
+    taken.append((x, y, x + width, y + line))
     bright: Color = tuple((value + 255) // 2 for value in color)  # type: ignore[assignment]
     draw_text(canvas, text, (x, y), height, bright)
+
+
+def _overlap(first: Rectangle, second: Rectangle) -> bool:
+    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
