@@ -43,42 +43,37 @@ def _bracket() -> tuple[Mesh, Symmetries]:
     cut_x, cut_y, slope_y, slope_z = 50.0, 24.0, 20.0, 28.0  # two corners are cut off
     rib_y0, rib_y1, rib_x, rib_z = 6.0, 10.5, 34.0, 34.0
 
-    def flat(pairs: list[tuple[float, float]], axis: int, value: float) -> np.ndarray:
-        return np.insert(np.asarray(pairs, dtype=np.float64), axis, value, axis=1)
+    def at(points: np.ndarray, axis: int, value: float) -> np.ndarray:
+        return np.insert(points, axis, value, axis=1)
 
     def hole(u: float, v: float, radius: float) -> np.ndarray:
         return circle(radius, 0.0, 32)[:, :2] + (u, v)
 
-    # z = 0 and z = wall; x = 0 and x = wall. Outlines are counter-clockwise in (x, y) and in (y, z).
-    floor_holes = [hole(51.0, 12.5, 6.5), hole(41.0, 27.5, 3.5)]
-    back_holes = [hole(23.0, 24.0, 7.0)]
-    floor = [(0.0, 0.0), (length, 0.0), (length, cut_y), (cut_x, width), (0.0, width)]
-    top = [(wall, 0.0), *floor[1:4], (wall, width)]
-    top += [(wall, rib_y1), (rib_x, rib_y1), (rib_x, rib_y0), (wall, rib_y0)]
-    back = [(0.0, 0.0), (width, 0.0), (width, slope_z), (slope_y, height), (0.0, height)]
-    front = [(0.0, wall), (rib_y0, wall), (rib_y0, rib_z), (rib_y1, rib_z), (rib_y1, wall)]
-    front += [(width, wall), *back[2:]]
-    builder.polygon(flat(floor, 2, 0.0)[::-1], _PAINT, [flat(h.tolist(), 2, 0.0) for h in floor_holes])
-    builder.polygon(flat(top, 2, wall), _PAINT, [flat(h.tolist(), 2, wall)[::-1] for h in floor_holes])
-    builder.polygon(flat(back, 0, 0.0)[::-1], _PAINT, [flat(h.tolist(), 0, 0.0) for h in back_holes])
-    builder.polygon(flat(front, 0, wall), _PAINT, [flat(h.tolist(), 0, wall)[::-1] for h in back_holes])
-    for loop in floor_holes:
-        builder.strip(flat(loop.tolist(), 2, wall), flat(loop.tolist(), 2, 0.0), _STEEL)
-    for loop in back_holes:
-        builder.strip(flat(loop.tolist(), 0, wall), flat(loop.tolist(), 0, 0.0), _STEEL)
+    # Outlines of the plates' outer and inner faces, counter-clockwise in (x, y) and in (y, z).
+    floor_holes, back_holes = [hole(51.0, 12.5, 6.5), hole(41.0, 27.5, 3.5)], [hole(23.0, 24.0, 7.0)]
+    floor = np.array([(0.0, 0.0), (length, 0.0), (length, cut_y), (cut_x, width), (0.0, width)])
+    notch = np.array([(wall, width), (wall, rib_y1), (rib_x, rib_y1), (rib_x, rib_y0), (wall, rib_y0), (wall, 0.0)])
+    top = np.concatenate((floor[1:4], notch))
+    back = np.array([(0.0, 0.0), (width, 0.0), (width, slope_z), (slope_y, height), (0.0, height)])
+    slot = np.array([(0.0, wall), (rib_y0, wall), (rib_y0, rib_z), (rib_y1, rib_z), (rib_y1, wall), (width, wall)])
+    front = np.concatenate((back[2:], slot))
+    for axis, outer, inner, loops in ((2, floor, top, floor_holes), (0, back, front, back_holes)):
+        builder.polygon(at(outer, axis, 0.0)[::-1], _PAINT, [at(loop, axis, 0.0) for loop in loops])
+        builder.polygon(at(inner, axis, wall), _PAINT, [at(loop, axis, wall)[::-1] for loop in loops])
+        for loop in loops:
+            builder.strip(at(loop, axis, wall), at(loop, axis, 0.0), _STEEL)
 
-    near = [(0.0, 0.0), (length, 0.0), (length, wall), (wall, wall), (wall, height), (0.0, height)]
-    far = [(0.0, 0.0), (cut_x, 0.0), (cut_x, wall), (wall, wall), (wall, slope_z), (0.0, slope_z)]
-    builder.polygon(flat(near, 1, 0.0), _PAINT)
-    builder.polygon(flat(far, 1, width)[::-1], _PAINT)
-    rim = flat(floor[1:4], 2, 0.0)
-    builder.strip(rim, np.add(rim, (0.0, 0.0, wall)), _PAINT, closed=False)
-    edge = flat(back[2:], 0, 0.0)
-    builder.strip(edge, np.add(edge, (wall, 0.0, 0.0)), _PAINT, closed=False)
-    rib = [(wall, wall), (rib_x, wall), (wall, rib_z)]
-    builder.polygon(flat(rib, 1, rib_y0), _PAINT)
-    builder.polygon(flat(rib, 1, rib_y1)[::-1], _PAINT)
-    builder.strip(flat(rib[1:], 1, rib_y1), flat(rib[1:], 1, rib_y0), _PAINT, closed=False)
+    # The edges of the L, its ends and cut corners, and the rib.
+    near = np.array([(0.0, 0.0), (length, 0.0), (length, wall), (wall, wall), (wall, height), (0.0, height)])
+    far = np.array([(0.0, 0.0), (cut_x, 0.0), (cut_x, wall), (wall, wall), (wall, slope_z), (0.0, slope_z)])
+    rib = np.array([(wall, wall), (rib_x, wall), (wall, rib_z)])
+    for outline, y in ((near, 0.0), (rib, rib_y0)):
+        builder.polygon(at(outline, 1, y), _PAINT)
+    for outline, y in ((far, width), (rib, rib_y1)):
+        builder.polygon(at(outline, 1, y)[::-1], _PAINT)
+    builder.strip(at(floor[1:4], 2, 0.0), at(floor[1:4], 2, wall), _PAINT, closed=False)
+    builder.strip(at(back[2:], 0, 0.0), at(back[2:], 0, wall), _PAINT, closed=False)
+    builder.strip(at(rib[1:], 1, rib_y1), at(rib[1:], 1, rib_y0), _PAINT, closed=False)
     return builder.mesh(), Symmetries()
 
 

@@ -1,0 +1,341 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+from scipy.spatial.distance import pdist
+from trimesh.visual import TextureVisuals
+
+from cad2pose.geometry import random_rotations
+from cad2pose.parts import (
+    Part,
+    Symmetries,
+    builtin_part,
+    load_bop_parts,
+    load_mesh,
+    load_part,
+    read_models_info,
+    save_ply,
+    write_models_info,
+)
+from cad2pose.parts.bounds import bounding_sphere, largest_distance
+from cad2pose.parts.diagnosis import diagnose
+from cad2pose.parts.mesh import Mesh, Units
+from cad2pose.parts.polygon import triangulate
+
+SIDES = (20.0, 30.0, 40.0)
+SUFFIXES = (".ply", ".obj", ".stl", ".glb")
+
+
+def box(**colors: np.ndarray) -> trimesh.Trimesh:
+    """A box, with `vertex_colors` or `face_colors` where they are given."""
+    plain = trimesh.creation.box(SIDES)
+    return trimesh.Trimesh(plain.vertices, plain.faces, process=False, **colors)  # type: ignore[arg-type]
+
+
+def written(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content.encode("latin-1") if isinstance(content, str) else content)
+    return path
+
+
+def ply(vertices: str, faces: str, vertex_count: int, face_count: int) -> str:
+    return (
+        f"ply\nformat ascii 1.0\nelement vertex {vertex_count}\nproperty float x\nproperty float y\nproperty float z\n"
+        f"element face {face_count}\nproperty list uchar int vertex_indices\nend_header\n{vertices}{faces}"
+    )
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_format_gives_the_same_box(tmp_path: Path, suffix: str) -> None:
+    box().export(tmp_path / f"box{suffix}")
+    mesh = load_mesh(tmp_path / f"box{suffix}")
+    torch.testing.assert_close(mesh.vertices.amax(0), torch.tensor(SIDES).double() / 2)
+    assert mesh.vertices.dtype == mesh.normals.dtype == torch.float64
+    assert diagnose(mesh).watertight
+    assert diagnose(mesh).volume == pytest.approx(20 * 30 * 40)
+    assert mesh.colors is None
+    flat = mesh.face_normals[:, None].expand(-1, 3, 3)
+    torch.testing.assert_close(mesh.normals[mesh.faces], flat)  # no normal blurs over an edge
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_round_surfaces_stay_smooth(tmp_path: Path, suffix: str) -> None:
+    trimesh.creation.icosphere(3, 30.0).export(tmp_path / f"ball{suffix}")
+    mesh = load_mesh(tmp_path / f"ball{suffix}")
+    assert len(mesh.vertices) == 642
+    assert float(torch.linalg.vecdot(mesh.normals, mesh.vertices / 30).min()) > 0.999
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb"])
+def test_normals_of_the_file_are_kept(tmp_path: Path, suffix: str) -> None:
+    given = np.tile([0.6, 0.0, 0.8], (8, 1))
+    mesh = trimesh.Trimesh(box().vertices, box().faces, vertex_normals=given, process=False)
+    if suffix == ".ply":
+        mesh.export(tmp_path / "box.ply", vertex_normal=True)
+    else:
+        mesh.export(tmp_path / f"box{suffix}", include_normals=True)
+    loaded = load_mesh(tmp_path / f"box{suffix}")
+    assert len(loaded.vertices) == 8
+    np.testing.assert_allclose(loaded.normals.numpy(), given, atol=1e-6)
+
+
+def test_vertices_can_be_kept_as_they_are(tmp_path: Path) -> None:
+    box().export(tmp_path / "box.ply")
+    kept = load_mesh(tmp_path / "box.ply", keep_vertices=True)
+    np.testing.assert_array_equal(kept.vertices.numpy(), box().vertices)
+    assert float(torch.linalg.vecdot(kept.normals, kept.vertices).min()) > 0
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb"])
+def test_vertex_colours(tmp_path: Path, suffix: str) -> None:
+    colored = box(vertex_colors=np.c_[(box().vertices > 0) * 255, np.full(8, 255)].astype(np.uint8))
+    colored.export(tmp_path / f"box{suffix}")
+    mesh = load_mesh(tmp_path / f"box{suffix}")
+    assert mesh.colors is not None
+    torch.testing.assert_close(mesh.colors, (mesh.vertices > 0).float())
+
+
+def test_face_colours_do_not_blur(tmp_path: Path) -> None:
+    colored = box(face_colors=np.c_[np.arange(12) * 20, np.zeros((12, 2)), np.full(12, 255)].astype(np.uint8))
+    colored.export(tmp_path / "box.ply")
+    mesh = load_mesh(tmp_path / "box.ply")
+    assert mesh.colors is not None
+    red = (mesh.colors[mesh.faces][..., 0] * 255).round()
+    torch.testing.assert_close(red, (torch.arange(12.0) * 20)[:, None].expand(12, 3))
+
+
+def test_texture_becomes_vertex_colours(tmp_path: Path) -> None:
+    colored = box()
+    image = Image.fromarray(np.array([[[255, 0, 0], [0, 0, 255]]], dtype=np.uint8).repeat(8, 0).repeat(8, 1))
+    uv = np.stack((np.where(colored.vertices[:, 0] > 0, 0.95, 0.05), np.full(8, 0.5)), axis=1)
+    colored.visual = TextureVisuals(uv=uv, image=image)
+    colored.export(tmp_path / "box.glb")
+    mesh = load_mesh(tmp_path / "box.glb")
+    assert mesh.colors is not None
+    expected = torch.where(mesh.vertices[:, :1] > 0, torch.tensor([0.0, 0, 1]), torch.tensor([1.0, 0, 0]))
+    torch.testing.assert_close(mesh.colors, expected)
+
+
+def test_scene_is_flattened_with_its_transforms(tmp_path: Path) -> None:
+    scene = trimesh.Scene()
+    scene.add_geometry(box(vertex_colors=np.tile([255, 0, 0, 255], (8, 1)).astype(np.uint8)))
+    mirror = np.diag([1.0, 1.0, -1.0, 1.0])
+    mirror[:3, 3] = (100, 0, 0)
+    scene.add_geometry(trimesh.creation.box((10, 10, 10)), transform=mirror)
+    scene.export(tmp_path / "two.glb")
+    mesh = load_mesh(tmp_path / "two.glb")
+    found = diagnose(mesh)
+    assert (found.components, found.inverted_components, found.orientation) == (2, 0, "outward")
+    assert found.flipped_normals == 0
+    assert found.volume == pytest.approx(24_000 + 1000)
+    assert float(mesh.vertices[:, 0].max()) == pytest.approx(105)
+    assert mesh.colors is not None
+    right = mesh.vertices[:, 0] > 50
+    assert bool((mesh.colors[right] == 0.6).all())
+    assert bool((mesh.colors[~right] == torch.tensor([1.0, 0, 0])).all())
+
+
+def test_obj_with_materials_quads_and_an_old_code_page(tmp_path: Path) -> None:
+    written(tmp_path, "m.mtl", "newmtl a\nKd 1 0 0\nnewmtl b\nKd 0 1 0\n")
+    text = "# Gehäuse\nmtllib m.mtl\nv 0 0 0\nv 10 0 0\nv 10 10 0\nv 0 10 0\nv 0 0 9\n"
+    path = written(tmp_path, "quad.obj", text + "usemtl a\nf 1 2 3 4\nusemtl b\nf 1 2 5\n")
+    mesh = load_mesh(path)
+    assert len(mesh.faces) == 3
+    assert mesh.colors is not None
+    assert mesh.colors.unique(dim=0).tolist() == [[0, 1, 0], [1, 0, 0]]
+
+
+@pytest.mark.parametrize(("units", "factor"), [("mm", 1.0), ("cm", 10.0), ("inch", 25.4), ("m", 1000.0)])
+def test_units(tmp_path: Path, units: Units, factor: float) -> None:
+    trimesh.creation.box(np.array(SIDES) / factor).export(tmp_path / "box.stl")
+    assert largest_distance(load_mesh(tmp_path / "box.stl", units).vertices) == pytest.approx(2900**0.5)
+
+
+@pytest.mark.parametrize(
+    ("scale", "units", "advice"),
+    [(1e-3, "mm", "metres: pass --units m"), (1e3, "mm", "--units"), (1, "m", "millimetres: pass --units mm")],
+)
+def test_wrong_units_are_refused(tmp_path: Path, scale: float, units: Units, advice: str) -> None:
+    trimesh.creation.box(np.array(SIDES) * scale).export(tmp_path / "box.stl")
+    with pytest.raises(ValueError, match=advice):
+        load_mesh(tmp_path / "box.stl", units)
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".stl", ".glb"])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 0.97])
+def test_cut_short(tmp_path: Path, suffix: str, share: float) -> None:
+    box().export(tmp_path / f"box{suffix}")
+    data = (tmp_path / f"box{suffix}").read_bytes()
+    with pytest.raises(ValueError, match="cut short"):
+        load_mesh(written(tmp_path, f"cut{suffix}", data[: int(len(data) * share)]))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("content", [bytes(range(256)) * 4, b"hello\n"])
+def test_not_a_mesh(tmp_path: Path, suffix: str, content: bytes) -> None:
+    with pytest.raises(ValueError, match=r"junk.*(damaged|no geometry)"):
+        load_mesh(written(tmp_path, f"junk{suffix}", content))
+
+
+CORNERS = "0 0 0\n10 0 0\n0 10 0\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.ply", "", "empty"),
+        ("cloud.ply", ply(CORNERS, "", 3, 0), "no triangles"),
+        ("cloud.obj", "v 0 0 0\nv 10 0 0\nv 0 10 0\n", "no triangles"),
+        ("nan.ply", ply("nan 0 0\n10 0 0\n0 10 0\n", "3 0 1 2\n", 3, 1), "NaN or infinite"),
+        ("nan.obj", "v 0 0 0\nv 10 nan 0\nv 0 10 0\nf 1 2 3\n", "NaN or infinite"),
+        ("line.obj", "v 0 0 0\nv 10 0 0\nv 20 0 0\nf 1 2 3\n", "zero area"),
+        ("index.ply", ply(CORNERS, "3 0 1 9\n", 3, 1), "names vertex 9"),
+        ("negative.ply", ply(CORNERS, "3 0 1 -1\n", 3, 1), "names vertex -1"),
+        ("index.obj", "v 0 0 0\nv 10 0 0\nv 0 10 0\nf 1 2 9\n", "damaged"),
+        ("short.ply", ply("0 0 0\n10 0 0\n", "", 3, 1), "cut short"),
+        ("fewer.ply", ply(CORNERS, "3 0 1 2\n", 3, 2), "header states 2 faces, it has 1"),
+        ("part.step", "ISO-10303-21;", r"\.ply, \.obj, \.stl, \.glb"),
+    ],
+)
+def test_bad_files(tmp_path: Path, name: str, content: str, message: str) -> None:
+    path = written(tmp_path, name, content)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_mesh(path)
+    assert name in str(caught.value)
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nothing\.ply"):
+        load_mesh(tmp_path / "nothing.ply")
+    with pytest.raises(ValueError, match="is a folder"):
+        load_mesh(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["nut", "bracket"])
+def test_save_ply_round_trip(tmp_path: Path, name: str) -> None:
+    mesh = builtin_part(name).mesh
+    save_ply(tmp_path / "part.ply", mesh)
+    loaded = load_mesh(tmp_path / "part.ply")
+    assert torch.equal(loaded.vertices, mesh.vertices)
+    assert torch.equal(loaded.faces, mesh.faces)
+    torch.testing.assert_close(loaded.normals, mesh.normals, rtol=0, atol=1e-6)
+    assert loaded.colors is not None
+    assert mesh.colors is not None
+    torch.testing.assert_close(loaded.colors, mesh.colors, rtol=0, atol=0.51 / 255)
+    save_ply(tmp_path / "plain.ply", Mesh(mesh.vertices, mesh.faces, mesh.normals))
+    assert load_mesh(tmp_path / "plain.ply").colors is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["part.ply", "plain.ply"]
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 30, 400])
+@pytest.mark.parametrize("flat", [False, True])
+def test_bounding_sphere_is_smallest(count: int, flat: bool, generator: torch.Generator) -> None:
+    points = torch.randn(count, 3, generator=generator, dtype=torch.float64) * torch.tensor(
+        [3.0, 5.0, 0.0 if flat else 4]
+    )
+    points = points @ random_rotations(1, generator, torch.float64)[0].T + 100
+    center, radius = bounding_sphere(points)
+    distances = (points - center).norm(dim=-1)
+    assert float(distances.max()) <= radius + 1e-9
+    # Smallest: no other centre does better, and the centre is a mean of the points that touch.
+    others = center + torch.randn(300, 3, generator=generator, dtype=torch.float64) * radius * 0.05
+    assert float(torch.cdist(others, points).amax(1).min()) >= radius - 1e-9
+    touching = points[distances > radius * (1 - 1e-7)]
+    assert 2 <= len(touching) <= 4
+
+
+def test_bounding_sphere_of_regular_bodies() -> None:
+    """Many points touch, and any four of them may carry it."""
+    for mesh in (trimesh.creation.icosphere(2, 7.0), trimesh.creation.box((2, 2, 2))):
+        center, radius = bounding_sphere(torch.from_numpy(np.array(mesh.vertices)) + 50)
+        torch.testing.assert_close(center, torch.full((3,), 50.0).double())
+        assert radius == pytest.approx(7.0 if len(mesh.vertices) > 8 else 3**0.5)
+
+
+@pytest.mark.parametrize("scale", [(1, 1, 1), (1, 1, 0), (1, 0, 0)])
+def test_largest_distance(scale: tuple[int, int, int], generator: torch.Generator) -> None:
+    points = torch.randn(300, 3, generator=generator, dtype=torch.float64) * torch.tensor(scale) + 1000
+    assert largest_distance(points) == pytest.approx(pdist(points.numpy()).max(), rel=1e-9)
+
+
+def test_stray_vertices_do_not_count() -> None:
+    vertices = torch.tensor([[0.0, 0, 0], [10, 0, 0], [0, 10, 0], [900, 900, 900]])
+    part = Part.from_mesh("triangle", Mesh.from_arrays(vertices, torch.tensor([[0, 1, 2]])))
+    assert part.diameter == pytest.approx(200**0.5)
+    torch.testing.assert_close(part.center, torch.tensor([5.0, 5, 0]).double())
+    assert float(part.normalize(vertices[:3]).norm(dim=-1).max()) == pytest.approx(1)
+
+
+def test_lmo_diameters(bop_path: Path) -> None:
+    folder = bop_path / "lmo" / "models_eval"
+    info = json.loads((folder / "models_info.json").read_text())
+    for part in load_bop_parts(folder, [1, 6, 10]):
+        stated = info[str(part.object_id)]
+        assert part.diameter == stated["diameter"]
+        full = load_mesh(bop_path / "lmo" / "models" / f"{part.name}.ply")
+        assert largest_distance(full.vertices) == pytest.approx(part.diameter, abs=1e-3)
+        assert 0.995 * part.diameter / 2 <= part.radius <= part.diameter * 0.375**0.5  # Jung's theorem; a coarser mesh
+        entry = part.to_bop()
+        assert list(entry)[:7] == ["diameter", *(f"{kind}_{axis}" for kind in ("min", "size") for axis in "xyz")]
+        assert set(entry) == set(stated)
+
+
+def test_models_info_round_trip(tmp_path: Path) -> None:
+    parts = [builtin_part("nut"), builtin_part("bushing")]
+    write_models_info(tmp_path / "models_info.json", parts)
+    for part in parts:
+        save_ply(tmp_path / f"obj_{part.object_id:06d}.ply", part.mesh)
+    for part, loaded in zip(parts, load_bop_parts(tmp_path), strict=True):
+        assert loaded.object_id == part.object_id
+        assert loaded.to_bop() == part.to_bop()
+    by_hand = load_part(
+        tmp_path / "obj_000002.ply", object_id=2, models_info=tmp_path / "models_info.json", symmetries=Symmetries()
+    )
+    assert len(by_hand.symmetries) == 0
+    with pytest.raises(ValueError, match="no object 7; it has 2, 3"):
+        load_bop_parts(tmp_path, [7])
+    with pytest.raises(ValueError, match="no object 9"):
+        load_part(tmp_path / "obj_000002.ply", object_id=9, models_info=tmp_path / "models_info.json")
+    with pytest.raises(FileNotFoundError, match="folder"):
+        load_bop_parts(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"a": {}}', '{"1": 3}', "\xff"])
+def test_damaged_models_info(tmp_path: Path, content: str) -> None:
+    with pytest.raises(ValueError, match=r"models_info\.json"):
+        read_models_info(written(tmp_path, "models_info.json", content))
+
+
+def test_diameter_of_another_part_is_noticed(tmp_path: Path) -> None:
+    box().export(tmp_path / "box.ply")
+    written(tmp_path, "models_info.json", '{"1": {"diameter": 120.0}}')
+    with pytest.raises(ValueError, match=r"120 mm, but the mesh measures 53\.85"):
+        load_part(tmp_path / "box.ply", models_info=tmp_path / "models_info.json")
+
+
+@pytest.mark.parametrize("corners", [5, 12, 40])
+def test_triangulation_covers_the_polygon_once(corners: int) -> None:
+    """A star with two holes: triangles are upright, their areas sum to the polygon's, every vertex is used."""
+    random = np.random.default_rng(corners)
+    angles = np.sort(2 * np.pi * (np.arange(corners) + random.uniform(0, 0.5, corners)) / corners)
+    outer = random.uniform(5, 9, corners)[:, None] * np.stack((np.cos(angles), np.sin(angles)), axis=1)
+    turn = -2 * np.pi * np.arange(9) / 9
+    holes = [
+        np.stack((np.cos(turn) * size, np.sin(turn) * size), axis=1) + at for size, at in ((0.8, 0.9), (0.5, -0.9))
+    ]
+    points = np.concatenate((outer, *holes))
+    a, b, c = points[triangulate(outer, holes)].transpose(1, 0, 2)
+    areas = _cross(b - a, c - a) / 2
+    expected = sum(_cross(loop, np.roll(loop, -1, axis=0)).sum() / 2 for loop in (outer, *holes))
+    assert areas.min() > 0
+    assert areas.sum() == pytest.approx(expected)
+    assert len(areas) == len(points) + 2 * 2 - 2
+    assert set(triangulate(outer, holes).flatten()) == set(range(len(points)))
+
+
+def _cross(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
