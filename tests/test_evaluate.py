@@ -185,7 +185,9 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     assert saved["per_object"]["2"]["n"] == 8
     assert len(saved["estimates"]) == 11
     assert main(["evaluate", str(tmp_path / "r.csv"), "--bop", "made", "--objects", "2"]) == 0
-    assert "8 of 8 targets" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "8 of 8 targets" in out
+    assert "1 of 12 rows are for images" in err  # object 1's other rows are for targets, only not asked for now
 
 
 def test_command_line_errors(tmp_path, capsys):

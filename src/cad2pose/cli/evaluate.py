@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from cad2pose.data.bop import BopDataset, find_dataset
 from cad2pose.data.results import Results, read_results_csv
+from cad2pose.evaluation.pairs import count_unused_rows
 from cad2pose.evaluation.scores import ScoreRow, Scores, Spread, evaluate
 from cad2pose.files import write_text
 
@@ -44,6 +46,7 @@ def evaluate_command(
     estimates = read_results_csv(results)
     dataset = BopDataset(find_dataset(bop), split)
     wanted = dataset.targets(targets)
+    unused = count_unused_rows(estimates, wanted)
     if objects:
         known = {t.object_id for t in wanted}
         if unknown := sorted(set(objects) - known):
@@ -51,7 +54,7 @@ def evaluate_command(
         wanted = tuple(t for t in wanted if t.object_id in objects)
     scores = evaluate(estimates, dataset, wanted)
     console = Console()
-    _warn(Console(stderr=True), estimates, scores, bool(objects))
+    _warn(Console(stderr=True), estimates, scores, unused)
     console.print(_recall_table(scores))
     console.print(_error_table(scores))
     seconds = "not stated" if scores.seconds_per_image is None else f"{scores.seconds_per_image:.3f} s"
@@ -63,15 +66,15 @@ def evaluate_command(
         write_text(json_file, json.dumps(about | scores.to_json(), indent=1, allow_nan=False) + "\n")
 
 
-def _warn(console: Console, results: Results, scores: Scores, some_objects: bool) -> None:
+def _warn(console: Console, results: Results, scores: Scores, unused: Mapping[str, int]) -> None:
     """Say what may be wrong with the results."""
 
     def say(text: str) -> None:
         console.print(f"warning: {text}", style="yellow", highlight=False, soft_wrap=True)
 
-    if images := scores.unused_rows.get("image", 0):
+    if images := unused.get("image", 0):
         say(f"{images} of {scores.rows} rows are for images that are not among the targets; they are left out")
-    if (others := scores.unused_rows.get("object", 0)) and not some_objects:
+    if others := unused.get("object", 0):
         say(f"{others} of {scores.rows} rows are for objects that are not asked for in their image; they are left out")
     if not scores.total.estimated:
         say("no row is for a target; are the results for this dataset and split?")
