@@ -19,7 +19,7 @@ _MOST_SYMMETRIES = 12
 
 
 def inspect_command(
-    mesh: Annotated[str, tyro.conf.Positional],
+    mesh: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MESH")],
     /,
     units: Units = "mm",
     object_id: int = 1,
