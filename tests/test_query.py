@@ -173,3 +173,18 @@ def test_settings_that_cannot_be_are_refused_by_name(field, value):
 def test_no_parts_no_method():
     with pytest.raises(ValueError, match="at least one"):
         QueryMethod(SMALL, [])
+
+
+def test_poses_keep_full_precision_under_autocast():
+    parts = [wedge(), builtin_part("nut")]
+    method = QueryMethod(SMALL, parts).eval()
+    batch = planted_batch(parts)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = method(batch)
+        T_virt_obj, _ = method.poses(output, batch)
+        losses = method.loss(output, batch, torch.Generator().manual_seed(1))
+    R = T_virt_obj[:, :3, :3]
+    torch.testing.assert_close(R @ R.transpose(1, 2), torch.eye(3).double().expand_as(R), rtol=0, atol=1e-5)
+    plain = method.loss(output, batch, torch.Generator().manual_seed(1))
+    for name, term in losses.terms.items():
+        torch.testing.assert_close(term, plain.terms[name], rtol=1e-6, atol=1e-7)

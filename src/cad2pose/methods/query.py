@@ -9,6 +9,7 @@ mask, rotation, centre and depth losses (equation 7.1 of the thesis).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -167,14 +168,23 @@ class QueryMethod(nn.Module):
         rays = batch.camera.ray_map(self.config.stride).to(queries.dtype)
         numbers = self.head(torch.cat((queries * probabilities[:, 1:], probabilities, rays), 1), batch.part_index)
         radius = self.parts.radius[batch.part_index]
-        pose = decode_pose(numbers, batch.camera, radius, self.config.pad)
+        with _full_precision(numbers):
+            pose = decode_pose(numbers, batch.camera, radius, self.config.pad)
         return QueryOutput(queries, logits[:, 0], logits[:, 1], pose)
 
     def loss(self, output: QueryOutput, batch: CropBatch, generator: torch.Generator | None = None) -> LossTerms:
         """Equation 7.1 of the thesis; `generator` draws the contrastive samples."""
+        with _full_precision(output.queries):
+            terms = self._loss_terms(output, batch, generator)
+        total = sum(getattr(self.config.weights, name) * term for name, term in terms.items())
+        return LossTerms(total, terms)  # type: ignore[arg-type]
+
+    def _loss_terms(
+        self, output: QueryOutput, batch: CropBatch, generator: torch.Generator | None
+    ) -> dict[str, Float[Tensor, ""]]:
         truth = batch.truth
         assert truth is not None, "a loss needs the truth of the crops"
-        stride, weights = self.config.stride, self.config.weights
+        stride = self.config.stride
         target = encode_pose(
             truth.T_virt_obj, batch.camera, self.parts.centre[batch.part_index],
             self.parts.radius[batch.part_index], self.config.pad,
@@ -184,15 +194,13 @@ class QueryMethod(nn.Module):
             rotation = self.parts.nearest_symmetric(output.pose.rotation, rotation, batch.part_index)
         visible = mask_loss(output.visible_logits, cell_share(truth.mask_visible, stride))
         full = mask_loss(output.full_logits, cell_share(truth.mask_full, stride))
-        terms = {
+        return {
             "nce": self._contrastive_loss(output, batch, generator),
             "mask": visible + full,
             "rotation": point_matching(output.pose.rotation, rotation, self.parts.sparse[batch.part_index]),
             "centre": (output.pose.centre - target.centre).abs().sum(-1).mean(),
             "depth": (output.pose.log_depth - target.log_depth).abs().mean(),
         }
-        total = sum(getattr(weights, name) * term for name, term in terms.items())
-        return LossTerms(total, terms)  # type: ignore[arg-type]
 
     def _contrastive_loss(
         self, output: QueryOutput, batch: CropBatch, generator: torch.Generator | None
@@ -220,8 +228,9 @@ class QueryMethod(nn.Module):
         """Regressed poses T_virt_obj (mm, mesh file's frame, float64) and their scores in [0, 1]."""
         rotation = output.pose.rotation.double()
         centre = self.parts.centre.double()[batch.part_index]
-        translation = output.pose.position.double() - (rotation @ centre[..., None])[..., 0]
-        return make_transform(rotation, translation), self.agreement(output, batch)
+        translation = output.pose.position.double() - (rotation * centre[:, None]).sum(-1)
+        with _full_precision(output.queries):
+            return make_transform(rotation, translation), self.agreement(output, batch)
 
     @torch.no_grad()
     def agreement(self, output: QueryOutput, batch: CropBatch) -> Float[Tensor, "batch"]:
@@ -253,6 +262,11 @@ class QueryMethod(nn.Module):
             self._cached_keys = self.keys(points, torch.arange(len(self.parts), device=points.device))
         sparse = self.parts.sparse.shape[1]
         return self._cached_keys[:, :sparse], self._cached_keys[:, sparse:]
+
+
+def _full_precision(tensor: Tensor) -> AbstractContextManager[None]:
+    """Poses and losses are worked out in float32 also where the networks run in half precision."""
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def _at_pixels(maps: Float[Tensor, "batch c h w"], pixels: Int[Tensor, "batch n"]) -> Float[Tensor, "batch n c"]:
