@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -86,7 +87,8 @@ class AugmentationConfig:
     @classmethod
     def off(cls) -> AugmentationConfig:
         """No effect at all."""
-        return cls(**{field.name: type(field.default)(0) for field in fields(cls)})
+        zeros: dict[str, Any] = {field.name: 0 for field in fields(cls)}
+        return cls(**zeros | {"native": False, "auto_exposure": False})
 
     @classmethod
     def modest(cls) -> AugmentationConfig:

@@ -1,0 +1,163 @@
+"""Whole synthetic photographs: several parts lying in clutter, with everything known about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from cad2pose.data.appearance import AppearanceConfig, paint, perturb_colors, random_lights, random_material
+from cad2pose.data.augmentation import AugmentationConfig, augment
+from cad2pose.data.backgrounds import BackgroundPool
+from cad2pose.data.boxes import BoxConfig, clip_box, jitter_box
+from cad2pose.data.clutter import random_shapes
+from cad2pose.data.compositing import soft_shadow, soften_edges
+from cad2pose.data.draws import Draws
+from cad2pose.geometry import Camera, make_transform, random_rotations, unproject_pixels
+from cad2pose.parts import Part
+from cad2pose.rendering import MeshSet, Rendering, rasterize, render
+from cad2pose.rendering.shading import shade
+from cad2pose.structures import Detections
+
+_BEHIND, _BEFORE = 16, 3
+_LEAST_VISIBILITY = 0.6
+_ATTEMPTS = 30
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A picture of N parts and its ground truth.
+
+    Args:
+        image: `(3, h, w)` RGB in [0, 1].
+        T_cam_obj: `(N, 4, 4)` float64, mm, one per part in the order given.
+        detections: boxes of the visible parts as a detector might give them, in the same order.
+        visibility: `(N,)` visible share of each silhouette.
+    """
+
+    image: Float[Tensor, "3 h w"]
+    T_cam_obj: Float[Tensor, "n 4 4"]
+    detections: Detections
+    visibility: Float[Tensor, "n"]
+
+
+def synthetic_photo(parts: Sequence[Part], camera: Camera, seed: int) -> Photo:
+    """One fresh picture of all the parts, each at least 60 % visible.
+
+    Args:
+        parts: what is to be seen, each once.
+        camera: without lens distortion.
+        seed: everything follows from it.
+
+    Raises:
+        ValueError: without parts, for a camera with distortion, or if so many parts cannot be placed visibly.
+    """
+    if not parts:
+        raise ValueError("a photograph needs at least one part, and none were given")
+    if any(camera.distortion):
+        raise ValueError(
+            "synthetic photographs need a camera without lens distortion: give camera.without_distortion()"
+        )
+    shapes = random_shapes(seed)
+    meshes = MeshSet.from_meshes([part.mesh for part in parts] + shapes)
+    for attempt in range(_ATTEMPTS):
+        draws = Draws(seed, 303, attempt)
+        T_cam_obj = _place_parts(parts, camera, draws)
+        clutter, T_clutter = _place_clutter(len(shapes), len(parts), camera, T_cam_obj[:, 2, 3].mean(), draws)
+        index = torch.cat((torch.arange(len(parts)), clutter))[None]
+        transforms = torch.cat((T_cam_obj, T_clutter))[None]
+        side = max(camera.width, camera.height)
+        scene = render(meshes, index, transforms, camera.K[None].float(), side, side)
+        seen, visibility = _visibility(meshes, scene, T_cam_obj, camera)
+        if float(visibility.min()) >= _LEAST_VISIBILITY:
+            image = _picture(scene, parts, seed, draws)[:, : camera.height, : camera.width]
+            return Photo(image.contiguous(), T_cam_obj, _detect(parts, seen, camera, draws), visibility)
+    raise ValueError(
+        f"{len(parts)} parts do not fit into one picture of {camera.width} x {camera.height} pixels without hiding "
+        "each other; give fewer parts"
+    )
+
+
+def _place_parts(parts: Sequence[Part], camera: Camera, draws: Draws) -> Float[Tensor, "n 4 4"]:
+    """Every part in a cell of its own of a grid over the image, turned anyhow, about as large as its cell."""
+    count = len(parts)
+    columns = max(1, round((count * camera.width / camera.height) ** 0.5))
+    rows = -(-count // columns)
+    cell = torch.tensor([camera.width / columns, camera.height / rows], dtype=torch.float64)
+    order = torch.randperm(rows * columns, generator=draws.host)[:count]
+    corner = torch.stack((order % columns, order // columns), dim=-1) * cell
+    radius = torch.tensor([part.radius for part in parts], dtype=torch.float64)
+    reach = draws.uniform(0.3, 0.48, count).double() * cell.min().clamp_max(0.45 * camera.height)
+    slack = (cell - 2 * reach[:, None]).clamp_min(0)
+    pixel = corner + cell / 2 + (draws.uniform(-0.5, 0.5, count, 2).double() * slack) - 0.5
+    ray = unproject_pixels(camera.K[None], pixel[None])[0]
+    rotation = random_rotations(count, draws.host, torch.float64)
+    center = torch.stack([part.center for part in parts])
+    middle = ray * (camera.K[0, 0] * radius / reach)[:, None]
+    return make_transform(rotation, middle - (rotation @ center[..., None])[..., 0])
+
+
+def _place_clutter(
+    shapes: int, first: int, camera: Camera, depth: Float[Tensor, ""], draws: Draws
+) -> tuple[Int[Tensor, "m"], Float[Tensor, "m 4 4"]]:
+    """Shapes behind the parts all over the image, and a few small ones before them."""
+    count = _BEHIND + _BEFORE
+    before = torch.arange(count) < _BEFORE
+    size = torch.tensor([camera.width, camera.height], dtype=torch.float64)
+    pixel = draws.uniform(0, 1, count, 2).double() * size - 0.5
+    ray = unproject_pixels(camera.K[None], pixel[None])[0]
+    away = depth * torch.where(before, draws.uniform(0.6, 0.7, count), draws.uniform(1.5, 2.2, count)).double()
+    reach = torch.where(before, draws.uniform(0.02, 0.06, count), draws.uniform(0.08, 0.25, count)) * camera.width
+    rotation = random_rotations(count, draws.host, torch.float64)
+    scaled = rotation * (reach.double() * away / camera.K[0, 0])[:, None, None]
+    return first + draws.integers(shapes, count), make_transform(scaled, ray * away[:, None])
+
+
+def _visibility(
+    meshes: MeshSet, scene: Rendering, T_cam_obj: Float[Tensor, "n 4 4"], camera: Camera
+) -> tuple[Bool[Tensor, "n h w"], Float[Tensor, "n"]]:
+    """Visible masks of the parts, and their share of the silhouettes."""
+    count = len(T_cam_obj)
+    K = camera.K.float().expand(count, 3, 3)
+    alone = rasterize(meshes, torch.arange(count)[:, None], T_cam_obj[:, None], K, camera.height, camera.width)
+    slot = scene.slot[0, : camera.height, : camera.width]
+    seen = slot == torch.arange(count)[:, None, None]
+    return seen, seen.flatten(1).sum(1) / (alone.slot >= 0).flatten(1).sum(1).clamp_min(1)
+
+
+def _picture(scene: Rendering, parts: Sequence[Part], seed: int, draws: Draws) -> Float[Tensor, "3 side side"]:
+    """Paint, light, and photograph a scene."""
+    side = scene.mask.shape[-1]
+    pool = BackgroundPool(seed, count=4, side=side // 2)
+    slots = len(parts) + _BEHIND + _BEFORE
+    recolored = draws.chance(0.9, 1, slots)
+    recolored[0, : len(parts)] = torch.tensor([part.mesh.colors is None for part in parts])
+    looks = AppearanceConfig.modest()
+    is_part = (scene.slot >= 0) & (scene.slot < len(parts))
+    own = torch.where(is_part[:, None], perturb_colors(scene.colors, looks, draws), scene.colors)
+    scale = torch.ones(slots + 1)
+    scale[1 : len(parts) + 1] = torch.tensor([1 / part.radius for part in parts])
+    unit = scene.coordinates * scale[scene.slot.long() + 1][:, None]
+    albedo = paint(own, scene.slot, unit, recolored, pool, draws)
+    image = shade(scene, random_lights(looks, draws, 1), random_material(looks, draws, 1, slots), albedo)
+    ground = pool.sample(draws, 1, side) * (1 - 0.6 * soft_shadow(scene.mask, draws))
+    image = soften_edges(torch.where(scene.mask[:, None], image, ground), scene.slot)
+    return augment(image, torch.ones(1), AugmentationConfig.modest(), draws)[0]
+
+
+def _detect(parts: Sequence[Part], seen: Bool[Tensor, "n h w"], camera: Camera, draws: Draws) -> Detections:
+    """Boxes of the visible masks, a little off."""
+    count = len(parts)
+    boxes = []
+    for mask in seen:
+        v, u = mask.nonzero().unbind(1)
+        left, top = int(u.min()), int(v.min())
+        boxes.append([left, top, int(u.max()) + 1 - left, int(v.max()) + 1 - top])
+    size = torch.tensor([[camera.width, camera.height]], dtype=torch.float64).expand(count, 2)
+    box = jitter_box(torch.tensor(boxes, dtype=torch.float64), BoxConfig(shift=0.02, scale=0.04), draws)
+    return Detections(
+        object_id=torch.tensor([part.object_id for part in parts]), box=clip_box(box, size), score=torch.ones(count)
+    )
