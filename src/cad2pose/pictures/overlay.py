@@ -69,7 +69,7 @@ def draw_poses(
     """
     style = style or OverlayStyle()
     canvas = to_bytes(image)
-    width = max(1, round(max(canvas.shape[:2]) / 500))
+    width = max(1, round(max(canvas.shape[:2]) / 320))
     colors = {object_id: OBJECT_COLORS[i % len(OBJECT_COLORS)] for i, object_id in enumerate(sorted(parts))}
     order = estimates.score.argsort()
     poses = [(int(estimates.object_id[i]), estimates.T_cam_obj[i].double().cpu(), i) for i in order.tolist()]
@@ -92,10 +92,12 @@ def draw_text(
     """Text with a dark rim, readable on any ground; `corner` is its upper left, `height` in pixels; draws in place."""
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, height / 22
     thickness = max(1, round(scale * 1.6))
-    place = (corner[0], corner[1] + height)
+    x, y = corner[0], corner[1] + height
     plain = text.encode("ascii", "replace").decode("ascii")
-    cv2.putText(canvas, plain, place, font, scale, _BLACK, thickness + 2, cv2.LINE_AA)
-    cv2.putText(canvas, plain, place, font, scale, color, thickness, cv2.LINE_AA)
+    # The rim is the text itself, shifted: bolder text may be wider.
+    for dx, dy in ((-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1)):
+        cv2.putText(canvas, plain, (x + dx, y + dy), font, scale, _BLACK, thickness, cv2.LINE_AA)
+    cv2.putText(canvas, plain, (x, y), font, scale, color, thickness, cv2.LINE_AA)
 
 
 def text_width(text: str, height: int) -> int:
