@@ -49,7 +49,7 @@ class AppearanceConfig:
     @classmethod
     def modest(cls) -> AppearanceConfig:
         """Colours near the model's own; for evaluation."""
-        return cls(hue=0.04, saturation=0.2, brightness=0.2, tint=0.08, tone=0.2, recolored_share=0, specular=0.4)
+        return cls(hue=0.04, saturation=0.2, brightness=0.2, tint=0.08, tone=0.2, recolored_share=0.0, specular=0.4)
 
 
 def random_lights(config: AppearanceConfig, draws: Draws, count: int) -> Lights:
@@ -70,8 +70,8 @@ def random_lights(config: AppearanceConfig, draws: Draws, count: int) -> Lights:
 
 def random_material(config: AppearanceConfig, draws: Draws, count: int, slots: int) -> Material:
     """Highlights of random strength and sharpness, none for about half of the things; on the device."""
-    specular = draws.uniform(0, config.specular, count, slots).square() * draws.chance(0.6, count, slots)
-    shininess = draws.log_uniform(4, 80, count, slots)
+    specular = draws.uniform(0.0, config.specular, count, slots).square() * draws.chance(0.6, count, slots)
+    shininess = draws.log_uniform(4.0, 80.0, count, slots)
     return Material(specular.to(draws.device), shininess.to(draws.device))
 
 
@@ -92,9 +92,9 @@ def perturb_colors(
 
 def random_slot_colors(draws: Draws, count: int, slots: int) -> Float[Tensor, "count slots 3"]:
     """Colours of things without any: from gray to vivid, dark to light."""
-    gray = draws.uniform(0.05, 1, count, slots, 1)
-    vivid = draws.uniform(0, 1, count, slots, 3)
-    return torch.lerp(gray.expand(-1, -1, 3), vivid, draws.uniform(0, 1, count, slots, 1).square())
+    gray = draws.uniform(0.05, 1.0, count, slots, 1)
+    vivid = draws.uniform(0.0, 1.0, count, slots, 3)
+    return torch.lerp(gray.expand(-1, -1, 3), vivid, draws.uniform(0.0, 1.0, count, slots, 1).square())
 
 
 def paint(
@@ -116,7 +116,7 @@ def paint(
         draws: random numbers.
     """
     count, slots = recolored.shape
-    share = draws.uniform(0, 1, count, slots) * draws.chance(0.6, count, slots)
+    share = draws.uniform(0.0, 1.0, count, slots) * draws.chance(0.6, count, slots)
     table = torch.cat(
         (random_slot_colors(draws, count, slots), (share * recolored)[..., None], recolored.float()[..., None]), -1
     )

@@ -87,15 +87,15 @@ class AugmentationConfig:
     @classmethod
     def off(cls) -> AugmentationConfig:
         """No effect at all."""
-        zeros: dict[str, Any] = {field.name: 0 for field in fields(cls)}
-        return cls(**zeros | {"native": False, "auto_exposure": False})
+        zeros: dict[str, Any] = {field.name: 0.0 for field in fields(cls)}
+        return cls(**zeros | {"native": False, "auto_exposure": False, "holes": 0})
 
     @classmethod
     def modest(cls) -> AugmentationConfig:
         """What an ordinary camera does; for evaluation."""
         return cls(
-            resolution=0, blur=0.8, motion=0, noise=0.03, compression=0.04, sharpen=0.5, shade=0.2, brightness=0.05,
-            contrast=0.15, gain=0.08, tone=0.2, saturation=0.2, hue=0.05, gray_share=0, invert_share=0, holes=0,
+            resolution=0.0, blur=0.8, motion=0.0, noise=0.03, compression=0.04, sharpen=0.5, shade=0.2, brightness=0.05,
+            contrast=0.15, gain=0.08, tone=0.2, saturation=0.2, hue=0.05, gray_share=0.0, invert_share=0.0, holes=0,
         )  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def augment(
 
 def _strengths(draws: Draws, strength: float, share: float, count: int) -> Float[Tensor, "count"]:
     """Evenly in [0, strength) for a share of the samples, else 0."""
-    return draws.uniform(0, strength, count) * draws.chance(share, count)
+    return draws.uniform(0.0, strength, count) * draws.chance(share, count)
 
 
 def _touched(strength: Float[Tensor, "batch"], draws: Draws) -> tuple[Tensor, Tensor]:
@@ -146,7 +146,7 @@ def _motion_blur(image: Tensor, scale: Tensor, config: AugmentationConfig, draws
     """The mean along a straight line, as of a camera that moved."""
     count, side = len(image), image.shape[-1]
     length = _strengths(draws, config.motion, config.motion_share, count) * scale.clamp(0.5, 2)
-    angle = draws.uniform(0, math.pi, count)
+    angle = draws.uniform(0.0, math.pi, count)
     rows, length = _touched(length, draws)
     if not len(rows):
         return
@@ -176,9 +176,9 @@ def _expose(image: Tensor, scale: Tensor, config: AugmentationConfig, draws: Dra
     cell = loss * (scale.clamp_min(1) if config.native else torch.ones_like(scale))
     sigma = _strengths(draws, config.blur, config.blur_share, count) * scale.clamp(0.5, 4)
     stretch = draws.log_uniform(0.75, 1.33, count)
-    phase = draws.uniform(0, 1, count, 2)
-    noise = config.noise * _strengths(draws, 1, config.noise_share, count).square()
-    step = config.compression * _strengths(draws, 1, config.compression_share, count).square()
+    phase = draws.uniform(0.0, 1.0, count, 2)
+    noise = config.noise * _strengths(draws, 1.0, config.noise_share, count).square()
+    step = config.compression * _strengths(draws, 1.0, config.compression_share, count).square()
     coarse = cell > _NOTICEABLE
     for chosen, reduced in ((coarse, True), (~coarse & (sigma > 0.2), False)):
         rows = chosen.nonzero()[:, 0]
@@ -241,7 +241,7 @@ def apply_separable(
 
 def _read_out(image: Tensor, noise: Tensor, step: Tensor, draws: Draws) -> Tensor:
     """Noise that grows with brightness and is partly common to the channels; then compression."""
-    floor, common = draws.uniform(0.2, 1, len(image)), draws.uniform(0, 1, len(image))
+    floor, common = draws.uniform(0.2, 1.0, len(image)), draws.uniform(0.0, 1.0, len(image))
     rows, strength = _touched(noise, draws)
     if len(rows):
         floor, common = (t.to(draws.device)[rows][:, None, None, None] for t in (floor, common))
@@ -276,7 +276,7 @@ def _change_colors(image: Tensor, config: AugmentationConfig, draws: Draws) -> T
         return draws.uniform(-limit, limit, *shape) * changed.view(-1, *(1 for _ in shape[1:]))
 
     colourful = (1 + spread(config.saturation, count)).clamp_min(0) * ~draws.chance(config.gray_share, count)
-    hue = spread(1, count)
+    hue = spread(1.0, count)
     matrix = hue_rotation(config.hue * hue * hue.abs()) @ saturation_matrix(colourful)
     slope = (1 + spread(config.gain, count, 3)) * (1 + spread(config.contrast, count))[:, None]
     offset = spread(config.brightness, count)[:, None] + 0.5 * (1 - slope)
@@ -300,16 +300,16 @@ def _change_colors(image: Tensor, config: AugmentationConfig, draws: Draws) -> T
 def _cut_holes(image: Tensor, config: AugmentationConfig, draws: Draws) -> None:
     """Coarse dropout: rectangles of one colour."""
     count, side = len(image), image.shape[-1]
-    rows = draws.rows(config.holes_share if config.holes else 0, count)
+    rows = draws.rows(config.holes_share if config.holes else 0.0, count)
     if not len(rows):
         return
     steps = torch.arange(side, device=draws.device)
     chosen = image[rows]
     for _ in range(config.holes):
-        centre, reach = draws.uniform(0, side, len(rows), 2), draws.uniform(0.02, 0.06, len(rows), 2) * side
+        centre, reach = side * draws.uniform(0.0, 1.0, len(rows), 2), side * draws.uniform(0.02, 0.06, len(rows), 2)
         reach = reach * draws.chance(0.6, len(rows), 1)
         inside = (steps - centre[..., None].to(draws.device)).abs() < reach[..., None].to(draws.device)
         hole = inside[:, 1, :, None] & inside[:, 0, None]
-        colour = draws.uniform(0, 1, len(rows), 3) * draws.chance(0.6, len(rows), 1)
+        colour = draws.uniform(0.0, 1.0, len(rows), 3) * draws.chance(0.6, len(rows), 1)
         chosen = torch.where(hole[:, None], colour[:, :, None, None].to(draws.device), chosen)
     image[rows] = chosen

@@ -74,7 +74,7 @@ class BackgroundPool:
         zoom = draws.log_uniform(0.2, 1.0, count)
         mirror = draws.chance(0.5, count).float() * 2 - 1
         turn = torch.stack((angle.cos() * mirror, -angle.sin(), angle.sin() * mirror, angle.cos()), -1)
-        affine = torch.cat((turn.view(-1, 2, 2) * zoom[:, None, None], draws.uniform(-1, 1, count, 2, 1)), dim=-1)
+        affine = torch.cat((turn.view(-1, 2, 2) * zoom[:, None, None], draws.uniform(-1.0, 1.0, count, 2, 1)), dim=-1)
         grid = affine_grid(affine.to(draws.device), size)
         picture = grid_sample(self.choose(draws, count), grid, padding_mode="reflection", align_corners=False)
         matrix = hue_rotation(0.5 * draws.normal(count)) @ saturation_matrix(draws.uniform(0.1, 1.3, count))
@@ -94,7 +94,7 @@ def affine_grid(affine: Float[Tensor, "batch 2 3"], size: int) -> Float[Tensor, 
 def random_stencil(draws: Draws, count: int, size: int) -> Float[Tensor, "count 1 size size"]:
     """Soft-edged masks: half planes, bands, and patches of noise."""
     grid = (torch.arange(size, device=draws.device) * 2 + 1) / size - 1
-    angle = draws.uniform(0, 2 * math.pi, count, 1).to(draws.device)
+    angle = draws.uniform(0.0, 2 * math.pi, count, 1).to(draws.device)
     line = angle.cos()[:, None] * grid + angle.sin()[:, :, None] * grid[:, None]
     line = line - draws.uniform(-0.8, 0.8, count, 1, 1).to(draws.device)
     width = draws.uniform(0.1, 0.8, count, 1, 1).to(draws.device)
@@ -102,7 +102,7 @@ def random_stencil(draws: Draws, count: int, size: int) -> Float[Tensor, "count 
     straight = torch.where(band, width - line.abs(), line)
     patches = draws.smooth_noise(count, 1, 6, size)[:, 0] * 0.5
     kind = draws.chance(0.5, count)[:, None, None].to(draws.device)
-    sharpness = draws.log_uniform(4, 60, count, 1, 1).to(draws.device)
+    sharpness = draws.log_uniform(4.0, 60.0, count, 1, 1).to(draws.device)
     return (torch.where(kind, straight, patches) * sharpness + 0.5).clamp(0, 1)[:, None]
 
 
@@ -115,7 +115,7 @@ def procedural_pictures(draws: Draws, count: int, side: int) -> UInt8[Tensor, "c
         for layer in range(12):
             shape = _random_polygons(draws, n, side) & draws.chance(0.7, n)[:, None, None, None]
             other = texture.roll((layer + 1, 31 * layer), (0, -1))
-            colour = draws.uniform(-0.3, 0.7, n, 3, 1, 1) + draws.uniform(0, 0.8, n, 1, 1, 1) * other
+            colour = draws.uniform(-0.3, 0.7, n, 3, 1, 1) + draws.uniform(0.0, 0.8, n, 1, 1, 1) * other
             picture = torch.where(shape, colour, picture)
         chunks.append(picture.clamp(0, 1).mul(255).round().byte())
     return torch.cat(chunks)
@@ -126,12 +126,12 @@ def _textured_noise(draws: Draws, count: int, side: int) -> Float[Tensor, "count
     picture = torch.zeros(count, 3, side, side)
     cells = 2
     while cells < side:
-        weight = draws.uniform(0, 1, count, 1, 1, 1).square()
+        weight = draws.uniform(0.0, 1.0, count, 1, 1, 1).square()
         gray, colour = draws.smooth_noise(count, 1, cells, side), draws.smooth_noise(count, 3, cells, side)
-        picture += weight * (gray + draws.uniform(0, 0.6, count, 1, 1, 1) * colour)
+        picture += weight * (gray + draws.uniform(0.0, 0.6, count, 1, 1, 1) * colour)
         cells *= 2
     steps = torch.linspace(-1, 1, side)
-    direction = draws.normal(count, 2, 1, 1) * draws.log_uniform(1, 20, count, 1, 1, 1)
+    direction = draws.normal(count, 2, 1, 1) * draws.log_uniform(1.0, 20.0, count, 1, 1, 1)
     wave = torch.sin(direction[:, 0] * steps + direction[:, 1] * steps[:, None])[:, None]
     striped = draws.chance(0.25, count)[:, None, None, None]
     hard = torch.where(draws.chance(0.5, count)[:, None, None, None], wave.sign(), wave)
@@ -144,13 +144,13 @@ def _textured_noise(draws: Draws, count: int, side: int) -> Float[Tensor, "count
 def _random_polygons(draws: Draws, count: int, side: int) -> Bool[Tensor, "count 1 side side"]:
     """One convex polygon of three to six sides per picture, as a mask."""
     steps = torch.linspace(-1, 1, side)
-    centre = draws.uniform(-1, 1, count, 2, 1, 1)
+    centre = draws.uniform(-1.0, 1.0, count, 2, 1, 1)
     reach = draws.log_uniform(0.05, 0.8, count, 1, 1)
     x, y = steps - centre[:, 0], steps[:, None] - centre[:, 1]
     inside = torch.ones(count, side, side, dtype=torch.bool)
-    turn = draws.uniform(0, 2 * math.pi, count, 1, 1)
+    turn = draws.uniform(0.0, 2 * math.pi, count, 1, 1)
     for edge in range(6):
-        angle = turn + edge * math.pi / 3 + 0.5 * draws.uniform(-1, 1, count, 1, 1)
+        angle = turn + edge * math.pi / 3 + 0.5 * draws.uniform(-1.0, 1.0, count, 1, 1)
         limit = reach * draws.uniform(0.3, 1.0, count, 1, 1)
         used = draws.chance(1.0 if edge % 2 == 0 else 0.5, count)[:, None, None]
         inside &= (angle.cos() * x + angle.sin() * y < limit) | ~used
@@ -180,7 +180,7 @@ def _pieces(photo: Image.Image, draws: Draws, count: int, side: int) -> list[UIn
     width, height = photo.size
     short = min(width, height)
     spans = (draws.uniform(0.4, 1.0, count) * short).tolist()
-    places = draws.uniform(0, 1, count, 2).tolist()
+    places = draws.uniform(0.0, 1.0, count, 2).tolist()
     pieces = []
     for span, (x, y) in zip(spans, places, strict=True):
         left, top = x * (width - span), y * (height - span)

@@ -63,9 +63,9 @@ class Hiding:
 
 def draw_hiding(config: ClutterConfig, draws: Draws, count: int) -> Hiding:
     """Directions all around, shares up to the deepest, in float64."""
-    angle = draws.uniform(0, 2 * math.pi, count).double()
-    share = draws.uniform(0, config.deepest, count).double()
-    present = draws.chance(config.occluded_share if config.occluders else 0, count)
+    angle = draws.uniform(0.0, 2 * math.pi, count).double()
+    share = draws.uniform(0.0, config.deepest, count).double()
+    present = draws.chance(config.occluded_share if config.occluders else 0.0, count)
     return Hiding(torch.stack((angle.cos(), angle.sin()), dim=-1), share * present)
 
 
@@ -110,7 +110,7 @@ def place_clutter(
     away = depth * torch.where(before, draws.uniform(0.6, 0.92, count, slots), draws.uniform(0.95, 1.6, count, slots))
     turned = (camera.R_virt_cam[:, :2, :2] @ hiding.direction[..., None])[..., 0]
     touch = (1 - 2 * hiding.share[:, None]) * span + 0.8 * size
-    angle = draws.uniform(0, 2 * math.pi, count, slots)
+    angle = draws.uniform(0.0, 2 * math.pi, count, slots)
     around = (
         torch.stack((angle.cos(), angle.sin()), -1) * ((span + size) * draws.uniform(0.5, 1.1, count, slots))[..., None]
     )
@@ -138,5 +138,5 @@ def random_blobs(draws: Draws, count: int, size: int) -> Bool[Tensor, "count siz
     reach = draws.uniform(0.15, 0.5, count, 2).to(draws.device)
     x = (steps - centre[:, :1]) / reach[:, :1]
     y = (steps - centre[:, 1:]) / reach[:, 1:]
-    wave = draws.smooth_noise(count, 1, 8, size)[:, 0] * draws.uniform(0, 0.6, count, 1, 1).to(draws.device)
+    wave = draws.smooth_noise(count, 1, 8, size)[:, 0] * draws.uniform(0.0, 0.6, count, 1, 1).to(draws.device)
     return x.square()[:, None] + y.square()[:, :, None] + wave < 1

@@ -104,14 +104,14 @@ class PosePrior:
         cut = draws.chance(self.border_share, count)
         margin = torch.where(cut, _BORDER_REACH * extent, extent)[:, None]
         margin = torch.minimum(margin, image_size / 2)
-        return margin + draws.uniform(0, 1, count, 2).double() * (image_size - 2 * margin) - 0.5
+        return margin + draws.uniform(0.0, 1.0, count, 2).double() * (image_size - 2 * margin) - 0.5
 
     def _viewpoints(self, draws: Draws, count: int) -> Float[Tensor, "count 3 3"]:
         """Rotations of cameras that look at the part from the stated range, even on that piece of the sphere."""
         low, high = (math.sin(math.radians(bound)) for bound in self.elevation)
         sine = draws.uniform(low, high, count).double()
         cosine = (1 - sine.square()).clamp_min(0).sqrt()
-        azimuth = draws.uniform(0, 2 * math.pi, count).double()
+        azimuth = draws.uniform(0.0, 2 * math.pi, count).double()
         lean = draws.uniform(-math.radians(self.camera_roll), math.radians(self.camera_roll), count).double()
         forward = -torch.stack((cosine * azimuth.cos(), cosine * azimuth.sin(), sine), dim=-1)
         right = torch.stack((-azimuth.sin(), azimuth.cos(), torch.zeros_like(azimuth)), dim=-1)

@@ -107,7 +107,7 @@ def _place_clutter(
     count = _BEHIND + _BEFORE
     before = torch.arange(count) < _BEFORE
     size = torch.tensor([camera.width, camera.height], dtype=torch.float64)
-    pixel = draws.uniform(0, 1, count, 2).double() * size - 0.5
+    pixel = draws.uniform(0.0, 1.0, count, 2).double() * size - 0.5
     ray = unproject_pixels(camera.K[None], pixel[None])[0]
     away = depth * torch.where(before, draws.uniform(0.6, 0.7, count), draws.uniform(1.5, 2.2, count)).double()
     reach = torch.where(before, draws.uniform(0.02, 0.06, count), draws.uniform(0.08, 0.25, count)) * camera.width

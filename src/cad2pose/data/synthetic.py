@@ -89,7 +89,7 @@ class SyntheticConfig:
         base = cls(
             box=BoxConfig(shift=0.04, scale=0.06),
             roll=0.0,
-            clutter=ClutterConfig(occluders=1, occluded_share=0.5, deepest=0.3, blob_share=0, min_visibility=0.7),
+            clutter=ClutterConfig(occluders=1, occluded_share=0.5, deepest=0.3, blob_share=0.0, min_visibility=0.7),
             appearance=AppearanceConfig.modest(),
             augmentation=AugmentationConfig.modest(),
         )
@@ -151,7 +151,7 @@ class SyntheticCrops:
         visible = draws.chance(config.box.visible_share, count)
         box = torch.where(visible[:, None], cut_box(whole, hiding.box_cut()), whole)
         box = clip_box(jitter_box(clip_box(box, image_size), config.box, draws), image_size)
-        roll = draws.uniform(-1, 1, count).double() * torch.pi * (config.roll / 180)
+        roll = draws.uniform(-1.0, 1.0, count).double() * torch.pi * (config.roll / 180)
         camera = virtual_camera(K, box, image_size, config.crop_size, config.pad, roll)
         T_virt_obj = camera.to_virtual(T_cam_obj)
         middle = (T_virt_obj[:, :3, :3] @ center[..., None])[..., 0] + T_virt_obj[:, :3, 3]
@@ -242,7 +242,7 @@ class SyntheticCrops:
         hidden = torch.zeros(len(index), slots + 1, device=self.device)
         hidden = hidden.scatter_add_(1, index, torch.ones_like(index, dtype=hidden.dtype))[:, :slots].long()
         allowed = allowed_cover(hidden, budget)
-        hides = torch.cat((allowed, torch.zeros_like(allowed[:, :1])), dim=1).gather(1, index).view_as(inside)
+        hides = torch.cat((allowed, allowed.new_zeros(len(allowed), 1)), dim=1).gather(1, index).view_as(inside)
         return target.mask & ~hides, budget - (hidden * allowed).sum(1)
 
     def _blobs(

@@ -1,0 +1,191 @@
+"""Every effect keeps shape and range, does what it says, and is off at zero."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from cad2pose.data.augmentation import (
+    AugmentationConfig,
+    apply_separable,
+    augment,
+    gaussian_matrix,
+    line_kernels,
+    resampling,
+)
+from cad2pose.data.backgrounds import BackgroundPool, photo_pieces, procedural_pictures, random_stencil
+from cad2pose.data.color import hue_rotation, saturation_matrix, tone_curve
+from cad2pose.data.compression import compress_blocks, cosine_basis
+from cad2pose.data.draws import Draws
+
+OFF = AugmentationConfig.off()
+EFFECTS = {
+    "native": replace(OFF, native=True),
+    "auto_exposure": replace(OFF, auto_exposure=True),
+    "resolution": replace(OFF, resolution=1.0, resolution_share=1.0),
+    "blur": replace(OFF, blur=2.0, blur_share=1.0),
+    "motion": replace(OFF, motion=7.0, motion_share=1.0),
+    "noise": replace(OFF, noise=0.1, noise_share=1.0),
+    "compression": replace(OFF, compression=0.2, compression_share=1.0),
+    "sharpen": replace(OFF, sharpen=2.0, sharpen_share=1.0),
+    "shade": replace(OFF, shade=0.5, shade_share=1.0),
+    "color": replace(OFF, brightness=0.2, contrast=0.3, gain=0.2, tone=0.3, saturation=0.5, hue=0.3, color_share=1.0),
+    "gray": replace(OFF, gray_share=1.0),
+    "invert": replace(OFF, invert_share=1.0),
+    "holes": replace(OFF, holes=4, holes_share=1.0),
+    "all": AugmentationConfig(),
+    "modest": AugmentationConfig.modest(),
+}
+
+
+def pictures(count: int, size: int, generator: torch.Generator) -> torch.Tensor:
+    """Smooth pictures with detail, some of it at black and white."""
+    coarse = torch.rand(count, 3, 8, 8, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1)
+    return (smooth + 0.2 * torch.rand(count, 3, size, size, generator=generator) - 0.1).clamp(0, 1)
+
+
+@pytest.mark.parametrize("name", EFFECTS)
+@pytest.mark.parametrize("size", [33, 64])
+def test_effects_keep_shape_and_range_and_change_something(name: str, size: int, generator: torch.Generator) -> None:
+    image = pictures(6, size, generator)
+    scale = torch.tensor([0.4, 0.9, 1.0, 1.3, 2.0, 3.5])
+    before = image.clone()
+    changed = augment(image, scale, EFFECTS[name], Draws(1))
+    assert torch.equal(image, before), "the input must stay as it is"
+    assert changed.shape == image.shape
+    assert changed.min() >= 0
+    assert changed.max() <= 1
+    assert torch.isfinite(changed).all()
+    assert not torch.equal(changed, image)
+    assert torch.equal(changed, augment(image, scale, EFFECTS[name], Draws(1)))
+    assert not torch.equal(changed, augment(image, scale, EFFECTS[name], Draws(2))) or name == "gray"
+
+
+@pytest.mark.parametrize("field", [f.name for f in fields(AugmentationConfig) if f.name.endswith("_share")])
+def test_no_share_no_change(field: str, generator: torch.Generator) -> None:
+    image = pictures(3, 32, generator)
+    strongest = {f.name: 0.9 for f in fields(AugmentationConfig) if isinstance(f.default, float)}
+    shares = {name: 0.0 for name in strongest if name.endswith("_share")}
+    config = AugmentationConfig(native=False, auto_exposure=False, **{**strongest, **shares})
+    assert torch.equal(augment(image, torch.ones(3), config, Draws(0)), image)
+    touched = augment(image, torch.ones(3), replace(config, **{field: 1.0}), Draws(0))
+    assert not torch.equal(touched, image)
+
+
+def test_off_is_the_identity(generator: torch.Generator) -> None:
+    image = pictures(4, 40, generator)
+    assert torch.equal(augment(image, torch.tensor([0.5, 1.0, 2.0, 4.0]), OFF, Draws(0)), image)
+
+
+def test_native_resolution_touches_enlarged_crops_only(generator: torch.Generator) -> None:
+    image = pictures(3, 48, generator)
+    changed = augment(image, torch.tensor([0.5, 1.0, 3.0]), EFFECTS["native"], Draws(0))
+    assert torch.equal(changed[:2], image[:2])
+    detail = torch.diff(image[2]).abs().mean()
+    assert torch.diff(changed[2]).abs().mean() < 0.6 * detail
+
+
+def test_resampling_keeps_constants_and_ramps() -> None:
+    cell = torch.tensor([1.1, 2.0, 3.7])
+    down, up = resampling(cell, torch.tensor([0.0, 0.5, 0.9]), 64)
+    ones = torch.ones(3, 64, 1)
+    assert torch.allclose(up @ (down @ ones), ones, atol=1e-5)
+    ramp = torch.arange(64.0)[None, :, None].expand(3, 64, 1)
+    inner = slice(8, 56)
+    assert torch.allclose((up @ (down @ ramp))[:, inner], ramp[:, inner], atol=0.12)
+
+
+def test_resampling_by_two_is_the_mean_of_pairs(generator: torch.Generator) -> None:
+    down, _ = resampling(torch.tensor([2.0]), torch.tensor([0.0]), 16)
+    row = torch.rand(1, 16, 1, generator=generator)
+    assert torch.allclose((down @ row)[0, :8, 0], row[0, :, 0].view(8, 2).mean(1), atol=1e-6)
+
+
+def test_gaussian_matrix_has_unit_sums_and_the_stated_width() -> None:
+    sigma = torch.tensor([0.0, 0.8, 2.0, 4.0])
+    weights = gaussian_matrix(sigma, 65)
+    assert torch.allclose(weights.sum(-1), torch.ones(4, 65))
+    assert torch.equal(weights[0], torch.eye(65))
+    steps = torch.arange(65.0) - 32
+    measured = (weights[:, 32] * steps.square()).sum(-1).sqrt()
+    assert torch.allclose(measured[1:], sigma[1:], rtol=0.02)
+
+
+def test_separable_filter_equals_two_products(generator: torch.Generator) -> None:
+    image = torch.rand(2, 3, 5, 7, generator=generator)
+    vertical, horizontal = torch.rand(2, 4, 5, generator=generator), torch.rand(2, 6, 7, generator=generator)
+    expected = torch.einsum("bmh,bchw,bnw->bcmn", vertical, image, horizontal)
+    assert torch.allclose(apply_separable(image, vertical, horizontal), expected, atol=1e-5)
+
+
+def test_line_kernels_average_along_their_direction() -> None:
+    kernel = line_kernels(torch.tensor([6.0, 6.0]), torch.tensor([0.0, math.pi / 2]), 11)
+    assert torch.allclose(kernel.sum((1, 2)), torch.ones(2))
+    assert torch.allclose(kernel[0], kernel[1].T, atol=1e-5)
+    assert kernel[0, 5].sum() > 0.999
+
+
+def test_compression_with_tiny_steps_is_the_identity_and_basis_is_orthonormal(generator: torch.Generator) -> None:
+    basis = cosine_basis(8)
+    assert torch.allclose(basis @ basis.T, torch.eye(8), atol=1e-6)
+    image = torch.rand(2, 3, 19, 24, generator=generator)
+    assert torch.allclose(compress_blocks(image, torch.tensor([1e-5, 1e-5])), image, atol=1e-3)
+    rough = compress_blocks(image, torch.tensor([0.05, 0.5]))
+    error = (rough - image).abs().mean((1, 2, 3))
+    assert error[0] < error[1]
+
+
+def test_colour_maps_keep_gray(generator: torch.Generator) -> None:
+    gray = torch.full((3,), 0.4)
+    angle = torch.rand(5, generator=generator)
+    assert torch.allclose(hue_rotation(angle) @ gray, gray.expand(5, 3), atol=1e-6)
+    assert torch.allclose(saturation_matrix(3 * angle) @ gray, gray.expand(5, 3), atol=1e-6)
+    assert torch.allclose(saturation_matrix(torch.zeros(1))[0, 0], saturation_matrix(torch.zeros(1))[0, 2])
+    ramp = torch.linspace(0, 1, 50).view(1, 1, 1, 50).expand(2, 3, 1, 50)
+    bent = tone_curve(ramp, torch.tensor([-0.9, 0.9]))
+    assert (torch.diff(bent) > 0).all()
+    assert torch.equal(bent[..., [0, -1]], ramp[..., [0, -1]])
+
+
+def test_impossible_strengths_are_refused() -> None:
+    for wrong in ({"blur": -1.0}, {"noise_share": 1.2}, {"contrast": 1.0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            AugmentationConfig(**wrong)
+
+
+def test_procedural_pictures_differ_and_repeat() -> None:
+    pictures = procedural_pictures(Draws(5), 5, 32)
+    assert pictures.shape == (5, 3, 32, 32)
+    assert pictures.dtype == torch.uint8
+    assert torch.equal(pictures, procedural_pictures(Draws(5), 5, 32))
+    assert pictures.flatten(1).float().std(dim=1).min() > 1
+    assert not torch.equal(pictures[0], pictures[1])
+
+
+def test_backgrounds_are_endless(tmp_path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (50, 40), (255, 0, 0)).save(tmp_path / "red.png")
+    (tmp_path / "broken.jpg").write_bytes(b"not a picture")
+    pool = BackgroundPool(0, count=4, photos=tmp_path, photo_share=1.0, side=32)
+    assert pool.choose(Draws(0), 3).amax((0, 2, 3)).tolist() == [255, 0, 0]
+    backgrounds = pool.sample(Draws(0), 6, 24)
+    assert backgrounds.shape == (6, 3, 24, 24)
+    assert backgrounds.min() >= 0
+    assert backgrounds.max() <= 1
+    assert not torch.equal(backgrounds, pool.sample(Draws(1), 6, 24))
+    stencil = random_stencil(Draws(0), 8, 24)
+    assert stencil.min() == 0
+    assert stencil.max() == 1
+
+
+def test_folder_without_pictures_is_refused(tmp_path) -> None:
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        photo_pieces(tmp_path / "nowhere", Draws(0), 3, 16)
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    with pytest.raises(ValueError, match="no picture that can be read"):
+        photo_pieces(tmp_path, Draws(0), 3, 16)
