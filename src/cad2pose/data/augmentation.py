@@ -180,19 +180,22 @@ def _expose(image: Tensor, scale: Tensor, config: AugmentationConfig, draws: Dra
     noise = config.noise * _strengths(draws, 1.0, config.noise_share, count).square()
     step = config.compression * _strengths(draws, 1.0, config.compression_share, count).square()
     coarse = cell > _NOTICEABLE
+    side = image.shape[-1]
     for chosen, reduced in ((coarse, True), (~coarse & (sigma > 0.2), False)):
         rows = chosen.nonzero()[:, 0]
         if not len(rows):
             continue
-        blur_x, blur_y = (gaussian_matrix(sigma[rows] * s, image.shape[-1]) for s in (stretch[rows], 1 / stretch[rows]))
-        target = rows.to(draws.device)
+        target, cells = rows.to(draws.device), math.ceil(side / float(cell[rows].min())) + 1
+        widths, stretched, phases = (t[rows].to(draws.device) for t in (cell, stretch, phase))
+        sigmas = sigma[rows].to(draws.device)
+        blur_x, blur_y = gaussian_matrix(sigmas * stretched, side), gaussian_matrix(sigmas / stretched, side)
         if not reduced:
-            image[target] = apply_separable(image[target], blur_y.to(draws.device), blur_x.to(draws.device))
+            image[target] = apply_separable(image[target], blur_y, blur_x)
             continue
-        (down_x, up_x), (down_y, up_y) = (resampling(cell[rows], phase[rows, i], image.shape[-1]) for i in (0, 1))
-        small = apply_separable(image[target], (down_y @ blur_y).to(draws.device), (down_x @ blur_x).to(draws.device))
+        (down_x, up_x), (down_y, up_y) = (resampling(widths, phases[:, i], side, cells) for i in (0, 1))
+        small = apply_separable(image[target], down_y @ blur_y, down_x @ blur_x)
         small = _read_out(small, noise[rows], step[rows], draws)
-        image[target] = apply_separable(small, up_y.to(draws.device), up_x.to(draws.device))
+        image[target] = apply_separable(small, up_y, up_x)
     rows = (~coarse).nonzero()[:, 0]
     if len(rows):
         target = rows.to(draws.device)
@@ -201,7 +204,7 @@ def _expose(image: Tensor, scale: Tensor, config: AugmentationConfig, draws: Dra
 
 def gaussian_matrix(sigma: Float[Tensor, "batch"], side: int) -> Float[Tensor, "batch side side"]:
     """Blur of a row of pixels as a matrix; rows sum to 1, also at the ends. The identity for sigma = 0."""
-    steps = torch.arange(side, dtype=torch.float32)
+    steps = torch.arange(side, dtype=torch.float32, device=sigma.device)
     distance = (steps[:, None] - steps).square()
     exponent = distance / (2 * sigma.clamp_min(0.05).square())[:, None, None]
     weight = torch.exp(-exponent.clamp_max(16)) * (exponent < 16)  # denormal numbers would slow all products tenfold
@@ -209,18 +212,18 @@ def gaussian_matrix(sigma: Float[Tensor, "batch"], side: int) -> Float[Tensor, "
 
 
 def resampling(
-    cell: Float[Tensor, "batch"], phase: Float[Tensor, "batch"], side: int
-) -> tuple[Float[Tensor, "batch n side"], Float[Tensor, "batch side n"]]:
+    cell: Float[Tensor, "batch"], phase: Float[Tensor, "batch"], side: int, cells: int
+) -> tuple[Float[Tensor, "batch cells side"], Float[Tensor, "batch side cells"]]:
     """Matrices that average a row of pixels over coarser pixels, and that enlarge those bilinearly again.
 
     Args:
         cell: width of the coarse pixels, at least 1.
         phase: where the first one starts, in [0, 1) of a coarse pixel before the picture's edge.
         side: number of fine pixels.
+        cells: number of coarse pixels, enough for the smallest of them.
     """
-    number = math.ceil(side / float(cell.min())) + 1
-    steps = torch.arange(side, dtype=torch.float32)
-    centre = (torch.arange(number) + 0.5 - phase[:, None]) * cell[:, None] - 0.5
+    steps = torch.arange(side, dtype=torch.float32, device=cell.device)
+    centre = (torch.arange(cells, device=cell.device) + 0.5 - phase[:, None]) * cell[:, None] - 0.5
     distance = (centre[:, :, None] - steps).abs()
     width = cell[:, None, None]
     overlap = (0.5 * (width + 1) - distance).clamp(min=0).clamp(max=1)
