@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ class TrainingState:
                 self.optimizer.load_state_dict(record["optimizer"])
                 self.step, self.seconds = int(record["step"]), float(record["seconds"])
                 return True
-            except (RuntimeError, KeyError, EOFError, OSError, ValueError) as error:
+            except (RuntimeError, KeyError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
                 failures.append(f"{name}: {error}")
         if failures:
             raise ValueError(f"no checkpoint in {folder} can be read ({'; '.join(failures)}); train into another folder")

@@ -1,0 +1,219 @@
+"""Training: exact resume, what a killed run leaves, settings that must not change, the schedule, the prefetcher."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from small_models import SMALL, wedge
+
+from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
+from cad2pose.methods import QueryMethod
+from cad2pose.model_file import load_model
+from cad2pose.structures import CropBatch
+from cad2pose.training import TrainingConfig, crop_errors, pose_crop_errors, train
+from cad2pose.training.checkpoint import CHECKPOINT, PREVIOUS
+from cad2pose.training.config import pick_device
+from cad2pose.training.cost import measure_cost
+from cad2pose.training.optim import make_optimizer, rate_factor
+from cad2pose.training.overfit import overfit
+from cad2pose.training.prefetch import prefetch
+
+CPU = torch.device("cpu")
+SHORT = TrainingConfig(samples=48, batch_size=8, warmup_steps=2, validation_crops=4, validations=2, seed=3)
+
+
+def crops(seed: int = 0) -> SyntheticCrops:
+    config = SyntheticConfig.evaluation(crop_size=SMALL.crop_size, pictures=4)
+    return SyntheticCrops([wedge()], config, CPU, seed)
+
+
+def run(out: Path, config: TrainingConfig = SHORT, stop_after: int | None = None) -> Path:
+    return train([wedge()], SMALL, crops(), crops(1), config, out, CPU, {"crops": "test"}, stop_after=stop_after)
+
+
+def weights(model_file: Path) -> dict[str, torch.Tensor]:
+    return load_model(model_file).method.state_dict()
+
+
+def test_a_stopped_run_ends_where_an_unbroken_one_does(tmp_path):
+    whole = weights(run(tmp_path / "whole"))
+    run(tmp_path / "broken", stop_after=2)
+    run(tmp_path / "broken", stop_after=1)
+    resumed = weights(run(tmp_path / "broken"))
+    assert whole.keys() == resumed.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, resumed[name]), name
+    curves = [(tmp_path / kind / "curves.jsonl").read_text().splitlines() for kind in ("whole", "broken")]
+    steps = [[json.loads(line)["step"] for line in lines] for lines in curves]
+    assert steps[0][-1] == steps[1][-1] == 6
+
+
+def test_training_changes_the_averaged_weights(tmp_path):
+    first = weights(run(tmp_path / "a", stop_after=1))
+    last = weights(run(tmp_path / "a"))
+    assert any(not torch.equal(tensor, last[name]) for name, tensor in first.items())
+
+
+def test_the_run_folder_has_everything(tmp_path):
+    out = tmp_path / "run"
+    run(out)
+    names = {path.name for path in out.iterdir()}
+    wanted = {"config.json", "versions.json", "curves.jsonl", "samples.png", "predictions.png", CHECKPOINT, "model.safetensors"}
+    assert wanted <= names
+    assert list((out / "tensorboard").iterdir())
+    settings = json.loads((out / "config.json").read_text())
+    assert settings["training"]["samples"] == 48
+    assert settings["method"]["crop_size"] == 32
+    assert settings["parts"][0]["name"] == "wedge"
+    errors = json.loads((out / "curves.jsonl").read_text().splitlines()[-1])
+    assert 0 <= errors["validation/rotation_deg"] <= 180
+
+
+def test_other_settings_in_the_same_folder_are_refused(tmp_path):
+    out = tmp_path / "run"
+    run(out, stop_after=1)
+    with pytest.raises(ValueError, match=r"training\.learning_rate"):
+        run(out, replace(SHORT, learning_rate=2e-3))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "holiday.txt").write_text("mine")
+    with pytest.raises(ValueError, match="not empty"):
+        run(tmp_path / "other")
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["holiday.txt"]
+
+
+def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path):
+    out = tmp_path / "run"
+    whole = weights(run(tmp_path / "whole"))
+    run(out, stop_after=2)
+    run(out, stop_after=2)
+    data = (out / CHECKPOINT).read_bytes()
+    (out / CHECKPOINT).write_bytes(data[: len(data) // 2])
+    assert (out / PREVIOUS).exists()
+    resumed = weights(run(out))
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+    for name in (CHECKPOINT, PREVIOUS):
+        (out / name).write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="no checkpoint"):
+        run(out)
+
+
+def test_kill_nine_loses_no_more_than_the_last_interval(tmp_path):
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; from dataclasses import replace\n"
+        "import torch; torch.set_num_threads(1); import test_training as t\n"
+        "t.run(Path(sys.argv[1]), replace(t.SHORT, samples=100000, checkpoint_minutes=1e-9, validations=1))\n"
+    )
+    out = tmp_path / "run"
+    process = subprocess.Popen([sys.executable, "-c", script, str(out), str(Path(__file__).parent)])
+    deadline = time.monotonic() + 60
+    while not (out / PREVIOUS).exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    newest = out / CHECKPOINT if (out / CHECKPOINT).exists() else out / PREVIOUS
+    record = torch.load(newest, weights_only=True)
+    assert record["step"] >= 1
+    load_model(out / "model.safetensors")
+
+
+def test_the_schedule_warms_up_stays_flat_and_ends_at_zero():
+    config = TrainingConfig(samples=32_000, batch_size=32, warmup_steps=100, flat_share=0.5)
+    factors = [rate_factor(step, config) for step in range(config.steps + 1)]
+    assert factors[0] == pytest.approx(0.01)
+    assert factors[99] == 1.0
+    assert factors[100:500] == [1.0] * 400
+    assert all(a >= b for a, b in zip(factors[500:], factors[501:], strict=False))
+    assert factors[750] == pytest.approx(0.5, abs=0.01)
+    assert factors[-1] == pytest.approx(0, abs=1e-9)
+
+
+def test_every_parameter_is_optimised_once_and_keys_have_their_own_rate():
+    method = QueryMethod(SMALL, [wedge()])
+    config = TrainingConfig(learning_rate=1e-3, key_learning_rate=2e-4)
+    groups = make_optimizer(method, config).param_groups
+    grouped = [id(p) for group in groups for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in method.parameters())
+    rates = {id(p): group["peak"] for group in groups for p in group["params"]}
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    for name, parameter in method.named_parameters():
+        assert rates[id(parameter)] == (2e-4 if name.startswith("keys.") else 1e-3)
+        assert (decays[id(parameter)] > 0) == (parameter.ndim > 1 and not name.startswith("keys."))
+
+
+def test_prefetching_keeps_the_order_and_passes_errors_on():
+    template = crops().batch(0, 1)
+
+    def make(index: int) -> CropBatch:
+        if index == 5:
+            raise ValueError("crop 5 is broken")
+        return replace(template, part_index=torch.tensor([index]))
+
+    assert [int(batch.part_index) for batch in prefetch(make, 1, 5)] == [1, 2, 3, 4]
+    with pytest.raises(ValueError, match="crop 5"):
+        list(prefetch(make, 3, 9))
+    before = threading.active_count()
+    stream = prefetch(make, 0, 4)
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+
+
+def test_errors_of_known_poses_are_what_was_planted():
+    part = wedge()
+    batch = crops().batch(0, 6)
+    method = QueryMethod(SMALL, [part]).eval()
+    assert batch.truth is not None
+    T = batch.truth.T_virt_obj.double()
+    perfect = pose_crop_errors(method, batch, T, torch.ones(6))
+    assert float(perfect.rotation.max()) < 0.1
+    assert float(perfect.translation.max()) < 1e-3
+    deeper = T.clone()
+    centre = (T[:, :3, :3] @ part.center[:, None])[..., 0] + T[:, :3, 3]
+    deeper[:, :3, 3] += 0.1 * centre
+    moved = pose_crop_errors(method, batch, deeper, torch.ones(6))
+    torch.testing.assert_close(moved.translation, torch.full((6,), 10.0), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(moved.depth, torch.full((6,), 10.0), rtol=1e-3, atol=1e-3)
+    assert crop_errors(method, batch).rotation.shape == (6,)
+    assert set(perfect.medians()) == {"rotation_deg", "translation_percent", "depth_percent", "share_under_10_deg"}
+
+
+def test_cost_is_measured_before_the_start():
+    cost = measure_cost([wedge()], SMALL, crops(), SHORT, CPU)
+    assert cost.parameters == sum(p.numel() for p in QueryMethod(SMALL, [wedge()]).parameters())
+    assert cost.crop_seconds > 0
+    assert cost.step_seconds > 0
+    assert cost.memory > 1e7
+    assert cost.hours(SHORT, overlap=False) > cost.hours(SHORT, overlap=True) > 0
+
+
+def test_overfit_says_which_losses_did_not_get_there():
+    seen: list[int] = []
+    result = overfit([wedge()], SMALL, crops(), SHORT, CPU, steps=3, report=lambda step, losses: seen.append(step))
+    assert seen == [0, 1, 2]
+    assert set(result.wanted) <= set(result.losses)
+    assert "rotation" in result.failed  # three steps teach nothing
+
+
+@pytest.mark.parametrize("name", ["tpu", "mps", "cuda:99", "gpu"])
+def test_devices_that_are_not_there_are_refused(name):
+    with pytest.raises(ValueError, match=name):
+        pick_device(name)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("samples", 0), ("batch_size", 0), ("learning_rate", 0.0), ("flat_share", 1.5), ("ema_decay", 1.0), ("gradient_clip", -1.0)],
+)
+def test_training_settings_that_cannot_be_are_refused_by_name(field, value):
+    with pytest.raises(ValueError, match=field):
+        TrainingConfig(**{field: value})
