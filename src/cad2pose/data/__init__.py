@@ -12,6 +12,6 @@ from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 
 __all__ = [
     "BopDataset", "BopImage", "BopInstance", "BopScene", "BopTarget", "Photo", "PosePrior", "Results",
-    "SyntheticConfig", "SyntheticCrops", "find_dataset", "read_detections", "read_image", "read_results_csv", "synthetic_photo",
-    "write_detections", "write_results_csv",
+    "SyntheticConfig", "SyntheticCrops", "find_dataset", "read_detections", "read_image", "read_results_csv",
+    "synthetic_photo", "write_detections", "write_results_csv",
 ]  # fmt: skip

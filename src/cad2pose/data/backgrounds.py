@@ -77,9 +77,9 @@ class BackgroundPool:
         affine = torch.cat((turn.view(-1, 2, 2) * zoom[:, None, None], draws.uniform(-1.0, 1.0, count, 2, 1)), dim=-1)
         grid = affine_grid(affine.to(draws.device), size)
         picture = grid_sample(self.choose(draws, count), grid, padding_mode="reflection", align_corners=False)
-        matrix = hue_rotation(0.5 * draws.normal(count)) @ saturation_matrix(draws.uniform(0.1, 1.3, count))
-        matrix = matrix * (draws.log_uniform(0.5, 1.4, count) / 255)[:, None, None]
-        offset = draws.uniform(-0.1, 0.15, count, 1).expand(-1, 3)
+        matrix = hue_rotation(0.5 * draws.normal(count)) @ saturation_matrix(draws.uniform(0.2, 1.4, count))
+        matrix = matrix * (draws.log_uniform(0.6, 1.7, count) / 255)[:, None, None]
+        offset = draws.uniform(-0.2, 0.1, count, 1).expand(-1, 3)
         return transform_colors(picture, matrix.to(draws.device), offset.to(draws.device)).clamp_(0, 1)
 
 

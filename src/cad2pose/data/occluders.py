@@ -109,7 +109,7 @@ def place_clutter(
     size = span * draws.log_uniform(0.35, 1.4, count, slots)
     away = depth * torch.where(before, draws.uniform(0.6, 0.92, count, slots), draws.uniform(0.95, 1.6, count, slots))
     turned = (camera.R_virt_cam[:, :2, :2] @ hiding.direction[..., None])[..., 0]
-    touch = (1 - 2 * hiding.share[:, None]) * span + 0.8 * size
+    touch = 0.75 * ((1 - 2 * hiding.share[:, None]) * span + size)  # silhouettes fill about this much of a sphere's
     angle = draws.uniform(0.0, 2 * math.pi, count, slots)
     around = (
         torch.stack((angle.cos(), angle.sin()), -1) * ((span + size) * draws.uniform(0.5, 1.1, count, slots))[..., None]
