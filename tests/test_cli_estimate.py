@@ -13,7 +13,7 @@ from cad2pose.model_file import save_model
 from small_models import random_model, wedge
 
 CAMERA = {"fx": 300.0, "fy": 300.0, "cx": 79.5, "cy": 59.5, "width": 160, "height": 120}
-FAST = ("--device", "cpu", "--rolls", "2")
+FAST = ("--device", "cpu", "--rolls", "0", "180")
 
 
 def _picture(path, size=(120, 160, 3), dtype=np.uint8):

@@ -139,9 +139,9 @@ def test_groups_are_fused_independently(batch, generator):
 @pytest.mark.parametrize(
     "options",
     [
-        EstimatorOptions(rolls=1, recrop=False),
-        EstimatorOptions(rolls=4, recrop=True, batch_size=3),
-        EstimatorOptions(rolls=3, zooms=(0.9, 1.1), recrop=True),
+        EstimatorOptions(rolls=(0.0,), recrop=False),
+        EstimatorOptions(rolls=(0.0, 90.0, 180.0, 270.0), recrop=True, batch_size=3),
+        EstimatorOptions(rolls=(-20.0, 0.0, 20.0), zooms=(0.9, 1.1), recrop=True),
     ],
 )
 def test_poses_come_back_through_every_crop(options, generator):
@@ -156,7 +156,7 @@ def test_poses_come_back_through_every_crop(options, generator):
     method = estimator._known[1].model.method
     assert isinstance(method, PlantedMethod)
     crops = sum(len(batch) for batch in method.seen)
-    assert crops == options.rolls * len(options.zooms) * (1 + options.recrop)
+    assert crops == len(options.rolls) * len(options.zooms) * (1 + options.recrop)
     assert max(len(batch) for batch in method.seen) <= options.batch_size
 
 
@@ -166,7 +166,7 @@ def test_estimates_keep_the_order_of_the_boxes(generator):
     models = [planted_model(torch.stack((poses[3], poses[8])), first, second), planted_model(poses[5][None], third)]
     ids = [8, 5, 3, 5, 8]
     boxes = torch.stack([_box({3: first, 8: second, 5: third}[i], poses[i]) for i in ids])
-    estimator = PoseEstimator(models, "cpu", EstimatorOptions(rolls=2))
+    estimator = PoseEstimator(models, "cpu", EstimatorOptions(rolls=(0.0, 180.0)))
     estimates = estimator.estimate(torch.rand(3, 240, 320), CAMERA, _detections(ids, boxes))
     assert estimates.object_id.tolist() == ids
     torch.testing.assert_close(estimates.box, boxes)
@@ -200,7 +200,7 @@ def test_no_detections_no_poses():
 def test_low_scores_are_left_out(generator):
     part = wedge()
     truth = _pose(part, generator)
-    estimator = PoseEstimator([planted_model(truth[None], part)], "cpu", EstimatorOptions(rolls=1))
+    estimator = PoseEstimator([planted_model(truth[None], part)], "cpu", EstimatorOptions(rolls=(0.0,)))
     detections = _detections([1], _box(part, truth))
     assert len(estimator.estimate(torch.rand(3, 240, 320), CAMERA, detections, min_score=0.8)) == 0
     assert len(estimator.estimate(torch.rand(3, 240, 320), CAMERA, detections, min_score=0.7)) == 1
@@ -241,7 +241,7 @@ def test_images_of_all_kinds_give_the_same_pose(generator):
     rgb = np.repeat(gray[..., None], 3, axis=2)
     rgba = np.concatenate((rgb, np.full_like(rgb[..., :1], 9)), axis=2)
     images = [gray, rgb, rgba, gray.astype(np.uint16) * 257, torch.from_numpy(rgb / 255.0).movedim(-1, 0)]
-    estimator = PoseEstimator([model], "cpu", EstimatorOptions(rolls=1))
+    estimator = PoseEstimator([model], "cpu", EstimatorOptions(rolls=(0.0,)))
     first, *others = (estimator.estimate(image, CAMERA, detections).T_cam_obj for image in images)
     for other in others:
         torch.testing.assert_close(other, first, rtol=1e-4, atol=1e-2)
@@ -283,7 +283,7 @@ def test_unknown_objects_are_refused():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"rolls": 0}, {"zooms": ()}, {"zooms": (0.0,)}, {"zooms": (math.inf,)}, {"batch_size": 0}]
+    "settings", [{"rolls": ()}, {"rolls": (math.nan,)}, {"zooms": ()}, {"zooms": (0.0,)}, {"zooms": (math.inf,)}, {"batch_size": 0}]
 )
 def test_options_are_checked(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):

@@ -62,7 +62,7 @@ def demo_command(
     images: int = 8,
     seed: int | None = None,
     model: Path | None = None,
-    rolls: int = EstimatorOptions.rolls,
+    rolls: tuple[float, ...] = EstimatorOptions.rolls,
     recrop: bool = EstimatorOptions.recrop,
     device: str = "auto",
 ) -> None:
@@ -76,7 +76,7 @@ def demo_command(
         images: number of pictures.
         seed: of the pictures; a fresh one by default, which is printed.
         model: model file of the built-in parts, or of other parts; the one that comes with the package by default.
-        rolls: copies of each crop, rolled by 360 / ROLLS degrees, whose poses are fused.
+        rolls: angles in degrees; a rolled copy of each crop is looked at for each, and their poses are fused.
         recrop: estimate twice, the second time from the box of the part in its first pose.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
     """

@@ -39,7 +39,7 @@ def estimate_command(
     targets: Path | None = None,
     all_images: bool = False,
     min_score: float = 0.0,
-    rolls: int = EstimatorOptions.rolls,
+    rolls: tuple[float, ...] = EstimatorOptions.rolls,
     zooms: tuple[float, ...] = EstimatorOptions.zooms,
     recrop: bool = EstimatorOptions.recrop,
     batch_size: int = EstimatorOptions.batch_size,
@@ -68,7 +68,7 @@ def estimate_command(
         targets: targets file in place of the dataset's own (SPLIT_targets_bop19.json).
         all_images: every image that has detections, whatever the targets file asks for.
         min_score: leave out poses with a lower score (0 to 1).
-        rolls: copies of each crop, rolled by 360 / ROLLS degrees, whose poses are fused.
+        rolls: angles in degrees; a rolled copy of each crop is looked at for each, and their poses are fused.
         zooms: also look at the box scaled by these factors.
         recrop: estimate twice, the second time from the box of the part in its first pose.
         batch_size: crops that go through the network at once.

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 class EstimatorOptions:
     """Settings of the estimator; more copies cost time in proportion and make poses steadier."""
 
-    rolls: int = 4
-    """copies of every crop, rolled about the viewing axis by 360 / rolls degrees, whose poses are fused"""
+    rolls: tuple[float, ...] = (0.0,)
+    """every crop is looked at rolled about its axis by these angles in degrees, and the poses are fused; a model
+    trained on upright views only (a small --crop-roll) knows small angles only"""
     zooms: tuple[float, ...] = (1.0,)
     """the box is also looked at scaled by these factors about its centre"""
     recrop: bool = True
@@ -20,8 +21,8 @@ class EstimatorOptions:
     """crops that go through the network at once"""
 
     def __post_init__(self) -> None:
-        if self.rolls < 1:
-            raise ValueError(f"rolls is {self.rolls}; it must be 1 (the crop as it is) or more")
+        if not self.rolls or not all(math.isfinite(angle) for angle in self.rolls):
+            raise ValueError(f"rolls is {self.rolls}; give one or more angles in degrees, such as 0.0")
         if not self.zooms or not all(math.isfinite(zoom) and zoom > 0 for zoom in self.zooms):
             raise ValueError(f"zooms is {self.zooms}; it must be one or more positive factors, such as 1.0")
         if self.batch_size < 1:

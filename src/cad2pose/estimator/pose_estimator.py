@@ -172,7 +172,7 @@ class PoseEstimator:
     ) -> tuple[Float[Tensor, "n copies 4 4"], Float[Tensor, "n copies"]]:
         """Poses from every zoomed and rolled copy of every box."""
         zooms = zoom_boxes(box, torch.tensor(self.options.zooms, dtype=box.dtype))
-        rolls = torch.arange(self.options.rolls, dtype=box.dtype) * (2 * math.pi / self.options.rolls)
+        rolls = torch.tensor([math.radians(angle) for angle in self.options.rolls], dtype=box.dtype)
         copies = zooms.shape[1] * len(rolls)
         boxes = zooms.repeat_interleave(len(rolls), dim=1).flatten(0, 1)
         roll = rolls.repeat(len(box) * zooms.shape[1])
