@@ -264,7 +264,7 @@ def _sharpen(image: Tensor, scale: Tensor, config: AugmentationConfig, draws: Dr
     rows = amount.nonzero()[:, 0]
     if len(rows):
         target = rows.to(draws.device)
-        blur = gaussian_matrix(sigma[rows], image.shape[-1]).to(draws.device)
+        blur = gaussian_matrix(sigma[rows].to(draws.device), image.shape[-1])
         chosen = image[target]
         smooth = apply_separable(chosen, blur, blur)
         image[target] = chosen + amount[rows].to(draws.device)[:, None, None, None] * (chosen - smooth)

@@ -31,10 +31,11 @@ def compress_blocks(image: Float[Tensor, "batch 3 h w"], step: Float[Tensor, "ba
     """
     count, _, height, width = image.shape
     device = image.device
-    to_ycc = torch.tensor(_TO_YCC, device=device)
+    to_ycc = torch.tensor(_TO_YCC)
+    to_rgb = torch.linalg.inv(to_ycc)  # on the host, where it does not stop an accelerator
     padded = pad(image, (0, -width % _BLOCK, 0, -height % _BLOCK), mode="replicate")
     rows, columns = padded.shape[-2] // _BLOCK, padded.shape[-1] // _BLOCK
-    planes = torch.einsum("ij,bjhw->bihw", to_ycc, padded)
+    planes = torch.einsum("ij,bjhw->bihw", to_ycc.to(device), padded)
     blocks = planes.view(count, 3, rows, _BLOCK, columns, _BLOCK).transpose(3, 4)
     basis = cosine_basis(_BLOCK).to(device)
     frequency = torch.arange(_BLOCK, device=device)
@@ -44,4 +45,4 @@ def compress_blocks(image: Float[Tensor, "batch 3 h w"], step: Float[Tensor, "ba
     steps = steps.clamp_min(1e-6)
     coefficients = ((basis @ blocks @ basis.T) / steps).round() * steps
     planes = (basis.T @ coefficients @ basis).transpose(3, 4).reshape(count, 3, rows * _BLOCK, columns * _BLOCK)
-    return torch.einsum("ij,bjhw->bihw", torch.linalg.inv(to_ycc), planes)[..., :height, :width]
+    return torch.einsum("ij,bjhw->bihw", to_rgb.to(device), planes)[..., :height, :width]

@@ -181,7 +181,8 @@ def warp_to_crops(
     """
     size = camera.size
     homography = camera.homography
-    counts = [max(1, math.ceil(factor - 0.05)) for factor in minification(homography, size).tolist()]
+    factors = minification(homography.cpu(), size).tolist()  # singular values of 2 x 2 matrices: no task for a GPU
+    counts = [max(1, math.ceil(factor - 0.05)) for factor in factors]
     crops = image.new_empty((len(counts), image.shape[1], size, size))
     covered = image.new_empty((len(counts), 1, size, size))
     for count in sorted(set(counts)):

@@ -8,6 +8,7 @@ mask, rotation, centre and depth losses (equation 7.1 of the thesis).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -222,9 +223,7 @@ class QueryMethod(nn.Module):
     def _key_noise(self, points: Tensor, generator: torch.Generator | None) -> Tensor:
         return self.config.key_noise * torch.randn(points.shape, generator=generator, device=points.device)
 
-    def poses(
-        self, output: QueryOutput, batch: CropBatch
-    ) -> tuple[Float[Tensor, "batch 4 4"], Float[Tensor, "batch"]]:
+    def poses(self, output: QueryOutput, batch: CropBatch) -> tuple[Float[Tensor, "batch 4 4"], Float[Tensor, "batch"]]:
         """Regressed poses T_virt_obj (mm, mesh file's frame, float64) and their scores in [0, 1]."""
         rotation = output.pose.rotation.double()
         centre = self.parts.centre.double()[batch.part_index]
@@ -253,7 +252,7 @@ class QueryMethod(nn.Module):
         own_keys, contrast_keys = self._surface_keys()
         own = (queries * own_keys[index]).sum(-1)
         chance = torch.logsumexp(queries @ contrast_keys[index].transpose(1, 2), -1)
-        ratio = own - chance + torch.log(torch.tensor(float(_CONTRAST_KEYS), device=own.device))
+        ratio = own - chance + math.log(_CONTRAST_KEYS)
         return (front * mask * torch.sigmoid(ratio)).sum(1) / front.sum(1).clamp_min(1)
 
     def _surface_keys(self) -> tuple[Float[Tensor, "parts 256 e"], Float[Tensor, "parts contrast e"]]:

@@ -109,12 +109,14 @@ def _draw(triangles: _Triangles, batch: int, slots: int, height: int, width: int
         x = (first[:, 0, None] + step)[:, None, :]
         y = (first[:, 1, None] + step)[:, :, None]
         inverse, inside = _evaluate(corners[one], x, y)
-        inside &= (x <= high[one, 0, None, None]) & (y <= high[one, 1, None, None])
+        right, bottom = high[one, 0, None, None], high[one, 1, None, None]
+        inside &= (x <= right) & (y <= bottom)
         order = one % (slots * longest)
         farness = 0x7FFFFFFF - inverse.view(torch.int32).long()
         packed = torch.where(inside, (farness << 32) | order[:, None, None], _NOTHING)
-        pixel = (one // (slots * longest) * height)[:, None, None]
-        pixel = torch.where(inside, (pixel + y) * width + x, 0)
+        # Nothing is written beside the triangle, each time in another place: atomics on one address take turns.
+        row = (one // (slots * longest) * height)[:, None, None] + torch.minimum(y, bottom)
+        pixel = row * width + torch.minimum(x, right)
         key.scatter_reduce_(0, pixel.flatten(), packed.flatten(), "amin")
     return key.view(batch, height, width)
 

@@ -41,8 +41,10 @@ class TrainingState:
             if (folder / CHECKPOINT).exists():
                 (folder / CHECKPOINT).replace(folder / PREVIOUS)
 
-    def restore(self, folder: Path, device: torch.device) -> bool:
-        """Take up the newest readable checkpoint of a run folder; False where there is none.
+    def restore(self, folder: Path) -> bool:
+        """Take up the newest readable checkpoint of a run folder, on whatever device; False where there is none.
+
+        It is read on the host: AdamW counts its steps there, and would wait for a GPU at each of them.
 
         Raises:
             ValueError: if checkpoints are there but none can be read.
@@ -53,7 +55,7 @@ class TrainingState:
             if not path.exists():
                 continue
             try:
-                record: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+                record: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
                 self.method.load_state_dict(record["method"])
                 self.average.load_state_dict(record["average"])
                 self.optimizer.load_state_dict(record["optimizer"])
@@ -62,5 +64,7 @@ class TrainingState:
             except (RuntimeError, KeyError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
                 failures.append(f"{name}: {error}")
         if failures:
-            raise ValueError(f"no checkpoint in {folder} can be read ({'; '.join(failures)}); train into another folder")
+            raise ValueError(
+                f"no checkpoint in {folder} can be read ({'; '.join(failures)}); train into another folder"
+            )
         return False

@@ -47,7 +47,9 @@ class Progress:
     errors: Mapping[str, float]
 
 
-def make_state(method_config: QueryConfig, parts: Sequence[Part], config: TrainingConfig, device: torch.device) -> TrainingState:
+def make_state(
+    method_config: QueryConfig, parts: Sequence[Part], config: TrainingConfig, device: torch.device
+) -> TrainingState:
     """Fresh weights (by the seed), their average, and the optimiser."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -115,7 +117,7 @@ def train(
     folder = RunFolder(out)
     folder.claim(parts, method=method_config, training=config, **(settings or {}))
     state = make_state(method_config, parts, config, device)
-    state.restore(out, device)
+    state.restore(out)
     folder.drop_curves_after(state.step)
     if state.step == 0:
         save_samples(out / "samples.png", crops.batch(0, config.batch_size))
@@ -126,7 +128,7 @@ def train(
     before, errors, losses = state.seconds, {}, {}
     try:
         state.method.train()
-        for batch in prefetch(lambda index: crops.batch(index, config.batch_size), state.step, last):
+        for batch in prefetch(lambda index: crops.batch(index, config.batch_size), state.step, last, device):
             terms = training_step(state, batch, config)
             now = time.monotonic()
             state.seconds = before + now - begun
@@ -179,7 +181,9 @@ def _save_model(
     info = {
         "samples": str(state.step * config.batch_size),
         "seconds": f"{state.seconds:.0f}",
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads",
     }
     save_model(out / MODEL, averaged, parts, info)
     return out / MODEL

@@ -50,7 +50,7 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 convolutions are worth it: CUDA from Ampere on, and CPUs with AMX tiles."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return bool(probe is not None and probe())
 
