@@ -14,19 +14,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_models import SMALL, wedge
 
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
+from cad2pose.devices import pick_device
 from cad2pose.methods import QueryMethod
 from cad2pose.model_file import load_model
 from cad2pose.structures import CropBatch
 from cad2pose.training import TrainingConfig, crop_errors, pose_crop_errors, train
 from cad2pose.training.checkpoint import CHECKPOINT, PREVIOUS
-from cad2pose.training.config import pick_device
 from cad2pose.training.cost import measure_cost
 from cad2pose.training.optim import make_optimizer, rate_factor
 from cad2pose.training.overfit import overfit
 from cad2pose.training.prefetch import prefetch
+from small_models import SMALL, wedge
 
 CPU = torch.device("cpu")
 SHORT = TrainingConfig(samples=48, batch_size=8, warmup_steps=2, validation_crops=4, validations=2, seed=3)
@@ -68,7 +68,15 @@ def test_the_run_folder_has_everything(tmp_path):
     out = tmp_path / "run"
     run(out)
     names = {path.name for path in out.iterdir()}
-    wanted = {"config.json", "versions.json", "curves.jsonl", "samples.png", "predictions.png", CHECKPOINT, "model.safetensors"}
+    wanted = {
+        "config.json",
+        "versions.json",
+        "curves.jsonl",
+        "samples.png",
+        "predictions.png",
+        CHECKPOINT,
+        "model.safetensors",
+    }
     assert wanted <= names
     assert list((out / "tensorboard").iterdir())
     settings = json.loads((out / "config.json").read_text())
@@ -212,7 +220,14 @@ def test_devices_that_are_not_there_are_refused(name):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("samples", 0), ("batch_size", 0), ("learning_rate", 0.0), ("flat_share", 1.5), ("ema_decay", 1.0), ("gradient_clip", -1.0)],
+    [
+        ("samples", 0),
+        ("batch_size", 0),
+        ("learning_rate", 0.0),
+        ("flat_share", 1.5),
+        ("ema_decay", 1.0),
+        ("gradient_clip", -1.0),
+    ],
 )
 def test_training_settings_that_cannot_be_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=field):

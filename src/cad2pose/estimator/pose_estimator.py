@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cad2pose.devices import pick_device
 from cad2pose.estimator.boxes import check_boxes, posed_boxes, undistort_boxes, zoom_boxes
 from cad2pose.estimator.fusion import fuse_poses
 from cad2pose.estimator.images import check_size, image_tensor
@@ -111,7 +112,7 @@ class PoseEstimator:
             raise ValueError(f"object id {unknown[0]} is not known; the model knows {known or 'none'}")
 
     def check(self, camera: Camera, detections: Detections) -> None:
-        """Raise ValueError for a box outside the image, or an object id that no model knows."""
+        """Raise ValueError for a box outside the image or smaller than a pixel, or an object id that no model knows."""
         check_boxes(detections.box.to("cpu", torch.float64), camera)
         self.check_known(detections.object_id.tolist())
 
@@ -131,7 +132,8 @@ class PoseEstimator:
             Poses `(N, 4, 4)` float64, mm, in the mesh files' frames, orthonormal; scores in [0, 1].
 
         Raises:
-            ValueError: for an image of another kind or size, an unknown object id, or a box outside the image.
+            ValueError: for an image of another kind or size, an unknown object id, or a box outside the image or
+                smaller than a pixel.
         """
         start = time.perf_counter()
         pixels = image_tensor(image)
@@ -209,19 +211,3 @@ class PoseEstimator:
             rows = object_id == i
             box[rows] = posed_boxes(box[rows], T_cam_obj[rows], self._known[i].vertices, view.K, view.size)
         return box
-
-
-def pick_device(device: torch.device | str) -> torch.device:
-    """`auto` means CUDA where there is one, else the CPU.
-
-    Raises:
-        ValueError: for a device that torch does not have here.
-    """
-    if str(device) == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-        torch.zeros(1, device=found)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {str(device)!r} cannot be used here ({error}); give auto, cpu or cuda") from error
-    return found

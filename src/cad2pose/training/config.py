@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -45,7 +43,14 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("samples", "batch_size", "learning_rate", "key_learning_rate", "gradient_clip", "validation_crops"):
+        for name in (
+            "samples",
+            "batch_size",
+            "learning_rate",
+            "key_learning_rate",
+            "gradient_clip",
+            "validation_crops",
+        ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
         if not 0 <= self.flat_share <= 1:
@@ -59,22 +64,3 @@ class TrainingConfig:
     def steps(self) -> int:
         """Number of optimiser steps."""
         return -(-self.samples // self.batch_size)
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device where there is one, else the CPU.
-
-    Raises:
-        ValueError: for a device this machine does not have.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"unknown device {name!r}; give auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device {name!r} is not supported; give auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {name!r} is not there: this machine has {torch.cuda.device_count()} CUDA devices")
-    return device
