@@ -12,7 +12,6 @@ from cad2pose.evaluation.pose_error import (
     add_error,
     adi_error,
     frobenius_error,
-    hull_points,
     mspd_error,
     mssd_error,
     projection_error,
@@ -129,12 +128,14 @@ def test_symmetric_versions_of_the_true_pose_have_no_error(generator):
     torch.testing.assert_close(rotation[:, 0], torch.full((3,), 180.0, dtype=torch.float64), atol=1e-4, rtol=0)
 
 
-def test_hull_of_flat_and_tiny_sets_is_everything(generator):
-    flat = torch.cat((torch.randn(20, 2, generator=generator), torch.zeros(20, 1)), 1).double()
-    assert torch.equal(hull_points(flat), flat)
-    assert torch.equal(hull_points(flat[:2]), flat[:2])
-    ball = torch.nn.functional.normalize(torch.randn(50, 3, generator=generator, dtype=torch.float64), dim=1)
-    assert len(hull_points(torch.cat((ball, ball / 2)))) == 50
+@pytest.mark.parametrize("count", [1, 2, 3, 20])
+def test_mssd_of_flat_and_tiny_sets_is_exact(count, generator):
+    flat = torch.cat((torch.randn(count, 2, generator=generator), torch.zeros(count, 1)), 1).double()
+    estimated, true = random_poses(5, generator), random_poses(5, generator)
+    moved = [transform_points(T, flat.expand(5, -1, 3)) for T in (estimated, true)]
+    farthest = (moved[0] - moved[1]).norm(dim=-1).amax(1)
+    found = mssd_error(estimated, true, flat, torch.eye(4, dtype=torch.float64)[None])
+    torch.testing.assert_close(found, farthest)
 
 
 def test_empty_batches():

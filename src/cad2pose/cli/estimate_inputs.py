@@ -14,7 +14,7 @@ from cad2pose.cli.sources import find_camera
 from cad2pose.data.bop import BopDataset, find_dataset
 from cad2pose.data.detections import read_detections
 from cad2pose.data.images import IMAGE_SUFFIXES, image_size, read_image, read_mask
-from cad2pose.geometry import Camera
+from cad2pose.geometry import Camera, mask_box
 from cad2pose.structures import Detections
 
 
@@ -71,11 +71,9 @@ def box_of_mask(path: Path, image: Path) -> tuple[float, float, float, float]:
     size = image_size(image)
     if (mask.shape[1], mask.shape[0]) != size:
         raise ValueError(f"mask {path} is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[0]} x {size[1]}")
-    rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
-    if len(rows) == 0:
+    if not bool(mask.any()):
         raise ValueError(f"mask {path} is empty; it must be non-zero where the part is seen")
-    left, top = int(columns[0]), int(rows[0])
-    return float(left), float(top), float(columns[-1] + 1 - left), float(rows[-1] + 1 - top)
+    return mask_box(mask)
 
 
 def image_files(path: Path) -> list[Path]:

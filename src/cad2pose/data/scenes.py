@@ -12,11 +12,11 @@ from torch import Tensor
 from cad2pose.data.appearance import AppearanceConfig, paint, perturb_colors, random_lights, random_material
 from cad2pose.data.augmentation import AugmentationConfig, augment
 from cad2pose.data.backgrounds import BackgroundPool
-from cad2pose.data.boxes import BoxConfig, clip_box, jitter_box
+from cad2pose.data.boxes import BoxConfig, jitter_box
 from cad2pose.data.clutter import random_shapes
 from cad2pose.data.compositing import soft_shadow, soften_edges
 from cad2pose.data.draws import Draws
-from cad2pose.geometry import Camera, make_transform, random_rotations, unproject_pixels
+from cad2pose.geometry import Camera, clip_box, make_transform, mask_box, random_rotations, unproject_pixels
 from cad2pose.parts import Part
 from cad2pose.rendering import MeshSet, Rendering, rasterize, render
 from cad2pose.rendering.shading import shade
@@ -151,11 +151,7 @@ def _picture(scene: Rendering, parts: Sequence[Part], seed: int, draws: Draws) -
 def _detect(parts: Sequence[Part], seen: Bool[Tensor, "n h w"], camera: Camera, draws: Draws) -> Detections:
     """Boxes of the visible masks, a little off."""
     count = len(parts)
-    boxes = []
-    for mask in seen:
-        v, u = mask.nonzero().unbind(1)
-        left, top = int(u.min()), int(v.min())
-        boxes.append([left, top, int(u.max()) + 1 - left, int(v.max()) + 1 - top])
+    boxes = [mask_box(mask) for mask in seen]
     size = torch.tensor([[camera.width, camera.height]], dtype=torch.float64).expand(count, 2)
     box = jitter_box(torch.tensor(boxes, dtype=torch.float64), BoxConfig(shift=0.02, scale=0.04), draws)
     return Detections(

@@ -6,17 +6,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cad2pose.geometry import Camera, project_points, transform_points, unproject_pixels
+from cad2pose.geometry import Camera, clip_box, project_points, projected_box, unproject_pixels
 
-_NEAREST = 1.0  # mm; points nearer to the camera plane are projected from here
-_LEAST_SIDE = 4.0  # pixels
 _MOST_GROWTH = 9.0  # in area, between a detector's box and that of the pose found from it
 _LEAST_OVERLAP = 0.5  # of the smaller of the two
 _UNDISTORT_STEPS = 30
 
 
 def check_boxes(box: Float[Tensor, "n 4"], camera: Camera) -> None:
-    """Raise ValueError for a box that has no pixel of the image."""
+    """Raise ValueError for a box that has no pixel of the image, or is smaller than one."""
     outside = (box[:, :2] + box[:, 2:] <= 0).any(-1)
     outside |= (box[:, 0] >= camera.width) | (box[:, 1] >= camera.height)
     if bool(outside.any()):
@@ -24,6 +22,12 @@ def check_boxes(box: Float[Tensor, "n 4"], camera: Camera) -> None:
         raise ValueError(
             f"box {row} is {box[row].tolist()} and lies outside the image of {camera.width} x {camera.height} pixels; "
             "a box is x y w h in pixels, x y its upper left corner"
+        )
+    tiny = (box[:, 2:] < 1).any(-1)
+    if bool(tiny.any()):
+        row = int(tiny.nonzero()[0])
+        raise ValueError(
+            f"box {row} is {box[row].tolist()}, narrower than a pixel; a box is x y w h in pixels (not in shares)"
         )
 
 
@@ -65,16 +69,10 @@ def posed_boxes(
     Where a pose puts the part somewhere else altogether, or makes its box much larger or smaller, the pose is
     not to be trusted and the box stays as it was.
     """
-    camera = transform_points(T_cam_obj, vertices.expand(len(box), -1, -1))
-    pixels = project_points(K.expand(len(box), -1, -1), _in_front(camera)) + 0.5
-    least = torch.minimum(pixels.amin(1).clamp_min(0), image_size - _LEAST_SIDE)
-    most = torch.maximum(torch.minimum(pixels.amax(1), image_size), least + _LEAST_SIDE)
-    posed = torch.cat((least, most - least), dim=-1)
+    count = len(box)
+    whole = projected_box(vertices.expand(count, -1, -1), T_cam_obj, K.expand(count, -1, -1))
+    posed = clip_box(whole, image_size.expand(count, -1))
     return torch.where(_agree(box, posed)[:, None], posed, box)
-
-
-def _in_front(points: Float[Tensor, "n v 3"]) -> Float[Tensor, "n v 3"]:
-    return torch.cat((points[..., :2], points[..., 2:].clamp_min(_NEAREST)), dim=-1)
 
 
 def _agree(first: Float[Tensor, "n 4"], second: Float[Tensor, "n 4"]) -> Bool[Tensor, "n"]:

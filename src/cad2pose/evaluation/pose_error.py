@@ -14,13 +14,15 @@ from functools import partial
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.spatial import ConvexHull, KDTree, QhullError
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from cad2pose.geometry.camera import project_points
 from cad2pose.geometry.transform import transform_points
+from cad2pose.parts.bounds import extreme_points, hull_indices
 
 _CHUNK = 2_000_000  # points at a time: about 50 MB
+_FEW = 128  # directions; the farthest points along them bound a maximum from below
 
 
 def rotation_error(R_est: Float[Tensor, "*batch 3 3"], R_gt: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
@@ -71,9 +73,8 @@ def mssd_error(
     Only vertices of the convex hull are visited. That is exact: |A x + b| is a convex function of x, so its maximum
     over the points lies on a vertex of their hull.
     """
-    hull = hull_points(points)
-    few = extreme_points(hull)
-
+    hull = points[hull_indices(points)]
+    few = extreme_points(hull, _FEW)
     pairs = zip(T_est, T_gt, strict=True)
     errors = [_least_maximum(partial(_distance, est), true @ symmetries, few, hull) for est, true in pairs]
     return T_est.new_tensor(errors)
@@ -87,7 +88,7 @@ def mspd_error(
     symmetries: Float[Tensor, "k 4 4"],
 ) -> Float[Tensor, "batch"]:
     """MSPD: maximum projected distance, minimised over the symmetries, px."""
-    few = extreme_points(points)
+    few = extreme_points(points, _FEW)
     errors = []
     for est, true, camera in zip(T_est, T_gt, K, strict=True):
         distance = partial(_projected_distance, camera, est)
@@ -116,24 +117,6 @@ def symmetric_errors(
     R_est, R_gt = estimated[..., :3, :3], true[..., :3, :3]
     translation = translation_error(estimated[..., :3, 3], true[..., :3, 3])
     return rotation_error(R_est, R_gt), frobenius_error(R_est, R_gt), translation
-
-
-def hull_points(points: Float[Tensor, "n 3"]) -> Float[Tensor, "m 3"]:
-    """The points that are vertices of the convex hull; all of them where they lie in a plane."""
-    try:
-        return points[torch.from_numpy(ConvexHull(points.numpy()).vertices).long()]
-    except (QhullError, ValueError):
-        return points
-
-
-def extreme_points(points: Float[Tensor, "n 3"], directions: int = 128) -> Float[Tensor, "m 3"]:
-    """The points that lie farthest out in evenly spread directions (a Fibonacci lattice)."""
-    step = torch.arange(directions, dtype=points.dtype) + 0.5
-    z = 1 - 2 * step / directions
-    angle = math.pi * (1 + math.sqrt(5)) * step
-    lattice = torch.stack((angle.cos(), angle.sin(), z), dim=1)
-    lattice[:, :2] *= (1 - z * z).sqrt()[:, None]
-    return points[(lattice @ points.T).argmax(1).unique()]
 
 
 def _least_maximum(

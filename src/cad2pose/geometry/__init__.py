@@ -1,5 +1,6 @@
 """Maths of rotations, rigid transforms, cameras and crops; batched torch, no state."""
 
+from cad2pose.geometry.boxes import clip_box, mask_box, projected_box
 from cad2pose.geometry.camera import Camera, invert_intrinsics, project_points, unproject_pixels
 from cad2pose.geometry.crop import VirtualCamera, rotate_transform, virtual_camera, warp_to_crops
 from cad2pose.geometry.rotation import (
@@ -19,9 +20,9 @@ from cad2pose.geometry.rotation import (
 from cad2pose.geometry.transform import exp_se3, invert_transform, log_se3, make_transform, transform_points
 
 __all__ = [
-    "Camera", "VirtualCamera", "axis_angle_from_rotation", "exp_se3", "geodesic_distance", "invert_intrinsics",
-    "invert_transform", "log_se3", "make_transform", "nearest_rotation", "project_points", "quaternion_from_rotation",
-    "random_rotations", "rotate_transform", "rotation_about_z", "rotation_from_6d", "rotation_from_axis_angle",
-    "rotation_from_quaternion", "rotation_to_ray", "six_d_from_rotation", "skew", "transform_points",
-    "unproject_pixels", "virtual_camera", "warp_to_crops",
+    "Camera", "VirtualCamera", "axis_angle_from_rotation", "clip_box", "exp_se3", "geodesic_distance",
+    "invert_intrinsics", "invert_transform", "log_se3", "make_transform", "mask_box", "nearest_rotation",
+    "project_points", "projected_box", "quaternion_from_rotation", "random_rotations", "rotate_transform",
+    "rotation_about_z", "rotation_from_6d", "rotation_from_axis_angle", "rotation_from_quaternion", "rotation_to_ray",
+    "six_d_from_rotation", "skew", "transform_points", "unproject_pixels", "virtual_camera", "warp_to_crops",
 ]  # fmt: skip
