@@ -20,8 +20,10 @@ class Detections:
         box: `(N, 4)` x, y, w, h in pixels, COCO convention (edges measured from the image's left and upper edge).
         score: `(N,)` of the detector, higher is better.
 
+    Lists and arrays become tensors.
+
     Raises:
-        ValueError: for boxes that are not finite or have no area.
+        ValueError: for other shapes, numbers that are not finite, ids that are not whole, or boxes without area.
     """
 
     object_id: Int[Tensor, "n"]
@@ -29,6 +31,21 @@ class Detections:
     score: Float[Tensor, "n"]
 
     def __post_init__(self) -> None:
+        for name in ("object_id", "box", "score"):
+            object.__setattr__(self, name, torch.as_tensor(getattr(self, name)))
+        if not self.box.is_floating_point():
+            object.__setattr__(self, "box", self.box.to(torch.float32))
+        count = len(self.box) if self.box.ndim else 0
+        shapes = [tuple(tensor.shape) for tensor in (self.object_id, self.box, self.score)]
+        if shapes != [(count,), (count, 4), (count,)]:
+            raise ValueError(
+                f"object_id, box and score have the shapes {', '.join(map(str, shapes))}; "
+                "for N boxes give (N,), (N, 4) and (N,)"
+            )
+        if self.object_id.is_floating_point() or self.object_id.is_complex():
+            raise ValueError(f"the object ids are {self.object_id.tolist()}; give whole numbers")
+        if not bool(torch.isfinite(self.score).all()):
+            raise ValueError(f"the scores are {self.score.tolist()}; give finite numbers")
         bad = ~torch.isfinite(self.box).all(-1) | (self.box[:, 2:] <= 0).any(-1)
         if bool(bad.any()):
             row = int(bad.nonzero()[0])

@@ -74,7 +74,7 @@ def read_mask(path: Path | str) -> Bool[Tensor, "h w"]:
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
-    """Width and height as `read_image` would give them, from the file's header alone.
+    """Width and height as `read_image` would give them, from the file's header where its format allows.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -98,6 +98,8 @@ def _opened(path: Path | str, decode: bool = True) -> Iterator[Image.Image]:
             image = Image.open(file)
             if decode:
                 image.load()
+            else:
+                image.getexif()  # of a PNG this decodes the pixels, as it may follow them
         except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, EOFError, ...
             text = "it is cut off or no image" if isinstance(error, UnidentifiedImageError) else str(error)
             raise ValueError(f"{path} cannot be read as an image: {text or type(error).__name__}") from error

@@ -41,6 +41,16 @@ def invert_intrinsics(K: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3
     return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
 
 
+def _numbers(name: str, values: object) -> tuple[float, ...]:
+    """A flat list of numbers, as JSON gives it."""
+    if isinstance(values, (list, tuple)):
+        try:
+            return tuple(float(value) for value in values)
+        except (TypeError, ValueError, OverflowError):
+            pass
+    raise ValueError(f"{name} must be numbers in one flat list, got {str(values)[:100]}")
+
+
 @dataclass(frozen=True)
 class Camera:
     """A calibrated camera.
@@ -109,15 +119,15 @@ class Camera:
             numbers = [entry["fx"], 0, entry["cx"], 0, entry["fy"], entry["cy"], 0, 0, 1]
         else:
             raise ValueError(f"a camera needs cam_K, or fx, fy, cx and cy; this one has {sorted(entry)}")
-        try:
-            values = torch.tensor([float(n) for n in numbers], dtype=torch.float64)  # type: ignore[union-attr]
-            distortion = tuple(float(c) for c in entry.get("distortion", ()))  # type: ignore[union-attr]
-            width, height = (int(float(side)) for side in size)  # type: ignore[arg-type]
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"camera entry holds something that is not a number: {error}") from error
+        values = _numbers("cam_K" if "cam_K" in entry else "fx, fy, cx, cy", numbers)
         if len(values) != 9:
             raise ValueError(f"cam_K has {len(values)} numbers; it must have 9, row by row")
-        return cls(values.reshape(3, 3), width, height, distortion)
+        distortion = _numbers("distortion", entry.get("distortion", ()))
+        sides = _numbers("width and height", size)
+        if not all(side.is_integer() for side in sides):
+            raise ValueError(f"width and height are {size[0]} and {size[1]}; they must be whole numbers of pixels")
+        K = torch.tensor(values, dtype=torch.float64).reshape(3, 3)
+        return cls(K, int(sides[0]), int(sides[1]), distortion)
 
     def to_bop(self) -> dict[str, object]:
         """Inverse of `from_bop`; both forms at once, so that every BOP reader finds its own."""

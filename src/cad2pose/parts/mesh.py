@@ -165,8 +165,8 @@ def _check_size(path: Path, mesh: Mesh, units: Units) -> None:
     if fitting:
         advice = f"this looks like {names[fitting[0]]}: pass --units {fitting[0]}"
     raise ValueError(
-        f"{path}: read in {units}, the part is {diameter:.4g} mm across; 2 mm to 5 m is allowed. The file's numbers "
-        f"span {raw:.4g}; {advice} (of {', '.join(get_args(Units))})"
+        f"{path}: read in {units}, the part is {diameter:.6g} mm across; 2 mm to 5 m is allowed. The file's numbers "
+        f"span {raw:.6g}; {advice} (of {', '.join(get_args(Units))})"
     )
 
 
