@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 from rich.console import Console
@@ -13,7 +14,11 @@ from cad2pose.data.bop import find_dataset
 from cad2pose.data.check import check_bop
 
 
-def check_command(bop: tyro.conf.Positional[Path], /, splits: tuple[str, ...] = ()) -> int:
+def check_command(
+    bop: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="BOP-DIR")],
+    /,
+    splits: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SPLIT [SPLIT ...]", help_behavior_hint="")] = (),
+) -> int:
     """Check a BOP folder and name everything in it that is missing or broken.
 
     Json files, cameras, annotations, models, targets; every image is decoded and its size compared with its camera.

@@ -9,13 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import Annotated
 
+import tyro
 from jaxtyping import Float
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from torch import Tensor
 
+from cad2pose.cli.arguments import OptionalPath
 from cad2pose.data.results import Results, write_results_csv
 from cad2pose.data.scenes import Photo, synthetic_photo
 from cad2pose.estimator import EstimatorOptions, PoseEstimator
@@ -60,8 +63,8 @@ def demo_command(
     *,
     out: Path = Path("demo_out"),
     images: int = 8,
-    seed: int | None = None,
-    model: Path | None = None,
+    seed: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None,
+    model: OptionalPath = None,
     rolls: tuple[float, ...] = EstimatorOptions.rolls,
     recrop: bool = EstimatorOptions.recrop,
     device: str = "auto",

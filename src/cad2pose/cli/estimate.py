@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cad2pose import __version__
+from cad2pose.cli.arguments import ObjectIds, OptionalPath
 from cad2pose.cli.estimate_inputs import ImageTask, tasks_of_bop, tasks_of_images
 from cad2pose.data.results import Results, write_results_csv
 from cad2pose.estimator import EstimatorOptions, PoseEstimator, best_per_object
@@ -27,16 +28,18 @@ def estimate_command(
     *,
     model: Path,
     out: Path = Path("out"),
-    image: Path | None = None,
-    camera: Path | None = None,
-    box: Annotated[tuple[float, float, float, float] | None, tyro.conf.arg(metavar="X Y W H")] = None,
-    mask: Path | None = None,
-    detections: Path | None = None,
-    object_id: int | None = None,
-    bop: Path | None = None,
+    image: OptionalPath = None,
+    camera: OptionalPath = None,
+    box: Annotated[
+        tuple[float, float, float, float] | None, tyro.conf.arg(metavar="X Y W H", help_behavior_hint="")
+    ] = None,
+    mask: OptionalPath = None,
+    detections: OptionalPath = None,
+    object_id: Annotated[int | None, tyro.conf.arg(metavar="ID", help_behavior_hint="")] = None,
+    bop: OptionalPath = None,
     split: str = "test",
-    objects: Annotated[tuple[int, ...], tyro.conf.arg(metavar="ID [ID ...]")] = (),
-    targets: Path | None = None,
+    objects: ObjectIds = (),
+    targets: OptionalPath = None,
     all_images: bool = False,
     min_score: float = 0.0,
     rolls: tuple[float, ...] = EstimatorOptions.rolls,

@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from cad2pose.cli.arguments import ObjectIds, OptionalPath
 from cad2pose.data.bop import BopDataset, find_dataset
 from cad2pose.data.results import Results, read_results_csv
 from cad2pose.evaluation.pairs import count_unused_rows
@@ -22,13 +23,13 @@ _METRES = 10.0  # mm; no camera sees a part from nearer
 
 
 def evaluate_command(
-    results: tyro.conf.Positional[Path],
+    results: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS.csv")],
     /,
     bop: Path,
     split: str = "test",
-    targets: Path | None = None,
-    objects: Annotated[tuple[int, ...], tyro.conf.arg(metavar="ID [ID ...]")] = (),
-    json_file: Annotated[Path | None, tyro.conf.arg(name="json", metavar="FILE")] = None,
+    targets: OptionalPath = None,
+    objects: ObjectIds = (),
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json", metavar="FILE", help_behavior_hint="")] = None,
 ) -> None:
     """Score a BOP results file against ground truth.
 

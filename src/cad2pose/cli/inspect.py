@@ -9,12 +9,13 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from cad2pose.parts.builtin import BUILTIN_PARTS, builtin_part
+from cad2pose.cli.arguments import OptionalPath
+from cad2pose.cli.sources import builtin_name, find_part
 from cad2pose.parts.diagnosis import MeshDiagnosis, describe_symmetries, diagnose, units_remark
 from cad2pose.parts.mesh import Units
-from cad2pose.parts.part import Part, load_part
+from cad2pose.parts.part import Part
 
-_BUILTIN_PREFIX = "builtin:"
+_BUILT_IN = "built in"
 _MOST_SYMMETRIES = 12
 
 
@@ -23,26 +24,22 @@ def inspect_command(
     /,
     units: Units = "mm",
     object_id: int = 1,
-    models_info: Path | None = None,
+    models_info: OptionalPath = None,
     out: Path = Path(),
 ) -> None:
     """Read a mesh, print what was understood of it, and save a picture of it from six sides.
 
     Args:
-        mesh: PLY, OBJ, STL or GLB file, or a built-in part: builtin:bracket, builtin:nut, builtin:bushing or
-            builtin:disc.
+        mesh: PLY, OBJ, STL or GLB file, or a built-in part: bracket, nut, bushing or disc.
         units: what the file's numbers are in.
         object_id: entry of models_info.json that the part is.
         models_info: BOP models_info.json with the part's diameter and symmetries.
         out: folder for the picture, NAME_six_views.png.
     """
-    name = mesh.removeprefix(_BUILTIN_PREFIX)
-    if mesh.startswith(_BUILTIN_PREFIX) or (name in BUILTIN_PARTS and not Path(mesh).exists()):
-        part, source = builtin_part(name), "built in"
-    else:
-        part, source = load_part(mesh, units, object_id, models_info=models_info), mesh
+    built_in = builtin_name(mesh) is not None
+    part = find_part(mesh, units, None if built_in else object_id, models_info)
     console = Console()
-    console.print(_table(part, source, units, models_info))
+    console.print(_table(part, _BUILT_IN if built_in else mesh, units, models_info))
 
     from cad2pose.pictures import save_png  # rendering is only loaded once the mesh is known to be usable
     from cad2pose.pictures.six_views import six_views
@@ -70,7 +67,7 @@ def _table(part: Part, source: str, units: Units, models_info: Path | None) -> T
     center = "({:.5g}, {:.5g}, {:.5g})".format(*(round(value, 6) + 0.0 for value in part.center.tolist()))
     table.add_row("bounding sphere", f"centre {center} mm, radius {part.radius:.6g} mm")
     remark = units_remark(part.diameter, units)
-    table.add_row("units", "mm" if source == "built in" else f"{units} {'(' + remark + ')' if remark else ''}".strip())
+    table.add_row("units", "mm" if source == _BUILT_IN else f"{units} {'(' + remark + ')' if remark else ''}".strip())
     table.add_row("watertight", _watertight_words(found))
     table.add_row("pieces", f"{found.components}")
     table.add_row("triangles face", found.orientation + _inverted_words(found))
@@ -80,7 +77,7 @@ def _table(part: Part, source: str, units: Units, models_info: Path | None) -> T
     if len(words) > _MOST_SYMMETRIES:
         words = [*words[:_MOST_SYMMETRIES], f"... and {len(words) - _MOST_SYMMETRIES} more"]
     beside = Path(source).parent / "models_info.json"
-    if models_info is None and source != "built in" and beside.is_file():
+    if models_info is None and source != _BUILT_IN and beside.is_file():
         words.append(f"(not read: {beside}; pass --models-info and --object-id)")
     table.add_row("symmetries", "\n".join(words))
     return table

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from cad2pose.data.bop import find_dataset
+from cad2pose.data.bop_files import read_json
 from cad2pose.geometry import Camera
 from cad2pose.parts.builtin import BUILTIN_PARTS, builtin_part
 from cad2pose.parts.mesh import Units
@@ -25,34 +25,56 @@ def builtin_name(source: str) -> str | None:
     return None
 
 
-def find_parts(sources: Sequence[str], object_ids: Sequence[int], units: Units) -> list[Part]:
+def find_part(source: str, units: Units = "mm", object_id: int | None = None, models_info: Path | None = None) -> Part:
+    """Part from a mesh file or the name of a built-in part.
+
+    Args:
+        source: mesh file, `nut` or `builtin:nut`.
+        units: of a mesh file.
+        object_id: to give it; a built-in part has its own by default, a mesh file 1.
+        models_info: BOP models_info.json with the symmetries of a mesh file, under its object id.
+
+    Raises:
+        ValueError, FileNotFoundError: for anything that cannot be read.
+    """
+    name = builtin_name(source)
+    if name is not None:
+        part = builtin_part(name)
+        return part if object_id is None else replace(part, object_id=object_id)
+    if not Path(source).suffix and not Path(source).exists():
+        built_in = ", ".join(BUILTIN_PARTS)
+        raise FileNotFoundError(f"{source} is neither a mesh file nor a built-in part ({built_in})")
+    return load_part(source, units, 1 if object_id is None else object_id, models_info=models_info)
+
+
+def find_parts(
+    sources: Sequence[str], object_ids: Sequence[int], units: Units, models_info: Path | None = None
+) -> list[Part]:
     """Parts from mesh files and names of built-in parts, or from one BOP folder.
 
     Args:
         sources: mesh files, `nut`, `builtin:nut`, `builtin` for all built-in parts; or one folder with `models/`
             (or the name of one in BOP_PATH).
         object_ids: which objects of the folder; for meshes, the ids to give them (1, 2, ... by default).
+        units: of mesh files.
+        models_info: BOP models_info.json with the symmetries of mesh files, by their ids.
 
     Raises:
         ValueError, FileNotFoundError: for anything that cannot be read, and ids that are given twice.
     """
     if not sources:
         raise ValueError("no part was given; name mesh files, built-in parts, or a BOP folder")
+    if wrong := [object_id for object_id in object_ids if object_id < 1]:
+        raise ValueError(f"object id {wrong[0]} was given; ids are 1 or more")
     names = [n for source in sources for n in (BUILTIN_PARTS if source == _ALL_BUILTIN else (source,))]
     folder = _models_folder(names[0]) if len(names) == 1 else None
     if folder is not None:
-        return load_bop_parts(folder, list(object_ids) or None)
-    if object_ids and len(object_ids) != len(names):
+        parts = load_bop_parts(folder, list(object_ids) or None)
+    elif object_ids and len(object_ids) != len(names):
         raise ValueError(f"{len(object_ids)} object ids were given for {len(names)} meshes; give one id for each")
-    parts = []
-    for position, source in enumerate(names):
-        name = builtin_name(source)
-        if name is not None:
-            part = builtin_part(name)
-            part = replace(part, object_id=object_ids[position]) if object_ids else part
-        else:
-            part = load_part(source, units, object_ids[position] if object_ids else position + 1)
-        parts.append(part)
+    else:
+        ids = object_ids or [None if builtin_name(name) else position for position, name in enumerate(names, 1)]
+        parts = [find_part(name, units, i, models_info) for name, i in zip(names, ids, strict=True)]
     ids = [part.object_id for part in parts]
     if len(set(ids)) < len(ids):
         raise ValueError(f"the parts' object ids are {ids}; give every part its own with --objects")
@@ -65,7 +87,13 @@ def _models_folder(source: str) -> Path | None:
         return None
     if not Path(source).is_dir() and Path(source).suffix:
         return None
-    root = find_dataset(source)
+    try:
+        root = find_dataset(source)
+    except FileNotFoundError as error:
+        built_in = ", ".join(BUILTIN_PARTS)
+        raise FileNotFoundError(
+            f"{source} is no mesh file, no built-in part ({built_in}), and no BOP folder: {error}"
+        ) from error
     return root / "models" if (root / "models").is_dir() else root
 
 
@@ -77,10 +105,7 @@ def find_camera(path: Path, width: int | None = None, height: int | None = None)
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no camera file {path}; it is JSON with fx, fy, cx, cy, width and height")
-    try:
-        entry = json.loads(path.read_text())
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    entry = read_json(path)
     if not isinstance(entry, dict):
         raise ValueError(f"{path} must hold one JSON object with fx, fy, cx, cy, width and height")
     try:

@@ -12,33 +12,42 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from cad2pose.cli.arguments import ObjectIds, OptionalPath
 from cad2pose.cli.sources import find_camera, find_parts
 from cad2pose.data.augmentation import AugmentationConfig
 from cad2pose.data.pose_prior import PosePrior
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
+from cad2pose.devices import pick_device
 from cad2pose.methods import QueryConfig
+from cad2pose.parts.mesh import Units
+from cad2pose.parts.part import Part
 from cad2pose.training import TrainingConfig, train
 from cad2pose.training.checkpoint import CHECKPOINT
-from cad2pose.training.config import pick_device
 from cad2pose.training.cost import Cost, measure_cost
 from cad2pose.training.loop import Progress as Step
-from cad2pose.training.overfit import OverfitResult, overfit
+from cad2pose.training.overfit import overfit
+from cad2pose.training.run_folder import RunFolder
 
 _VALIDATION_SEED = 7_000_003
+_OVERFIT_STEPS = 300
+_MODEL, _TRAINING, _VIEWS = QueryConfig(), TrainingConfig(), PosePrior()
 
 
 def train_command(
-    source: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MESH... | BOP-DIR")],
+    source: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MESH... | BOP-DIR", help_behavior_hint="")
+    ],
     /,
     out: Path,
-    objects: tuple[int, ...] = (),
-    units: Literal["mm", "cm", "m", "inch"] = "mm",
+    objects: ObjectIds = (),
+    units: Units = "mm",
+    models_info: OptionalPath = None,
     full: bool = False,
-    model: Annotated[QueryConfig, tyro.conf.arg(name="model")] = QueryConfig(),
-    training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = TrainingConfig(),
-    views: Annotated[PosePrior, tyro.conf.arg(name="views")] = PosePrior(),
-    camera: Path | None = None,
-    backgrounds: Path | None = None,
+    model: Annotated[QueryConfig, tyro.conf.arg(name="model")] = _MODEL,
+    training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = _TRAINING,
+    views: Annotated[PosePrior, tyro.conf.arg(name="views")] = _VIEWS,
+    camera: OptionalPath = None,
+    backgrounds: OptionalPath = None,
     crop_roll: float = 180.0,
     effects: Literal["strong", "modest"] = "strong",
     device: str = "auto",
@@ -53,11 +62,11 @@ def train_command(
     where a run was stopped.
 
     Args:
-        source: mesh files, names of built-in parts (bracket, nut, bushing, disc, or builtin for all four), or one BOP
-            folder (its models/ are taken).
+        source: mesh files, built-in parts (bracket, nut, bushing, disc; builtin for all four), or one BOP folder.
         out: the run folder.
         objects: ids of the BOP folder's objects to learn; all of them by default. For mesh files: their ids, in order.
         units: units of the mesh files.
+        models_info: BOP models_info.json with the symmetries of the mesh files, by their ids.
         full: the full-size model for a GPU in place of the small one.
         model: settings of the model.
         training: settings of the run.
@@ -66,34 +75,42 @@ def train_command(
         backgrounds: folder of photographs to use as backgrounds beside the procedural ones.
         crop_roll: crops are turned by up to this many degrees about their axis; state less where `views` are upright.
         effects: how much blur, noise and colour the crops get: strong for photographs, modest for clean pictures.
-        device: cpu, cuda, cuda:N, or auto.
+        device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
         threads: torch threads of the step; crops are made in one more thread.
-        overfit_one: do not train, but see whether the model can learn one batch by heart.
+        overfit_one: do not train, but see whether the model can learn one batch by heart; writes nothing.
     """
-    console = Console()
-    torch.set_num_threads(threads)
+    if threads < 1:
+        raise ValueError(f"threads is {threads}; it must be 1 or more")
+    if full and model != _MODEL:
+        raise ValueError("give either --full or settings of the model (--model...), not both")
     where = pick_device(device)
-    parts = find_parts(source, objects, units)
-    if full:
-        if model != QueryConfig():
-            raise ValueError("give either --full or settings of the model (--model...), not both")
-        model = QueryConfig.full()
-    fixed_camera = find_camera(camera) if camera else None
-    crops_config = SyntheticConfig(
-        crop_size=model.crop_size, pad=model.pad, prior=views, camera=fixed_camera, backgrounds=backgrounds,
-        roll=crop_roll, augmentation=AugmentationConfig() if effects == "strong" else AugmentationConfig.modest(),
+    torch.set_num_threads(threads)
+    parts = find_parts(source, objects, units, models_info)
+    config = QueryConfig.full() if full else model
+    crops = SyntheticConfig(
+        crop_size=config.crop_size, pad=config.pad, prior=views, camera=find_camera(camera) if camera else None,
+        backgrounds=backgrounds, roll=crop_roll,
+        augmentation=AugmentationConfig() if effects == "strong" else AugmentationConfig.modest(),
     )  # fmt: skip
-    crops = SyntheticCrops(parts, crops_config, where, training.seed)
-    cost = measure_cost(parts, model, crops, training, where)
-    console.print(_plan(cost, training, where, [part.name for part in parts]))
-    if overfit_one:
-        return _overfit(console, overfit(parts, model, crops, training, where))
+    run = _overfit if overfit_one else _train
+    return run(Console(), parts, config, crops, training, out, where)
+
+
+def _train(
+    console: Console, parts: list[Part], model: QueryConfig, crops_config: SyntheticConfig, training: TrainingConfig,
+    out: Path, device: torch.device,
+) -> int:  # fmt: skip
+    """Say what it will take, then train with a progress bar."""
+    RunFolder(out).check(parts, method=model, training=training, crops=crops_config)  # before anything takes time
+    crops = SyntheticCrops(parts, crops_config, device, training.seed)
+    console.print(_plan(measure_cost(parts, model, crops, training, device), training, device, parts))
     if (out / CHECKPOINT).exists():
-        console.print(f"going on with the run in {out}")
+        console.print(f"going on with the run in {out}", soft_wrap=True, highlight=False)
     judged = SyntheticConfig.evaluation(
-        crop_size=model.crop_size, pad=model.pad, prior=views, camera=fixed_camera, backgrounds=backgrounds
-    )
-    judge = SyntheticCrops(parts, judged, where, training.seed + _VALIDATION_SEED)
+        crop_size=model.crop_size, pad=model.pad, prior=crops_config.prior, camera=crops_config.camera,
+        backgrounds=crops_config.backgrounds,
+    )  # fmt: skip
+    judge = SyntheticCrops(parts, judged, device, training.seed + _VALIDATION_SEED)
     with _progress_bar(console) as bar:
         task = bar.add_task("training", total=training.samples, rate="", errors="")
 
@@ -105,9 +122,31 @@ def train_command(
             done = min(step.step * training.batch_size, training.samples)
             bar.update(task, completed=done, rate=f"{step.crops_per_second:.0f} crops/s", errors=errors)
 
-        model_file = train(parts, model, crops, judge, training, out, where, {"crops": crops_config}, report)
-    console.print(f"model: {model_file} ({model_file.stat().st_size / 1e6:.1f} MB)")
+        model_file = train(parts, model, crops, judge, training, out, device, {"crops": crops_config}, report)
+    size = model_file.stat().st_size / 1e6
+    console.print(f"model: {model_file} ({size:.1f} MB)", soft_wrap=True, highlight=False)
     return 0
+
+
+def _overfit(
+    console: Console, parts: list[Part], model: QueryConfig, crops_config: SyntheticConfig, training: TrainingConfig,
+    out: Path, device: torch.device,
+) -> int:  # fmt: skip
+    """Learn one batch by heart; 1 where a loss did not get there. `out` is not touched."""
+    crops = SyntheticCrops(parts, crops_config, device, training.seed)
+    console.print(_plan(measure_cost(parts, model, crops, training, device), training, device, parts))
+    with _progress_bar(console) as bar:
+        task = bar.add_task("one batch by heart", total=_OVERFIT_STEPS, rate="", errors="")
+
+        def report(step: int, losses: dict[str, float]) -> None:
+            bar.update(task, completed=step + 1, errors=f"loss {losses['total']:.2f}")
+
+        result = overfit(parts, model, crops, training, device, _OVERFIT_STEPS, report)
+    table = Table("loss", "reached", "wanted below", "", title="one batch by heart")
+    for name, bound in result.wanted.items():
+        table.add_row(name, f"{result.losses[name]:.3f}", f"{bound:.3f}", "no" if name in result.failed else "yes")
+    console.print(table)
+    return 1 if result.failed else 0
 
 
 def _progress_bar(console: Console) -> Progress:
@@ -117,23 +156,16 @@ def _progress_bar(console: Console) -> Progress:
     )  # fmt: skip
 
 
-def _plan(cost: Cost, training: TrainingConfig, device: torch.device, names: list[str]) -> Table:
+def _plan(cost: Cost, training: TrainingConfig, device: torch.device, parts: list[Part]) -> Table:
     """What will be done and what it takes, for the eye."""
     overlap = device.type == "cuda" or (os.cpu_count() or 1) > 1
     table = Table(title="plan", show_header=False)
-    table.add_row("parts", ", ".join(names))
+    table.add_row("parts", ", ".join(part.name for part in parts))
     table.add_row("device", str(device))
     table.add_row("parameters", f"{cost.parameters / 1e6:.2f} million")
     table.add_row("crops", f"{training.samples:,} in {training.steps:,} steps of {training.batch_size}")
-    table.add_row("time per crop", f"{1e3 * cost.crop_seconds:.1f} ms to make, {1e3 * cost.step_seconds:.1f} ms to learn")
+    making, learning = 1e3 * cost.crop_seconds, 1e3 * cost.step_seconds
+    table.add_row("time per crop", f"{making:.1f} ms to make, {learning:.1f} ms to learn")
     table.add_row("time in all", f"about {cost.hours(training, overlap):.2f} hours")
     table.add_row("memory", f"{cost.memory / 1e9:.2f} GB")
     return table
-
-
-def _overfit(console: Console, result: OverfitResult) -> int:
-    table = Table("loss", "reached", "wanted below", "", title="one batch by heart")
-    for name, bound in result.wanted.items():
-        table.add_row(name, f"{result.losses[name]:.3f}", f"{bound:.3f}", "no" if name in result.failed else "yes")
-    console.print(table)
-    return 1 if result.failed else 0

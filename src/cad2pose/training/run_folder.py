@@ -52,29 +52,35 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def claim(self, parts: Sequence[Part], **settings: Any) -> None:
-        """Make the folder this run's own, or check that it already is.
+    def check(self, parts: Sequence[Part], **settings: Any) -> bool:
+        """Whether the folder holds this very run already; False where it is free for it. Writes nothing.
 
         Raises:
-            ValueError: if it holds a run with other settings, naming what differs.
+            ValueError: if it holds a run with other settings, naming what differs, or anything else.
         """
-        wanted = {"parts": [describe_part(part) for part in parts], **describe(settings)}
-        wanted = json.loads(json.dumps(wanted))
         file = self.path / SETTINGS
         if file.exists():
             try:
                 present = json.loads(file.read_text())
             except ValueError as error:
                 raise ValueError(f"{file} is not readable JSON ({error}); train into another folder") from error
-            differing = sorted(_differences(present, wanted))
+            differing = sorted(_differences(present, _as_json(parts, settings)))
             if differing:
                 raise ValueError(
                     f"{self.path} holds another training run; it differs in {'; '.join(differing[:6])}. "
                     "Give the same settings to go on with it, or another --out"
                 )
-            return
+            return True
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path} is a file; the run needs a folder, give another --out")
         if self.path.exists() and any(self.path.iterdir()):
             raise ValueError(f"{self.path} is not empty and holds no training run; give another --out")
+        return False
+
+    def claim(self, parts: Sequence[Part], **settings: Any) -> None:
+        """Make the folder this run's own, or check that it already is; raises as `check`."""
+        if self.check(parts, **settings):
+            return
         versions = {
             "cad2pose": cad2pose.__version__,
             "python": platform.python_version(),
@@ -83,7 +89,7 @@ class RunFolder:
             "platform": platform.platform(),
         }
         write_text(self.path / "versions.json", json.dumps(versions, indent=1))
-        write_text(file, json.dumps(wanted, indent=1))
+        write_text(self.path / SETTINGS, json.dumps(_as_json(parts, settings), indent=1))
 
     def drop_curves_after(self, step: int) -> None:
         """Forget what was logged after the checkpoint a run goes on from."""
@@ -108,6 +114,11 @@ class RunFolder:
         """All lines logged so far."""
         file = self.path / CURVES
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def _as_json(parts: Sequence[Part], settings: Mapping[str, Any]) -> Any:
+    """All settings as they come back from a JSON file."""
+    return json.loads(json.dumps({"parts": [describe_part(part) for part in parts], **describe(settings)}))
 
 
 def _differences(present: Any, wanted: Any, name: str = "") -> list[str]:
