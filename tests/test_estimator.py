@@ -283,7 +283,15 @@ def test_unknown_objects_are_refused():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"rolls": ()}, {"rolls": (math.nan,)}, {"zooms": ()}, {"zooms": (0.0,)}, {"zooms": (math.inf,)}, {"batch_size": 0}]
+    "settings",
+    [
+        {"rolls": ()},
+        {"rolls": (math.nan,)},
+        {"zooms": ()},
+        {"zooms": (0.0,)},
+        {"zooms": (math.inf,)},
+        {"batch_size": 0},
+    ],
 )
 def test_options_are_checked(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):

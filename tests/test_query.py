@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_models import SMALL, wedge
 
 from cad2pose.geometry import (
     geodesic_distance,
@@ -20,6 +19,7 @@ from cad2pose.methods.pose_head import decode_pose, encode_pose
 from cad2pose.methods.query import QueryConfig, QueryMethod
 from cad2pose.parts import builtin_part
 from cad2pose.structures import CropBatch, CropTruth
+from small_models import SMALL, wedge
 
 
 def planted_batch(parts, count=6, crop_size=32):
@@ -28,7 +28,9 @@ def planted_batch(parts, count=6, crop_size=32):
     K = torch.tensor([[600.0, 0, 320], [0, 590, 250], [0, 0, 1]]).expand(count, 3, 3)
     corner = torch.rand(count, 2) * 300
     box = torch.cat((corner, 40 + 60 * torch.rand(count, 2)), dim=1)
-    camera = virtual_camera(K, box, torch.tensor([640.0, 480.0]).expand(count, 2), crop_size, roll=torch.rand(count) * 6)
+    camera = virtual_camera(
+        K, box, torch.tensor([640.0, 480.0]).expand(count, 2), crop_size, roll=torch.rand(count) * 6
+    )
     centre = torch.stack([parts[i].center for i in index]).float()
     radius = torch.tensor([parts[i].radius for i in index])
     rotation = random_rotations(count)
@@ -37,7 +39,9 @@ def planted_batch(parts, count=6, crop_size=32):
     translation = ray * depth[:, None] - (rotation @ centre[..., None])[..., 0]
     shape = (count, crop_size, crop_size)
     visible = torch.rand(shape) < 0.7
-    truth = CropTruth(make_transform(rotation, translation), torch.ones(shape).bool(), visible, torch.rand(count, 3, *shape[1:]))
+    truth = CropTruth(
+        make_transform(rotation, translation), torch.ones(shape).bool(), visible, torch.rand(count, 3, *shape[1:])
+    )
     return CropBatch(torch.rand(count, 3, *shape[1:]), torch.ones(count, 1, *shape[1:]), camera, index, truth)
 
 
@@ -62,7 +66,9 @@ def test_log_depth_is_that_of_the_definition():
     parts = [wedge()]
     batch = planted_batch(parts, 1)
     assert batch.truth is not None
-    pose = encode_pose(batch.truth.T_virt_obj, batch.camera, parts[0].center[None], torch.tensor([parts[0].radius]), 1.5)
+    pose = encode_pose(
+        batch.truth.T_virt_obj, batch.camera, parts[0].center[None], torch.tensor([parts[0].radius]), 1.5
+    )
     z = transform_points(batch.truth.T_virt_obj, parts[0].center.float()[None, None])[0, 0, 2]
     expected = math.log(float(z) * 32 / (2 * parts[0].radius * float(batch.camera.K_virt[0, 0, 0]))) - math.log(1.5)
     assert abs(float(pose.log_depth) - expected) < 1e-4
@@ -96,7 +102,9 @@ def test_the_contrastive_draw_follows_its_generator():
     method = QueryMethod(SMALL, [wedge()])
     batch = planted_batch([wedge()])
     output = method(batch)
-    draws = [method.loss(output, batch, torch.Generator().manual_seed(seed)).terms["nce"].detach() for seed in (1, 1, 2)]
+    draws = [
+        method.loss(output, batch, torch.Generator().manual_seed(seed)).terms["nce"].detach() for seed in (1, 1, 2)
+    ]
     assert draws[0] == draws[1]
     assert draws[0] != draws[2]
 

@@ -72,8 +72,6 @@ def cell_share(mask: Bool[Tensor, "batch r r"], stride: int) -> Float[Tensor, "b
     return torch.nn.functional.avg_pool2d(mask.float()[:, None], stride)[:, 0]
 
 
-def cell_coordinates(
-    coordinates: Float[Tensor, "batch 3 r r"], stride: int
-) -> Float[Tensor, "batch 3 h w"]:
+def cell_coordinates(coordinates: Float[Tensor, "batch 3 r r"], stride: int) -> Float[Tensor, "batch 3 h w"]:
     """Mean coordinates of every cell; meaningful where the mask covers the whole cell."""
     return torch.nn.functional.avg_pool2d(coordinates, stride)

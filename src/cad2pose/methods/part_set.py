@@ -62,9 +62,7 @@ class PartSet(nn.Module):
     def __len__(self) -> int:
         return len(self.radius)
 
-    def random_surface(
-        self, count: int, generator: torch.Generator | None
-    ) -> Float[Tensor, "parts {count} 3"]:
+    def random_surface(self, count: int, generator: torch.Generator | None) -> Float[Tensor, "parts {count} 3"]:
         """`count` surface points per part, drawn with replacement."""
         parts, total = self.surface.shape[:2]
         rows = torch.randint(total, (parts, count), generator=generator, device=self.surface.device)

@@ -99,8 +99,8 @@ class ResNetEncoder(nn.Module):
         unknown = sorted(set(state) - set(own))
         if missing or unknown:
             raise ValueError(
-                f"{path} is not a ResNet-18: it lacks {missing[:3] or 'nothing'} and has unknown {unknown[:3] or 'nothing'}; "
-                "the usual names (conv1, bn1, layer1.0.conv1, ...) are needed"
+                f"{path} is not a ResNet-18: it lacks {missing[:3] or 'nothing'} and has "
+                f"unknown {unknown[:3] or 'nothing'}; the usual names (conv1, bn1, layer1.0.conv1, ...) are needed"
             )
         for name, tensor in state.items():
             if tensor.shape != own[name].shape:

@@ -43,9 +43,7 @@ class UNetDecoder(nn.Module):
         self.convolutions = nn.ModuleList(convolutions)
         self.last = nn.Conv2d(channels, outputs * objects, 1)
 
-    def forward(
-        self, taps: Sequence[Tensor], object_index: Int[Tensor, "batch"]
-    ) -> Float[Tensor, "batch outputs h w"]:
+    def forward(self, taps: Sequence[Tensor], object_index: Int[Tensor, "batch"]) -> Float[Tensor, "batch outputs h w"]:
         passed = {int(tap): torch.relu(lateral(taps[int(tap)])) for tap, lateral in self.laterals.items()}
         x = passed[len(taps) - 1]
         for convolution, skip in zip(self.convolutions, self.skips, strict=True):

@@ -53,7 +53,8 @@ class CropErrors:
 @torch.no_grad()
 def crop_errors(method: QueryMethod, batch: CropBatch) -> CropErrors:
     """Symmetry-aware errors of the method's poses on one batch with truth; the method must be in eval mode."""
-    assert batch.truth is not None and not method.training
+    assert batch.truth is not None
+    assert not method.training
     T_found, score = method.poses(method(batch), batch)
     return pose_crop_errors(method, batch, T_found, score)
 
