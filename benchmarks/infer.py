@@ -1,0 +1,133 @@
+"""Time of one estimate, from image and boxes to poses, and where it goes.
+
+    python benchmarks/infer.py [--devices cpu cuda] [--full | --model FILE] [--detections 1 16]
+
+    crops    crop cameras and the warp of the image into them
+    network  the forward pass
+    poses    poses read off the network's output, and their scores
+    fuse     copies of a crop fused, boxes of the second pass
+    other    checks, transfers, the rest
+
+`total` is timed in calls of its own, in which nothing is synchronised but the end; the stages, which are, may add up
+to more on CUDA. Weights are random unless a model is given: they do not change the time. The last line is one JSON
+object.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+import tyro
+
+from cad2pose.devices import pick_device
+from cad2pose.estimator import EstimatorOptions, PoseEstimator, pose_estimator
+from cad2pose.geometry import Camera
+from cad2pose.methods import QueryConfig, QueryMethod
+from cad2pose.model_file import Model, load_model
+from cad2pose.parts import BUILTIN_PARTS, builtin_part
+from cad2pose.structures import Detections
+from stopwatch import Stopwatch, device_name
+
+FUNCTIONS = {
+    "camera": (pose_estimator, "virtual_camera"), "warp": (pose_estimator, "warp_to_crops"),
+    "network": (QueryMethod, "forward"), "poses": (QueryMethod, "poses"),
+    "fusion": (pose_estimator, "fuse_poses"), "boxes": (PoseEstimator, "_posed"),
+}  # fmt: skip
+STAGES = {"crops": ("camera", "warp"), "network": ("network",), "poses": ("poses",), "fuse": ("fusion", "boxes")}
+CAMERA = Camera.from_values(600.0, 600.0, 319.5, 239.5, 640, 480)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Milliseconds of one estimate."""
+
+    devices: tuple[str, ...] = ()
+    """cpu, cuda, cuda:N; by default the CPU and, where there is one, CUDA."""
+
+    model: Path | None = None
+    """Model file; by default untrained ones of the built-in parts."""
+
+    full: bool = False
+    """The full-size model in place of the small one."""
+
+    detections: tuple[int, ...] = (1, 16)
+    """Numbers of boxes in an image."""
+
+    rolls: tuple[float, ...] = (0.0,)
+    """Angles in degrees by which every crop is rolled."""
+
+    recrop: bool = True
+    """Estimate twice, the second time from the box of the first pose."""
+
+    repeats: int = 9
+    """Timed calls; medians are reported."""
+
+
+def make_model(config: Config) -> Model:
+    if config.model:
+        return load_model(config.model)
+    parts = tuple(builtin_part(name) for name in BUILTIN_PARTS)
+    torch.manual_seed(0)
+    method = QueryMethod(QueryConfig.full() if config.full else QueryConfig(), parts)
+    return Model(method.eval().requires_grad_(False), parts, {})
+
+
+def make_detections(estimator: PoseEstimator, count: int) -> Detections:
+    """Boxes of 60 to 160 pixels anywhere in the image, objects in turn."""
+    generator = torch.Generator().manual_seed(0)
+    side = 60 + 100 * torch.rand(count, 2, generator=generator, dtype=torch.float64)
+    corner = torch.rand(count, 2, generator=generator, dtype=torch.float64) * (torch.tensor([640, 480]) - side)
+    known = torch.tensor(list(estimator.parts))
+    return Detections(known[torch.arange(count) % len(known)], torch.cat((corner, side), dim=1), torch.ones(count))
+
+
+def measure(estimator: PoseEstimator, count: int, repeats: int) -> dict[str, float]:
+    """Median milliseconds of an estimate of `count` boxes and of its stages."""
+    image = torch.rand(3, CAMERA.height, CAMERA.width, generator=torch.Generator().manual_seed(0))
+    detections = make_detections(estimator, count)
+    rows = []
+    for _ in range(repeats + 2):  # two warm up
+        watch = Stopwatch(estimator.device)
+        with watch.stage("total"):
+            estimator.estimate(image, CAMERA, detections)
+        with watch.wrapped(FUNCTIONS), watch.stage("staged"):
+            estimator.estimate(image, CAMERA, detections)
+        row = {stage: sum(watch.seconds[name] for name in names) for stage, names in STAGES.items()}
+        row["other"] = watch.seconds["staged"] - sum(row.values())
+        rows.append({name: 1e3 * seconds for name, seconds in {"total": watch.seconds["total"], **row}.items()})
+    return {name: median(row[name] for row in rows[2:]) for name in rows[0]}
+
+
+def main(config: Config) -> int:
+    torch.set_num_threads(1)
+    names = config.devices or (("cpu", "cuda") if torch.cuda.is_available() else ("cpu",))
+    model = make_model(config)
+    crop = model.method.config.crop_size
+    print(f"{len(model.parts)} parts, crops of {crop} px, {len(config.rolls)} rolls, recrop {config.recrop}; median ms")
+    results = []
+    for name in names:
+        device = pick_device(name)
+        estimator = PoseEstimator([model], device, EstimatorOptions(rolls=config.rolls, recrop=config.recrop))
+        print(f"{device_name(device)}\nboxes    total    crops  network    poses     fuse    other")
+        for count in config.detections:
+            row = measure(estimator, count, config.repeats)
+            print(f"{count:5}" + "".join(f"{value:9.2f}" for value in row.values()))
+            figures = {f"{stage}_ms": round(value, 3) for stage, value in row.items()}
+            results.append({"device": device_name(device), "detections": count, **figures})
+    print(json.dumps({
+        "benchmark": "infer", "crop_size": crop, "rolls": len(config.rolls), "recrop": config.recrop,
+        "results": results,
+    }))  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Config)))
