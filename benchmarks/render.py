@@ -1,11 +1,13 @@
 """The CPU rasteriser next to Embree's ray casting: one mesh, one core, the same pictures.
 
     python benchmarks/render.py
+    python benchmarks/render.py --device cuda
 
 Embree gets what it likes best: its acceleration structure built, and rays in the object's frame computed, before the
 clock starts; the clock stops at its bare array of triangle numbers. The rasteriser is timed with everything: vertices
 moved and projected, triangles, depth and barycentric coordinates written. The two take turns, so that a busy machine
-slows both. The last line is one JSON object; exit status 1 where a figure is missed.
+slows both. On CUDA the rasteriser in torch operations stands next to the CPU's; Embree is not needed then. The last
+line is one JSON object; exit status 1 where a figure is missed.
 """
 
 from __future__ import annotations
@@ -25,10 +27,9 @@ import numpy as np
 import torch
 import trimesh
 import tyro
-from embreex.mesh_construction import TriangleMesh
-from embreex.rtcore_scene import EmbreeScene
 from torch import Tensor
 
+from cad2pose.devices import pick_device
 from cad2pose.geometry import random_rotations, unproject_pixels
 from cad2pose.parts.mesh import Mesh
 from cad2pose.rendering import MeshSet, rasterize, render
@@ -49,6 +50,9 @@ class Config:
 
     sizes: tuple[int, ...] = (128, 256)
     """Sides of the square pictures in pixels."""
+
+    device: str = "cpu"
+    """cpu, or cuda, cuda:N."""
 
 
 def bumpy_ball() -> Mesh:
@@ -93,8 +97,13 @@ def medians(repeats: int, *tasks: Callable[[], object]) -> list[float]:
     return [median(times) for times in seconds]
 
 
-def compare(mesh: Mesh, scene: EmbreeScene, size: int, config: Config) -> dict[str, float]:
+def compare(mesh: Mesh, size: int, config: Config) -> dict[str, float]:
     """Milliseconds per picture of both, their ratio, and the share of pixels where they see the same triangle."""
+    from embreex.mesh_construction import TriangleMesh
+    from embreex.rtcore_scene import EmbreeScene
+
+    scene = EmbreeScene()
+    TriangleMesh(scene, mesh.vertices.float()[mesh.faces].numpy())
     meshes = MeshSet.from_meshes([mesh])
     index, T, K = scenes(mesh, config.batch, size)
     rays = object_rays(T, K, size)
@@ -119,14 +128,57 @@ def compare(mesh: Mesh, scene: EmbreeScene, size: int, config: Config) -> dict[s
     }  # fmt: skip
 
 
+def compare_cuda(mesh: Mesh, size: int, config: Config, device: torch.device) -> dict[str, float]:
+    """Milliseconds per picture on the device and on one core, and the share of pixels with the same triangle."""
+    meshes = MeshSet.from_meshes([mesh])
+    index, T, K = scenes(mesh, config.batch, size)
+    there = (meshes.to(device), index.to(device), T.to(device), K.to(device), size, size)
+
+    def finished(result: object) -> object:
+        torch.cuda.synchronize(device)
+        return result
+
+    seconds = medians(
+        config.repeats,
+        lambda: finished(rasterize(*there)),
+        lambda: finished(render(*there)),
+        lambda: rasterize(meshes, index, T, K, size, size),
+        lambda: render(meshes, index, T, K, size, size),
+    )
+    rasterized, rendered, rasterized_cpu, rendered_cpu = (1000 * s / config.batch for s in seconds)
+    same = rasterize(*there).face.cpu() == rasterize(meshes, index, T, K, size, size).face
+    return {
+        "size": size, "rasterize_ms": rasterized, "render_ms": rendered, "rasterize_cpu_ms": rasterized_cpu,
+        "render_cpu_ms": rendered_cpu, "same_triangle": float(same.double().mean()),
+    }  # fmt: skip
+
+
+def main_cuda(config: Config, device: torch.device) -> int:
+    mesh = bumpy_ball()
+    print(f"{torch.cuda.get_device_name(device)}; {len(mesh.faces)} triangles, batches of {config.batch}, ms a picture")
+    print("size  rasterize  render  rasterize, CPU  render, CPU  same triangle")
+    results = [compare_cuda(mesh, size, config, device) for size in config.sizes]
+    for r in results:
+        print(
+            f"{r['size']:4.0f} {r['rasterize_ms']:10.3f} {r['render_ms']:7.3f} {r['rasterize_cpu_ms']:15.3f} "
+            f"{r['render_cpu_ms']:12.3f} {r['same_triangle']:14.3%}"
+        )
+    met = all(r["same_triangle"] > 0.99 for r in results)
+    rounded = [{name: round(value, 4) for name, value in r.items()} for r in results]
+    name = torch.cuda.get_device_name(device)
+    print(json.dumps({"benchmark": "render", "device": name, "results": rounded, "met": met}))
+    return 0 if met else 1
+
+
 def main(config: Config) -> int:
     torch.set_num_threads(1)
+    device = pick_device(config.device)
+    if device.type == "cuda":
+        return main_cuda(config, device)
     mesh = bumpy_ball()
-    scene = EmbreeScene()
-    TriangleMesh(scene, mesh.vertices.float()[mesh.faces].numpy())
     print(f"{len(mesh.faces)} triangles, batches of {config.batch}, one core; median of {config.repeats}, ms a picture")
     print("size  rasterize  embree  with depth  ratio (wanted)  render, all maps  same triangle  covered")
-    results = [compare(mesh, scene, size, config) for size in config.sizes]
+    results = [compare(mesh, size, config) for size in config.sizes]
     for r in results:
         print(
             f"{r['size']:4.0f} {r['rasterize_ms']:10.2f} {r['embree_ms']:7.2f} {r['embree_with_depth_ms']:11.2f} "

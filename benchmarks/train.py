@@ -122,9 +122,7 @@ def main(config: Config) -> int:
         print(f"{name:9} {row[name]:9.3f} {row[name] / total:8.1%} {1e3 / row[name]:12.0f}")
         for detail in inside:
             print(f"  {detail:12} {row[detail]:6.3f}")
-    print(
-        f"in turn   {total:9.3f} {'':8} {1e3 / total:12.0f}   render + augment {share:.1%} (wanted < {WANTED_SHARE:.0%})"
-    )
+    print(f"in turn   {total:9.3f} {'':8} {1e3 / total:12.0f}   render + augment: {share:.1%} (< {WANTED_SHARE:.0%})")
     print(
         f"overlapped {1e3 / rate:8.3f} {'':8} {rate:12.0f}   wall time; {peak_memory(device) / 2**20:.0f} MiB at most"
     )
