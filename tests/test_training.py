@@ -23,7 +23,7 @@ from cad2pose.structures import CropBatch
 from cad2pose.training import TrainingConfig, crop_errors, pose_crop_errors, train
 from cad2pose.training.checkpoint import CHECKPOINT, PREVIOUS
 from cad2pose.training.cost import measure_cost
-from cad2pose.training.optim import make_optimizer, rate_factor
+from cad2pose.training.optim import make_optimizer, moving_average, rate_factor
 from cad2pose.training.overfit import overfit
 from cad2pose.training.prefetch import prefetch
 from small_models import SMALL, wedge
@@ -143,6 +143,20 @@ def test_the_schedule_warms_up_stays_flat_and_ends_at_zero():
     assert all(a >= b for a, b in zip(factors[500:], factors[501:], strict=False))
     assert factors[750] == pytest.approx(0.5, abs=0.01)
     assert factors[-1] == pytest.approx(0, abs=1e-9)
+
+
+def test_the_moving_average_forgets_the_start_and_then_moves_slowly():
+    update = moving_average(0.999)
+    average, steps = torch.full((3,), 100.0), torch.zeros(1, dtype=torch.int64)
+    for count in range(1, 50):
+        update([average, steps], [torch.ones(3), torch.tensor([count])], count)
+    assert float(average.max()) < 1.1
+    assert int(steps) == 49
+    update([average], [average + 1.0], 10**6)
+    torch.testing.assert_close(average, torch.full((3,), 1.001), rtol=0, atol=0.1)
+    before = average.clone()
+    update([average], [before + 1.0], 10**6)
+    torch.testing.assert_close(average - before, torch.full((3,), 0.001), rtol=1e-2, atol=1e-5)
 
 
 def test_every_parameter_is_optimised_once_and_keys_have_their_own_rate():

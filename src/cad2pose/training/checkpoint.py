@@ -37,7 +37,8 @@ class TrainingState:
             "optimizer": self.optimizer.state_dict(),
         }
         with replacing(folder / CHECKPOINT) as aside:
-            torch.save(record, aside)
+            with aside.open("wb") as stream:  # given a path, torch answers a full disk with an obscure RuntimeError
+                torch.save(record, stream)
             if (folder / CHECKPOINT).exists():
                 (folder / CHECKPOINT).replace(folder / PREVIOUS)
 

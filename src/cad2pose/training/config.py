@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,16 +44,13 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in (
-            "samples",
-            "batch_size",
-            "learning_rate",
-            "key_learning_rate",
-            "gradient_clip",
-            "validation_crops",
-        ):
-            if getattr(self, name) <= 0:
+        counts = ("samples", "batch_size", "validation_crops", "learning_rate", "key_learning_rate", "gradient_clip")
+        for name in counts:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+        for name in ("warmup_steps", "weight_decay", "checkpoint_minutes", "validations", "seed"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
         if not 0 <= self.flat_share <= 1:
             raise ValueError(f"flat_share is {self.flat_share}; it must lie between 0 and 1")
         if not 0 <= self.ema_decay < 1:

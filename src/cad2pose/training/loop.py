@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from cad2pose.methods import QueryConfig, QueryMethod
@@ -18,7 +18,7 @@ from cad2pose.parts import Part
 from cad2pose.structures import CropBatch
 from cad2pose.training.checkpoint import TrainingState
 from cad2pose.training.config import TrainingConfig
-from cad2pose.training.optim import autocast, make_optimizer, rate_factor, set_rate
+from cad2pose.training.optim import autocast, make_optimizer, moving_average, rate_factor, set_rate
 from cad2pose.training.prefetch import prefetch
 from cad2pose.training.run_folder import RunFolder
 from cad2pose.training.run_pictures import save_predictions, save_samples
@@ -55,7 +55,7 @@ def make_state(
         torch.manual_seed(config.seed)
         method = QueryMethod(method_config, parts)
     method = method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = AveragedModel(method, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
+    average = AveragedModel(method, multi_avg_fn=moving_average(config.ema_decay), use_buffers=True)
     return TrainingState(method, average, make_optimizer(method, config))
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cad2pose.training.config import TrainingConfig
 
@@ -45,6 +46,25 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Set every group to `factor` of its peak rate."""
     for group in optimizer.param_groups:
         group["lr"] = factor * group["peak"]
+
+
+def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
+    """Update rule of an exponential moving average for `AveragedModel`.
+
+    The n-th update keeps min(decay, (1 + n) / (10 + n)) of the average, so that the random weights of the
+    start are forgotten at once and not over 1 / (1 - decay) steps.
+    """
+
+    @torch.no_grad()
+    def update(averages: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        kept = min(decay, (1 + int(count)) / (10 + int(count)))
+        for average, value in zip(averages, current, strict=True):
+            if average.is_floating_point():
+                average.lerp_(value, 1 - kept)
+            else:
+                average.copy_(value)
+
+    return update
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

@@ -14,7 +14,7 @@ import numpy
 import torch
 
 import cad2pose
-from cad2pose.files import write_text
+from cad2pose.files import check_folder, write_text
 from cad2pose.parts import Part
 
 SETTINGS = "config.json"
@@ -57,6 +57,7 @@ class RunFolder:
 
         Raises:
             ValueError: if it holds a run with other settings, naming what differs, or anything else.
+            OSError: if it cannot be written into.
         """
         file = self.path / SETTINGS
         if file.exists():
@@ -71,8 +72,7 @@ class RunFolder:
                     "Give the same settings to go on with it, or another --out"
                 )
             return True
-        if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"{self.path} is a file; the run needs a folder, give another --out")
+        check_folder(self.path)
         if self.path.exists() and any(self.path.iterdir()):
             raise ValueError(f"{self.path} is not empty and holds no training run; give another --out")
         return False
@@ -93,17 +93,9 @@ class RunFolder:
 
     def drop_curves_after(self, step: int) -> None:
         """Forget what was logged after the checkpoint a run goes on from."""
-        file = self.path / CURVES
-        if not file.exists():
-            return
-        kept = []
-        for line in file.read_text().splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line)
-            except (ValueError, KeyError):
-                continue  # a line cut short by the kill
-        write_text(file, "".join(line + "\n" for line in kept))
+        if (self.path / CURVES).exists():
+            kept = [line for line in self.curves() if line["step"] <= step]
+            write_text(self.path / CURVES, "".join(json.dumps(line) + "\n" for line in kept))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Append one line to the curves."""
@@ -111,9 +103,17 @@ class RunFolder:
             stream.write(json.dumps({"step": step, **{k: round(v, 6) for k, v in values.items()}}) + "\n")
 
     def curves(self) -> list[dict[str, float]]:
-        """All lines logged so far."""
+        """All lines logged so far; one that was cut short by a kill is left out."""
         file = self.path / CURVES
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        lines = []
+        for text in file.read_text().splitlines() if file.exists() else ():
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue
+            if isinstance(line, dict) and "step" in line:
+                lines.append(line)
+        return lines
 
 
 def _as_json(parts: Sequence[Part], settings: Mapping[str, Any]) -> Any:

@@ -1,0 +1,142 @@
+"""How accurate the models are: the numbers behind docs/results.md.
+
+`accuracy.py crops MODEL` judges a model on fresh synthetic crops of its parts. `accuracy.py bop MODEL --bop lmo
+--detections FILE` judges it on the images of a BOP data set, once for every setting of the estimator asked for. Both
+write one JSON file with the settings and the figures; `benchmarks/results_page.py` makes the page of them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+from cad2pose.cli.estimate_inputs import tasks_of_bop
+from cad2pose.data import SyntheticConfig, SyntheticCrops
+from cad2pose.data.bop import BopDataset, find_dataset
+from cad2pose.data.results import Results
+from cad2pose.estimator import EstimatorOptions, PoseEstimator, best_per_object
+from cad2pose.evaluation import evaluate
+from cad2pose.files import write_text
+from cad2pose.model_file import Model, load_model
+from cad2pose.structures import PoseEstimates
+from cad2pose.training import CropErrors, crop_errors
+
+_BATCH = 20
+
+
+def crops(
+    model: tyro.conf.Positional[Path],
+    /,
+    out: Path,
+    count: int = 200,
+    seed: int = 90210,
+    device: str = "cpu",
+    threads: int = 1,
+) -> None:
+    """Regression alone, one upright crop per pose, on fresh crops of the evaluation style, all of SO(3).
+
+    Args:
+        model: model file.
+        out: JSON file to write.
+        count: crops per part.
+        seed: of the crops; any that no training used.
+        device: cpu, cuda, ...
+        threads: of torch.
+    """
+    torch.set_num_threads(threads)
+    loaded = load_model(model, device)
+    config = loaded.method.config
+    source = SyntheticCrops(
+        loaded.parts, SyntheticConfig.evaluation(crop_size=config.crop_size, pad=config.pad), device, seed
+    )
+    total = count * len(loaded.parts)
+    errors = CropErrors.join([crop_errors(loaded.method, source.batch(i, _BATCH)) for i in range(-(-total // _BATCH))])
+    figures: dict[str, Any] = {"all parts": {"n": len(errors.rotation), **errors.medians()}}
+    for index, part in enumerate(loaded.parts):
+        rows = errors.part_index == index
+        figures[part.name] = {"n": int(rows.sum()), **errors.medians(index)}
+    settings = {"crops_per_part": count, "seed": seed, "style": "SyntheticConfig.evaluation()"}
+    _write(out, loaded, settings, figures)
+
+
+def bop(
+    model: tyro.conf.Positional[Path],
+    /,
+    out: Path,
+    bop: Path,
+    detections: Path,
+    split: str = "test",
+    threads: int = 1,
+    device: str = "cpu",
+) -> None:
+    """Symmetry-aware errors and average recalls on real images, for several settings of the estimator.
+
+    Args:
+        model: model file.
+        out: JSON file to write.
+        bop: BOP data set, or its name in BOP_PATH.
+        detections: boxes to use.
+        split: of the data set.
+        threads: of torch.
+        device: cpu, cuda, ...
+    """
+    torch.set_num_threads(threads)
+    loaded = load_model(model, device)
+    objects = tuple(part.object_id for part in loaded.parts)
+    dataset = BopDataset(find_dataset(bop), split)
+    targets = tuple(t for t in dataset.targets() if t.object_id in objects)
+    tasks = tasks_of_bop(bop, split, detections, objects, None, False)
+    figures: dict[str, Any] = {}
+    for name, options in SETTINGS.items():
+        estimator = PoseEstimator([loaded], device, options)
+        found: dict[tuple[int, int], PoseEstimates] = {}
+        begun = time.monotonic()
+        for task in tasks:
+            estimates = estimator.estimate(task.read(), task.camera, task.detections)
+            found[(task.scene_id, task.image_id)] = best_per_object(estimates, task.counts)
+        seconds = time.monotonic() - begun
+        scores = evaluate(Results.from_estimates(found), dataset, targets).to_json()
+        boxes = sum(len(task.detections) for task in tasks)
+        figures[name] = {
+            "options": asdict(options), "per_object": scores["per_object"], "all": scores["all"],
+            "milliseconds_per_box": 1e3 * seconds / max(1, boxes),
+        }  # fmt: skip
+        print(name, json.dumps(scores["all"]), flush=True)
+    settings = {"data": dataset.root.name, "split": split, "boxes": detections.name, "images": len(tasks)}
+    _write(out, loaded, settings, figures)
+
+
+SETTINGS = {
+    "one look": EstimatorOptions(recrop=False),
+    "two looks": EstimatorOptions(recrop=True),
+    "two looks, 3 rolls": EstimatorOptions(rolls=(-15.0, 0.0, 15.0), recrop=True),
+    "two looks, 3 rolls, 3 zooms": EstimatorOptions(rolls=(-15.0, 0.0, 15.0), zooms=(0.9, 1.0, 1.1), recrop=True),
+    "one look, 3 rolls, 3 zooms": EstimatorOptions(rolls=(-15.0, 0.0, 15.0), zooms=(0.9, 1.0, 1.1), recrop=False),
+}
+
+
+def _write(out: Path, model: Model, settings: dict[str, Any], figures: dict[str, Any]) -> None:
+    record = {
+        "settings": settings,
+        "training": dict(model.info),
+        "parts": [{"name": p.name, "object_id": p.object_id, "diameter": p.diameter} for p in model.parts],
+        "parameters": sum(p.numel() for p in model.method.parameters()),
+        "figures": figures,
+    }
+    write_text(out, json.dumps(record, indent=1) + "\n")
+    print(json.dumps(figures))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    tyro.extras.subcommand_cli_from_dict({"crops": crops, "bop": bop}, args=arguments)
+
+
+if __name__ == "__main__":
+    main()
