@@ -180,6 +180,7 @@ def test_boxes_that_cannot_be(world, capsys):
     image = _image(world)
     of = ("--object-id", "6")
     assert "outside the image" in _refused(world, capsys, *image, "--box", "500", "1", "5", "5", *of)
+    assert "narrower than a pixel" in _refused(world, capsys, *image, "--box", "0.2", "0.3", "0.4", "0.4", *of)
     assert "w > 0 and h > 0" in _refused(world, capsys, *image, "--box", "5", "1", "0", "5", *of)
     assert "--object-id" in _refused(world, capsys, *image, *BOX[:5])
     assert "object id 9 is not known" in _refused(world, capsys, *image, *BOX[:5], "--object-id", "9")
@@ -234,4 +235,11 @@ def test_a_disk_that_fills_up_leaves_no_half_files(world, capsys, monkeypatch):
     monkeypatch.setattr("cad2pose.cli.estimate.save_png", full_disk)
     assert _run(world, *_image(world), *BOX) == 2
     assert "No space left" in capsys.readouterr().err
-    assert list((world / "out").rglob("*.*")) == []
+    assert not (world / "out").exists()
+
+
+def test_a_folder_that_cannot_be_is_found_out_first(world, capsys):
+    assert _run(world, *_image(world), *BOX, out="image.png") == 2
+    assert "image.png is a file, so nothing can be written into" in capsys.readouterr().err
+    assert _run(world, *_image(world), *BOX, out="image.png/deeper") == 2
+    assert "image.png is a file, so nothing can be written into" in capsys.readouterr().err

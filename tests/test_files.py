@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cad2pose.files import replacing, write_bytes, write_text
+from cad2pose.files import check_folder, replacing, write_bytes, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -95,6 +95,30 @@ def test_a_folder_in_the_way_is_an_error_and_stays(tmp_path: Path) -> None:
         write_text(tmp_path / "file" / "out.csv", "x")
     assert names(tmp_path) == ["file", "out.csv"]
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_folders_made_for_a_file_go_with_it(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "there" / "a" / "b" / "out.txt") as aside:
+        assert aside.parent.is_dir()
+        raise KeyboardInterrupt
+    assert names(tmp_path) == ["there"]
+    assert names(tmp_path / "there") == []
+
+
+def test_an_error_while_writing_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"No space left: '.*results\.csv'"), replacing(tmp_path / "results.csv"):
+        raise OSError(errno.ENOSPC, "No space left")
+
+
+def test_a_folder_is_checked_before_there_is_anything_to_write(tmp_path: Path) -> None:
+    check_folder(tmp_path)
+    check_folder(tmp_path / "not" / "there" / "yet")
+    (tmp_path / "file").write_text("kept")
+    for path in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        with pytest.raises(NotADirectoryError, match=r"file is a file, so nothing can be written into the folder"):
+            check_folder(path)
+    assert names(tmp_path) == ["file"]
 
 
 def test_permissions_are_those_of_an_ordinary_new_file(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -14,10 +14,30 @@ def replacing(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block ends well, it takes the place of `path`.
 
     When the block raises (a full disk, Ctrl-C), the temporary file is removed and `path` is as it was.
-    The temporary name keeps the suffix, which image writers go by. Missing folders are made.
+    The temporary name keeps the suffix, which image writers go by. Missing folders are made, and unmade on failure.
+
+    Raises:
+        OSError: if it cannot be written; the error names `path`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    made = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+    try:
+        check_folder(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _aside(path) as aside:
+            yield aside
+    except BaseException as error:
+        for folder in made:
+            with suppress(OSError):  # something else may be in it by now
+                folder.rmdir()
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """A temporary file that replaces `path` in the end, and is gone in any case."""
     handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     aside = Path(name)
@@ -31,6 +51,20 @@ def replacing(path: Path | str) -> Iterator[Path]:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def check_folder(path: Path | str) -> None:
+    """Find out early that results cannot be written into a folder, which need not be there yet.
+
+    Raises:
+        OSError: if a file is in its place, or it may not be written to.
+    """
+    path = Path(path)
+    nearest = next((folder for folder in (path, *path.absolute().parents) if folder.exists()), path)
+    if not nearest.is_dir():
+        raise NotADirectoryError(f"{nearest} is a file, so nothing can be written into the folder {path}")
+    if not os.access(nearest, os.W_OK):
+        raise PermissionError(f"{nearest} is not writable, so nothing can be written into the folder {path}")
 
 
 def write_text(path: Path | str, text: str) -> None:

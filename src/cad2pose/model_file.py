@@ -17,11 +17,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from cad2pose import __version__
-from cad2pose.files import replacing
+from cad2pose.files import write_bytes
 from cad2pose.methods.query import QueryConfig, QueryMethod
 from cad2pose.parts.mesh import Mesh
 from cad2pose.parts.part import Part
@@ -76,6 +76,7 @@ def save_model(path: Path | str, method: Method, parts: Sequence[Part], info: Ma
 
     Raises:
         ValueError: if a weight is not finite in half precision.
+        OSError: if it cannot be written.
     """
     tensors = {f"weights.{name}": value for name, value in _half_precision(method).items()}
     for index, part in enumerate(parts):
@@ -89,8 +90,7 @@ def save_model(path: Path | str, method: Method, parts: Sequence[Part], info: Ma
         "info": {str(key): str(value) for key, value in info.items()},
     }
     metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "header": json.dumps(header)}
-    with replacing(path) as aside:
-        save_file(tensors, aside, metadata)
+    write_bytes(path, serialize(tensors, metadata))
 
 
 def load_model(path: Path | str, device: torch.device | str = "cpu") -> Model:

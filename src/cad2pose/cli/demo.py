@@ -22,7 +22,7 @@ from cad2pose.cli.arguments import OptionalPath
 from cad2pose.data.results import Results, write_results_csv
 from cad2pose.data.scenes import Photo, synthetic_photo
 from cad2pose.estimator import EstimatorOptions, PoseEstimator
-from cad2pose.files import write_text
+from cad2pose.files import check_folder, write_text
 from cad2pose.geometry import Camera, geodesic_distance
 from cad2pose.geometry.rotation import degrees
 from cad2pose.model_file import shipped_model_path
@@ -85,6 +85,7 @@ def demo_command(
     """
     if images < 1:
         raise ValueError(f"images is {images}; it must be 1 or more")
+    check_folder(out)
     seed = secrets.randbelow(_LARGEST_SEED) if seed is None else seed
     options = EstimatorOptions(rolls=rolls, recrop=recrop)
     estimator = PoseEstimator.load(model or shipped_model_path(), device, options)

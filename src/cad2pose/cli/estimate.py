@@ -16,7 +16,7 @@ from cad2pose.cli.arguments import ObjectIds, OptionalPath
 from cad2pose.cli.estimate_inputs import ImageTask, tasks_of_bop, tasks_of_images
 from cad2pose.data.results import Results, write_results_csv
 from cad2pose.estimator import EstimatorOptions, PoseEstimator, best_per_object
-from cad2pose.files import write_text
+from cad2pose.files import check_folder, write_text
 from cad2pose.pictures import OverlayStyle, draw_poses, save_png
 from cad2pose.structures import PoseEstimates
 
@@ -80,6 +80,7 @@ def estimate_command(
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
     """
     _check_choice(image, camera, box, mask, detections, bop)
+    check_folder(out)
     style = OverlayStyle(blend=blend)
     options = EstimatorOptions(rolls, zooms, recrop, batch_size)
     estimator = PoseEstimator.load(model, device, options)
@@ -93,7 +94,6 @@ def estimate_command(
         named = None if detections is not None else _object_of_box(estimator, object_id)
         tasks = tasks_of_images(image, camera, named, box, mask, detections, objects)
     _check_tasks(estimator, tasks)
-    out.mkdir(parents=True, exist_ok=True)
     console = Console()
     done = _estimate(console, estimator, tasks, min_score, out if pictures else None, style)
     _write(out, model, estimator, done)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from cad2pose.cli.arguments import OptionalPath
 from cad2pose.cli.sources import builtin_name, find_part
+from cad2pose.files import check_folder
 from cad2pose.parts.diagnosis import MeshDiagnosis, describe_symmetries, diagnose, units_remark
 from cad2pose.parts.mesh import Units
 from cad2pose.parts.part import Part
@@ -36,6 +37,7 @@ def inspect_command(
         models_info: BOP models_info.json with the part's diameter and symmetries.
         out: folder for the picture, NAME_six_views.png.
     """
+    check_folder(out)
     built_in = builtin_name(mesh) is not None
     part = find_part(mesh, units, None if built_in else object_id, models_info)
     console = Console()

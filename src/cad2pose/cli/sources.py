@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -55,7 +56,8 @@ def find_parts(
     Args:
         sources: mesh files, `nut`, `builtin:nut`, `builtin` for all built-in parts; or one folder with `models/`
             (or the name of one in BOP_PATH).
-        object_ids: which objects of the folder; for meshes, the ids to give them (1, 2, ... by default).
+        object_ids: which objects of the folder; for meshes, the ids to give them; by default built-in parts keep
+            theirs, and mesh files get 1, 2, ... of the others.
         units: of mesh files.
         models_info: BOP models_info.json with the symmetries of mesh files, by their ids.
 
@@ -73,7 +75,9 @@ def find_parts(
     elif object_ids and len(object_ids) != len(names):
         raise ValueError(f"{len(object_ids)} object ids were given for {len(names)} meshes; give one id for each")
     else:
-        ids = object_ids or [None if builtin_name(name) else position for position, name in enumerate(names, 1)]
+        built_in = {builtin_part(name).object_id for name in map(builtin_name, names) if name}
+        free = (number for number in itertools.count(1) if number not in built_in)
+        ids = object_ids or [None if builtin_name(name) else next(free) for name in names]
         parts = [find_part(name, units, i, models_info) for name, i in zip(names, ids, strict=True)]
     ids = [part.object_id for part in parts]
     if len(set(ids)) < len(ids):

@@ -101,10 +101,13 @@ def _train(
     out: Path, device: torch.device,
 ) -> int:  # fmt: skip
     """Say what it will take, then train with a progress bar."""
-    RunFolder(out).check(parts, method=model, training=training, crops=crops_config)  # before anything takes time
+    folder = RunFolder(out)
+    folder.check(parts, method=model, training=training, crops=crops_config)  # before anything takes time
     crops = SyntheticCrops(parts, crops_config, device, training.seed)
     console.print(_plan(measure_cost(parts, model, crops, training, device), training, device, parts))
+    done = 0
     if (out / CHECKPOINT).exists():
+        done = max((int(line["step"]) for line in folder.curves()), default=0) * training.batch_size
         console.print(f"going on with the run in {out}", soft_wrap=True, highlight=False)
     judged = SyntheticConfig.evaluation(
         crop_size=model.crop_size, pad=model.pad, prior=crops_config.prior, camera=crops_config.camera,
@@ -112,7 +115,9 @@ def _train(
     )  # fmt: skip
     judge = SyntheticCrops(parts, judged, device, training.seed + _VALIDATION_SEED)
     with _progress_bar(console) as bar:
-        task = bar.add_task("training", total=training.samples, rate="", errors="")
+        task = bar.add_task(
+            "training", total=training.samples, completed=min(done, training.samples), rate="", errors=""
+        )
 
         def report(step: Step) -> None:
             errors = ""

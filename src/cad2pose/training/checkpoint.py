@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +37,10 @@ class TrainingState:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
+        whole = io.BytesIO()  # torch itself answers a full disk with an obscure RuntimeError
+        torch.save(record, whole)
         with replacing(folder / CHECKPOINT) as aside:
-            with aside.open("wb") as stream:  # given a path, torch answers a full disk with an obscure RuntimeError
-                torch.save(record, stream)
+            aside.write_bytes(whole.getbuffer())
             if (folder / CHECKPOINT).exists():
                 (folder / CHECKPOINT).replace(folder / PREVIOUS)
 

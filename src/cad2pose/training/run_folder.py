@@ -88,8 +88,8 @@ class RunFolder:
             "numpy": numpy.__version__,
             "platform": platform.platform(),
         }
-        write_text(self.path / "versions.json", json.dumps(versions, indent=1))
         write_text(self.path / SETTINGS, json.dumps(_as_json(parts, settings), indent=1))
+        write_text(self.path / "versions.json", json.dumps(versions, indent=1))
 
     def drop_curves_after(self, step: int) -> None:
         """Forget what was logged after the checkpoint a run goes on from."""
@@ -102,7 +102,7 @@ class RunFolder:
         with (self.path / CURVES).open("a") as stream:
             stream.write(json.dumps({"step": step, **{k: round(v, 6) for k, v in values.items()}}) + "\n")
 
-    def curves(self) -> list[dict[str, float]]:
+    def curves(self) -> list[dict[str, int | float]]:
         """All lines logged so far; one that was cut short by a kill is left out."""
         file = self.path / CURVES
         lines = []
