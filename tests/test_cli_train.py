@@ -1,0 +1,168 @@
+"""`cad2pose train`, run as a user would: tiny model, few crops."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cad2pose.cli import main
+from cad2pose.data.synthetic import SyntheticCrops
+from cad2pose.model_file import load_model
+from cad2pose.parts import save_ply, write_models_info
+from small_models import wedge
+
+TINY = [
+    "--device", "cpu", "--samples", "16", "--batch-size", "8", "--warmup-steps", "1", "--validation-crops", "4",
+    "--validations", "1", "--model.crop-size", "32", "--model.stride", "4", "--model.width", "8",
+    "--model.key-width", "8", "--model.head-width", "8", "--model.head-hidden", "16", "8", "--model.positives", "8",
+    "--model.negatives", "16",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _few_backgrounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full pool of background pictures takes seconds."""
+
+    def crops(parts, config, device, seed):
+        return SyntheticCrops(parts, replace(config, pictures=4), device, seed)
+
+    monkeypatch.setattr("cad2pose.cli.train.SyntheticCrops", crops)
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Path:
+    save_ply(tmp_path / "wedge.ply", wedge().mesh)
+    return tmp_path / "wedge.ply"
+
+
+def run(*arguments: object) -> int:
+    return main(["train", *TINY, *map(str, arguments)])  # of an option given twice, the last counts
+
+
+def refused(capsys: pytest.CaptureFixture[str], out: Path, *arguments: object) -> str:
+    """The error message of a run that must leave its folder as it was."""
+    before = _contents(out)
+    assert run(*arguments, "--out", out) == 2
+    assert _contents(out) == before
+    return " ".join(capsys.readouterr().err.split())
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_its_resumption_and_other_settings(mesh, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run(mesh, "--out", out) == 0
+    text = capsys.readouterr().out
+    for words in ("wedge", "16 in 2 steps of 8", "parameters", "hours", "memory", "model.safetensors", "16/16"):
+        assert words in text
+    model = load_model(out / "model.safetensors")
+    assert model.method.config.crop_size == 32
+    assert [part.name for part in model.parts] == ["wedge"]
+    settings = json.loads((out / "config.json").read_text())
+    assert settings["crops"]["crop_size"] == settings["method"]["crop_size"] == 32
+    assert settings["crops"]["camera"] is None
+
+    assert run(mesh, "--out", out) == 0  # done already: nothing is learnt again
+    text = capsys.readouterr().out
+    assert "going on with the run" in text
+    assert "16/16" in text
+    assert len([line for line in (out / "curves.jsonl").read_text().splitlines() if "total" in line]) == 1
+
+    assert "training.learning_rate (there: 0.001, now: 0.5)" in refused(capsys, out, mesh, "--learning-rate", 0.5)
+    assert "crops.roll" in refused(capsys, out, mesh, "--crop-roll", 5)
+    assert "parts" in refused(capsys, out, "nut")
+    assert "not empty and holds no training run" in refused(capsys, tmp_path, mesh)
+
+
+def test_objects_of_a_bop_folder_with_a_camera_and_a_viewpoint_prior(tmp_path):
+    parts = [wedge(2, "obj_000002"), wedge(7, "obj_000007", symmetric=True)]
+    for part in parts:
+        save_ply(tmp_path / "models" / f"{part.name}.ply", part.mesh)
+    write_models_info(tmp_path / "models" / "models_info.json", parts)
+    camera = {"fx": 500.0, "fy": 500.0, "cx": 319.5, "cy": 239.5, "width": 640, "height": 480}
+    (tmp_path / "camera.json").write_text(json.dumps(camera))
+    views = ("--views.free-share", 0.5, "--views.elevation", 10, 80, "--crop-roll", 20)
+    arguments = ("--camera", tmp_path / "camera.json", *views, "--effects", "modest")
+    assert run(tmp_path, "--objects", 7, "--out", tmp_path / "run", *arguments) == 0
+    (part,) = load_model(tmp_path / "run" / "model.safetensors").parts
+    assert part.object_id == 7
+    assert len(part.symmetries.continuous) == 1
+    crops = json.loads((tmp_path / "run" / "config.json").read_text())["crops"]
+    assert crops["camera"]["K"][0] == [500, 0, 319.5]
+    assert crops["prior"]["elevation"] == [10, 80]
+    assert crops["roll"] == 20
+
+
+def test_overfitting_says_what_was_reached_and_writes_nothing(mesh, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("cad2pose.cli.train._OVERFIT_STEPS", 2)
+    assert run(mesh, "--out", tmp_path / "run", "--overfit") == 1  # two steps teach nothing
+    text = capsys.readouterr().out
+    for words in ("one batch by heart", "2/2", "rotation", "wanted below", "no"):
+        assert words in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_input_is_named_and_leaves_nothing(mesh, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BOP_PATH", raising=False)
+    out = tmp_path / "run"
+    for arguments, words in (
+        (("absent.stl",), "no mesh file absent.stl"),
+        (("absent",), "no BOP folder"),
+        (("builtin:bolt",), "no built-in part 'bolt'"),
+        ((), "no part was given"),
+        ((mesh, "nut", "--objects", 3, 3), "give every part its own with --objects"),
+        ((mesh, "--units", "m"), "2 mm to 5 m is allowed"),
+        ((mesh, "--models-info", "absent.json"), "absent.json"),
+        ((mesh, "--camera", "absent.json"), "no camera file absent.json"),
+        ((mesh, "--backgrounds", "absent"), "absent"),
+        ((mesh, "--full"), "either --full or settings of the model"),
+        ((mesh, "--threads", 0), "threads is 0"),
+        ((mesh, "--samples", 0), "samples is 0"),
+        ((mesh, "--learning-rate", "nan"), "learning_rate is nan"),
+        ((mesh, "--checkpoint-minutes", -1), "checkpoint_minutes is -1"),
+        ((mesh, "--crop-roll", 500), "roll is 500"),
+        ((mesh, "--model.crop-size", 33), "crop_size is 33"),
+        ((mesh, "--views.elevation", 50, 20), "elevation is (50.0, 20.0)"),
+    ):
+        assert run(*arguments, "--out", out) == 2
+        assert words in " ".join(capsys.readouterr().err.split())
+        assert not out.exists()
+    assert "is a file" in refused(capsys, mesh, mesh)
+
+
+def test_a_full_disk_leaves_no_half_checkpoint(mesh, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "run"
+    real = Path.write_bytes
+
+    def full_disk(path, data):
+        if path.name.startswith(".checkpoint"):
+            real(path, bytes(data)[:1000])
+            raise OSError(28, "No space left on device")
+        return real(path, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full_disk)
+        assert run(mesh, "--out", out) == 2
+    assert f"{out / 'checkpoint.pt'}: No space left on device" in capsys.readouterr().err
+    assert not list(out.glob(".*"))
+    assert not list(out.glob("checkpoint*"))
+    assert run(mesh, "--out", out) == 0
+    load_model(out / "model.safetensors")
+
+
+def test_ctrl_c_is_one_line_and_the_run_can_go_on(mesh, tmp_path, capsys, monkeypatch):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("cad2pose.training.loop.training_step", interrupted)
+        assert run(mesh, "--out", tmp_path / "run") == 130
+    assert capsys.readouterr().err == "cad2pose: error: interrupted\n"
+    assert not list((tmp_path / "run").glob(".*"))
+    assert run(mesh, "--out", tmp_path / "run") == 0
