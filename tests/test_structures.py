@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -75,3 +76,36 @@ def test_pose_estimates_count_their_rows() -> None:
     estimates = PoseEstimates(torch.tensor([1, 5]), torch.eye(4).expand(2, 4, 4), torch.rand(2), torch.rand(2, 4))
     assert len(estimates) == 2
     assert estimates.seconds == -1
+
+
+def unchecked_detections(object_id: object, box: object, score: object) -> Detections:
+    """Made as without the tests' run-time check of annotations, which comes before the record's own checks."""
+    found = object.__new__(Detections)
+    for name, value in (("object_id", object_id), ("box", box), ("score", score)):
+        object.__setattr__(found, name, value)
+    found.__post_init__()
+    return found
+
+
+def test_detections_take_lists_and_arrays():
+    found = unchecked_detections([1], [[10, 20, 30, 40]], [1.0])
+    assert found.object_id.tolist() == [1]
+    assert found.box.is_floating_point()
+    found = unchecked_detections(np.array([3]), np.array([[1.5, 2, 3, 4]]), np.array([0.5]))
+    assert found.box.tolist() == [[1.5, 2, 3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("object_id", "box", "score", "words"),
+    [
+        ([1], [1.0, 2, 3, 4], [1.0], r"\(N, 4\)"),
+        ([1], [[1.0, 2, 3]], [1.0], r"\(1, 3\)"),
+        ([1, 2], [[1.0, 2, 3, 4]], [1.0, 1.0], r"\(2,\), \(1, 4\), \(2,\)"),
+        (1, [[1.0, 2, 3, 4]], [1.0], r"\(\), \(1, 4\)"),
+        ([1.5], [[1.0, 2, 3, 4]], [1.0], "whole numbers"),
+        ([1], [[1.0, 2, 3, 4]], [math.nan], "finite numbers"),
+    ],
+)
+def test_detections_that_cannot_be(object_id, box, score, words):
+    with pytest.raises(ValueError, match=words):
+        unchecked_detections(object_id, box, score)
