@@ -125,7 +125,7 @@ def train(
     last = config.steps if stop_after is None else min(config.steps, state.step + stop_after)
     validate_every = max(1, config.steps // max(1, config.validations))
     begun = saved = logged = time.monotonic()
-    before, errors, losses = state.seconds, {}, {}
+    before, counted, errors, losses = state.seconds, state.step, {}, {}
     try:
         state.method.train()
         for batch in prefetch(lambda index: crops.batch(index, config.batch_size), state.step, last, device):
@@ -134,8 +134,8 @@ def train(
             state.seconds = before + now - begun
             if state.step % _LOG_EVERY == 0 or state.step == last:
                 losses = {name: float(term) for name, term in terms.items()}
-                rate = _LOG_EVERY * config.batch_size / (now - logged)
-                logged = now
+                rate = (state.step - counted) * config.batch_size / (now - logged)
+                logged, counted = now, state.step
                 values = {**losses, "crops_per_second": rate, "seconds": state.seconds}
                 _log(folder, writer, state.step, values)
                 report(Progress(state.step, config.steps, rate, losses, errors))
