@@ -1,0 +1,169 @@
+"""Fills in the tables and plots of docs/results.md from the JSON files that benchmarks/accuracy.py wrote.
+
+The page's own text stays as it is; what stands between `<!-- begin NAME -->` and `<!-- end NAME -->` is replaced.
+Published results are read from lmo_published.json in REFERENCE_PATH; without it those tables are left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import tyro
+
+from cad2pose.files import replacing, write_text
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+_PUBLISHED = ("megapose_cnosfastsam", "epos_f256", "epos_f64_bop20", "semantic_keypoints", "gdrnpp_pbr", "zebrapose")
+# Table 8.4 of the thesis this grew out of: mean errors on 133 real images of the cat.
+_THESIS = (("the thesis' end-to-end model", 0.481, 19.6, 49.4), ("SurfEmb, in the thesis", 0.148, 6.0, 26.4))
+
+
+def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data")) -> None:
+    """Fill in the page.
+
+    Args:
+        page: the page.
+        data: folder of builtin.json, cat.json, curves_builtin.jsonl and curves_cat.jsonl.
+    """
+    builtin, cat = (json.loads((data / f"{name}.json").read_text()) for name in ("builtin", "cat"))
+    text = page.read_text()
+    text = _fill(text, "builtin", _builtin_table(builtin))
+    text = _fill(text, "cat", _cat_table(cat))
+    text = _fill(text, "thesis", _thesis_table(cat))
+    published = Path(os.environ.get("REFERENCE_PATH", "")) / "lmo_published.json"
+    if published.is_file():
+        text = _fill(text, "published", _published_table(cat, json.loads(published.read_text())["methods"]))
+    for name in ("builtin", "cat"):
+        curves = [json.loads(line) for line in (data / f"curves_{name}.jsonl").read_text().splitlines()]
+        batch = int(json.loads((data / f"{name}.json").read_text())["training"].get("batch_size", 32))
+        text = _fill(text, f"curve {name}", _curve_table(curves, batch))
+        _plot(curves, batch, page.parent / "images" / f"curves_{name}.png")
+    write_text(page, text)
+
+
+def _fill(text: str, name: str, block: str) -> str:
+    pattern = re.compile(rf"(<!-- begin {re.escape(name)} -->\n).*?(<!-- end {re.escape(name)} -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"the page has no place for {name!r}: <!-- begin {name} --> ... <!-- end {name} -->")
+    return pattern.sub(lambda found: found[1] + block + "\n" + found[2], text)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _training(record: dict[str, Any]) -> str:
+    info = record["training"]
+    minutes = float(info["seconds"]) / 60
+    return (
+        f"{int(info['samples']):,} training crops, {minutes:.0f} minutes on {info['device']}, "
+        f"{record['parameters'] / 1e6:.2f} M parameters"
+    )
+
+
+def _builtin_table(record: dict[str, Any]) -> str:
+    rows = []
+    for name, row in record["figures"].items():
+        share = 100 * row["share_under_10_deg"]
+        cells = [f"{row[key]:.1f}" for key in ("rotation_deg", "translation_percent", "depth_percent")]
+        rows.append([name, str(row["n"]), *cells, f"{share:.0f} %"])
+    head = ["part", "crops", "median rotation error (deg)", "median translation error (% of distance)",
+            "median depth error (%)", "rotation under 10 deg"]  # fmt: skip
+    return f"{_training(record)}.\n\n" + _table(head, rows)
+
+
+def _cat_table(record: dict[str, Any]) -> str:
+    rows = []
+    for name, figures in record["figures"].items():
+        row = figures["all"]
+        recalls = [row["mean_AR_MSSD_MSPD"], row["AR_MSSD"], row["AR_MSPD"], row["recall_ADD_S_0p1d"]]
+        cells = [f"{row[key][kind]:.1f}" for key in ("rotation_deg", "translation_mm") for kind in ("mean", "median")]
+        rows.append([name, f"{row['n_estimated']} of {row['n']}", *(f"{value:.3f}" for value in recalls), *cells])
+    head = ["estimator", "targets", "mean of both", "AR_MSSD", "AR_MSPD", "ADD(-S) 0.1 d", "R mean (deg)",
+            "R median", "t mean (mm)", "t median"]  # fmt: skip
+    settings = record["settings"]
+    about = f"{_training(record)}; {settings['images']} images, boxes `{settings['boxes']}`."
+    return f"{about}\n\n" + _table(head, rows)
+
+
+def _best(record: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The estimator's default setting: what users get."""
+    name = record["default"] if "default" in record else next(iter(record["figures"]))
+    return name, record["figures"][name]["all"]
+
+
+def _published_table(record: dict[str, Any], methods: dict[str, Any]) -> str:
+    rows = []
+    for method in _PUBLISHED:
+        row = methods[method]["per_object"]["6"]
+        rows.append((method, row["AR_MSSD"], row["AR_MSPD"], row["recall_ADD_S_0p1d"]))
+    for name, figures in record["figures"].items():
+        row = figures["all"]
+        rows.append((f"**cad2pose, {name}**", row["AR_MSSD"], row["AR_MSPD"], row["recall_ADD_S_0p1d"]))
+    rows.sort(key=lambda row: row[1] + row[2])
+    cells = [[r[0], f"{(r[1] + r[2]) / 2:.3f}", f"{r[1]:.3f}", f"{r[2]:.3f}", f"{r[3]:.3f}"] for r in rows]
+    return _table(["method", "mean of both", "AR_MSSD", "AR_MSPD", "ADD(-S) 0.1 d"], cells)
+
+
+def _thesis_table(record: dict[str, Any]) -> str:
+    rows = [[name, "133", f"{frobenius:.3f}", f"{angle:.1f}", "", f"{millimetres:.1f}", ""]
+            for name, frobenius, angle, millimetres in _THESIS]  # fmt: skip
+    for name, figures in record["figures"].items():
+        row = figures["all"]
+        frobenius, angle, offset = row["rotation_frobenius"], row["rotation_deg"], row["translation_mm"]
+        rows.append([
+            f"cad2pose, {name}", str(row["n_estimated"]), f"{frobenius['mean']:.3f}", f"{angle['mean']:.1f}",
+            f"{angle['median']:.1f}", f"{offset['mean']:.1f}", f"{offset['median']:.1f}",
+        ])  # fmt: skip
+    head = ["method", "targets", "R mean (Frobenius)", "R mean (deg)", "R median", "t mean (mm)", "t median"]
+    return _table(head, rows)
+
+
+def _validations(curves: list[dict[str, float]], batch: int) -> list[tuple[int, dict[str, float]]]:
+    return [(int(line["step"]) * batch, line) for line in curves if "validation/rotation_deg" in line]
+
+
+def _curve_table(curves: list[dict[str, float]], batch: int) -> str:
+    found = _validations(curves, batch)
+    chosen = found[:: max(1, len(found) // 8)]
+    if found and found[-1] not in chosen:
+        chosen.append(found[-1])
+    rows = [
+        [f"{seen:,}", f"{line['validation/rotation_deg']:.1f}", f"{line['validation/translation_percent']:.1f}"]
+        for seen, line in chosen
+    ]
+    return _table(["crops seen", "median rotation error (deg)", "median translation error (%)"], rows)
+
+
+def _plot(curves: list[dict[str, float]], batch: int, path: Path) -> None:
+    found = _validations(curves, batch)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    names = sorted({key.split("/")[1] for _, line in found for key in line if key.count("/") == 2}) or [""]
+    for name in names:
+        prefix = f"validation/{name}/" if name else "validation/"
+        seen = [x / 1000 for x, _ in found]
+        left.plot(seen, [line[prefix + "rotation_deg"] for _, line in found], marker="o", ms=3, label=name or None)
+        right.plot(seen, [line[prefix + "translation_percent"] for _, line in found], marker="o", ms=3)
+    left.set_ylabel("median rotation error (deg)")
+    right.set_ylabel("median translation error (%)")
+    for axes in (left, right):
+        axes.set_xlabel("training crops (thousands)")
+        axes.set_yscale("log")
+        axes.grid(alpha=0.3, which="both")
+    if len(names) > 1:
+        left.legend()
+    with replacing(path) as aside:
+        figure.savefig(aside, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
