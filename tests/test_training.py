@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -149,7 +150,8 @@ def test_the_moving_average_forgets_the_start_and_then_moves_slowly():
     update = moving_average(0.999)
     average, steps = torch.full((3,), 100.0), torch.zeros(1, dtype=torch.int64)
     for count in range(1, 50):
-        update([average, steps], [torch.ones(3), torch.tensor([count])], count)
+        update([average], [torch.ones(3)], count)
+        update([steps], [torch.tensor([count])], count)
     assert float(average.max()) < 1.1
     assert int(steps) == 49
     update([average], [average + 1.0], 10**6)
@@ -241,6 +243,9 @@ def test_devices_that_are_not_there_are_refused(name):
         ("flat_share", 1.5),
         ("ema_decay", 1.0),
         ("gradient_clip", -1.0),
+        ("learning_rate", math.nan),
+        ("checkpoint_minutes", -1.0),
+        ("warmup_steps", -1),
     ],
 )
 def test_training_settings_that_cannot_be_are_refused_by_name(field, value):

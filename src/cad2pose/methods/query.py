@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -256,14 +255,15 @@ class QueryMethod(nn.Module):
         return (front * mask * torch.sigmoid(ratio)).sum(1) / front.sum(1).clamp_min(1)
 
     def _surface_keys(self) -> tuple[Float[Tensor, "parts 256 e"], Float[Tensor, "parts contrast e"]]:
-        if self._cached_keys is None or self.training:
+        keys = self._cached_keys
+        if keys is None or self.training:
             points = torch.cat((self.parts.sparse, self.parts.surface[:, :_CONTRAST_KEYS]), dim=1)
-            self._cached_keys = self.keys(points, torch.arange(len(self.parts), device=points.device))
+            keys = self._cached_keys = self.keys(points, torch.arange(len(self.parts), device=points.device))
         sparse = self.parts.sparse.shape[1]
-        return self._cached_keys[:, :sparse], self._cached_keys[:, sparse:]
+        return keys[:, :sparse], keys[:, sparse:]
 
 
-def _full_precision(tensor: Tensor) -> AbstractContextManager[None]:
+def _full_precision(tensor: Tensor) -> torch.autocast:
     """Poses and losses are worked out in float32 also where the networks run in half precision."""
     return torch.autocast(tensor.device.type, enabled=False)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 
 from cad2pose.training.config import TrainingConfig
+
+_Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def make_optimizer(method: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
@@ -48,7 +49,7 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
         group["lr"] = factor * group["peak"]
 
 
-def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
+def moving_average(decay: float) -> Callable[[_Tensors, _Tensors, Tensor | int], None]:
     """Update rule of an exponential moving average for `AveragedModel`.
 
     The n-th update keeps min(decay, (1 + n) / (10 + n)) of the average, so that the random weights of the
@@ -56,13 +57,12 @@ def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor
     """
 
     @torch.no_grad()
-    def update(averages: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+    def update(averages: _Tensors, current: _Tensors, count: Tensor | int) -> None:
+        if not averages[0].is_floating_point():  # all are of one type and on one device
+            torch._foreach_copy_(averages, current)  # pyright: ignore[reportPrivateImportUsage]
+            return
         kept = min(decay, (1 + int(count)) / (10 + int(count)))
-        for average, value in zip(averages, current, strict=True):
-            if average.is_floating_point():
-                average.lerp_(value, 1 - kept)
-            else:
-                average.copy_(value)
+        torch._foreach_lerp_(averages, current, 1 - kept)  # pyright: ignore[reportPrivateImportUsage]
 
     return update
 
@@ -75,7 +75,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return bool(probe is not None and probe())
 
 
-def autocast(config: TrainingConfig, device: torch.device) -> AbstractContextManager[None]:
+def autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:
     """The mixed-precision context of a run."""
     wanted = config.mixed_precision
     enabled = wanted == "on" or (wanted == "auto" and has_fast_bfloat16(device))

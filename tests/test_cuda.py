@@ -1,0 +1,193 @@
+"""CUDA does what the CPU does: crops, method, training, estimating. Skipped where there is no CUDA device."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
+from cad2pose.estimator import EstimatorOptions, PoseEstimator
+from cad2pose.geometry import Camera
+from cad2pose.methods import QueryMethod
+from cad2pose.model_file import Model
+from cad2pose.structures import CropBatch, CropTruth, Detections
+from cad2pose.training import TrainingConfig, make_state, train, training_step
+from cad2pose.training.checkpoint import TrainingState
+from cad2pose.training.prefetch import prefetch
+from small_models import SMALL, wedge
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+CONFIG = replace(SMALL, crop_size=64)
+CROPS = SyntheticConfig(crop_size=64, pictures=4)
+TRAINING = TrainingConfig(samples=48, batch_size=8, warmup_steps=2, validation_crops=4, validations=2, seed=3)
+
+
+@pytest.fixture(autouse=True)
+def _full_precision() -> Iterator[None]:
+    """Convolutions in float32 as on the CPU, not in TF32."""
+    allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+def parts():  # type: ignore[no-untyped-def]
+    return [wedge(1), wedge(2, "other", shift=-40.0)]
+
+
+def truth_of(batch: CropBatch) -> CropTruth:
+    assert batch.truth is not None
+    return batch.truth
+
+
+@pytest.mark.parametrize("index", [0, 3])
+def test_crops_have_the_same_truth(index: int) -> None:
+    here, there = (SyntheticCrops(parts(), CROPS, device, 5).batch(index, 24) for device in ("cpu", "cuda"))
+    assert there.image.is_cuda
+    assert there.part_index.is_cuda
+    assert torch.equal(here.part_index, there.part_index.cpu())
+    for name in ("K_virt", "R_virt_cam", "box"):
+        torch.testing.assert_close(getattr(there.camera, name).cpu(), getattr(here.camera, name), rtol=0, atol=0)
+    cpu, cuda = truth_of(here), truth_of(there.to("cpu"))
+    assert torch.equal(cpu.T_virt_obj, cuda.T_virt_obj)
+    torch.testing.assert_close(there.valid.cpu(), here.valid, rtol=0, atol=1e-5)
+    same = cpu.mask_full == cuda.mask_full
+    assert same.float().mean() > 0.999
+    # Patches over the picture have borders of noise, and noise is drawn on the device.
+    assert (cpu.mask_visible == cuda.mask_visible).float().mean() > 0.98
+    both = (cpu.mask_full & cuda.mask_full)[:, None]
+    assert (((cpu.coordinates - cuda.coordinates) * both).abs().amax(1) < 1e-3).float().mean() > 0.999
+    assert torch.isfinite(there.image).all()
+    assert 0.1 < float(there.image.mean()) < 0.9
+
+
+def test_crops_are_the_same_every_time() -> None:
+    first, second = (SyntheticCrops(parts(), CROPS, "cuda", 1).batch(2, 16) for _ in range(2))
+    torch.testing.assert_close(first.image, second.image, rtol=0, atol=1e-4)
+    assert torch.equal(truth_of(first).mask_full, truth_of(second).mask_full)
+
+
+def test_forward_loss_and_gradients_agree() -> None:
+    batch = SyntheticCrops(parts(), CROPS, "cpu", 0).batch(0, 12)
+    # What is drawn at random for the contrastive loss differs between devices, so one draws nothing that matters.
+    config = replace(CONFIG, weights=replace(CONFIG.weights, nce=0.0))
+    here = QueryMethod(config, parts()).train()
+    there = copy.deepcopy(here).to("cuda").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    outputs, losses = [], []
+    for method, crops in ((here, batch), (there, batch.to("cuda"))):
+        generator = torch.Generator(crops.image.device).manual_seed(0)
+        outputs.append(method(crops))
+        losses.append(method.loss(outputs[-1], crops, generator))
+        losses[-1].total.backward()
+    torch.testing.assert_close(outputs[1].queries.cpu(), outputs[0].queries, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(outputs[1].pose.position.cpu(), outputs[0].pose.position, rtol=1e-3, atol=1e-1)
+    for name, term in losses[0].terms.items():
+        tolerance = 0.15 if name == "nce" else 1e-3
+        torch.testing.assert_close(losses[1].terms[name].cpu(), term, rtol=tolerance, atol=1e-4, msg=name)
+    for (name, cpu), cuda in zip(here.named_parameters(), there.parameters(), strict=True):
+        if cpu.grad is not None and not name.startswith("keys."):
+            assert cuda.grad is not None, name
+            error = (cpu.grad - cuda.grad.cpu()).norm() / cpu.grad.norm().clamp_min(1e-4)
+            assert error < 0.02, (name, float(error))
+
+
+def test_poses_and_scores_agree() -> None:
+    batch = SyntheticCrops(parts(), CROPS, "cpu", 0).batch(1, 12)
+    method = QueryMethod(CONFIG, parts()).eval()
+    other = copy.deepcopy(method).to("cuda").eval()
+    with torch.inference_mode():
+        T_cpu, score_cpu = method.poses(method(batch), batch)
+        there = batch.to("cuda")
+        T_cuda, score_cuda = other.poses(other(there), there)
+    assert T_cuda.is_cuda
+    assert T_cuda.dtype == torch.float64
+    torch.testing.assert_close(T_cuda.cpu(), T_cpu, rtol=1e-3, atol=1e-1)
+    torch.testing.assert_close(score_cuda.cpu(), score_cpu, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("options", [EstimatorOptions(), EstimatorOptions(rolls=(-10.0, 0.0, 10.0), zooms=(0.9, 1.1))])
+def test_estimates_agree(options: EstimatorOptions) -> None:
+    camera = Camera.from_values(600.0, 610.0, 150.0, 130.0, 320, 240, (0.05, -0.02, 0.001, 0.0))
+    boxes = torch.tensor([[20.0, 30, 90, 60], [150, 80, 50, 120], [200, 10, 118, 150]], dtype=torch.float64)
+    detections = Detections(torch.tensor([1, 2, 1]), boxes, torch.ones(3))
+    image = torch.rand(3, 240, 320)
+    method = QueryMethod(CONFIG, parts()).eval()
+    found = [
+        PoseEstimator([Model(copy.deepcopy(method), tuple(parts()), {})], device, options)
+        for device in ("cpu", "cuda")
+    ]  # fmt: skip
+    cpu, cuda = (estimator.estimate(image, camera, detections) for estimator in found)
+    assert not cuda.T_cam_obj.is_cuda
+    torch.testing.assert_close(cuda.T_cam_obj, cpu.T_cam_obj, rtol=1e-2, atol=0.5)
+    torch.testing.assert_close(cuda.score, cpu.score, rtol=2e-2, atol=2e-3)
+    again = found[1].estimate(image.cuda(), camera, detections)
+    torch.testing.assert_close(again.T_cam_obj, cuda.T_cam_obj, rtol=1e-3, atol=1e-1)
+
+
+def test_batches_made_on_another_stream_are_whole() -> None:
+    """Those handed over by the thread are those made here, also when memory is tight between the two streams."""
+    device = torch.device("cuda")
+    crops = SyntheticCrops(parts(), CROPS, device, 4)
+    sums = []
+    for batch in prefetch(lambda index: crops.batch(index, 16), 0, 12, device):
+        for _ in range(20):  # keep this stream busy while the other goes on
+            torch.randn(512, 512, device=device).matmul(torch.randn(512, 512, device=device))
+        truth = truth_of(batch)
+        sums.append((truth.T_virt_obj.clone(), truth.mask_full.clone(), batch.image.clone()))
+        del batch, truth
+    for index, (T_virt_obj, mask, image) in enumerate(sums):
+        wanted = crops.batch(index, 16)
+        assert torch.equal(T_virt_obj, truth_of(wanted).T_virt_obj)
+        assert torch.equal(mask, truth_of(wanted).mask_full)
+        torch.testing.assert_close(image, wanted.image, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["auto", "off"])
+def test_three_steps_then_resumed(tmp_path: Path, precision: str) -> None:
+    device = torch.device("cuda")
+    config = replace(TRAINING, mixed_precision=precision)
+
+    def run(stop_after: int | None) -> Path:
+        crops, judged = (SyntheticCrops(parts(), CROPS, device, seed) for seed in (0, 1))
+        return train(parts(), CONFIG, crops, judged, config, tmp_path / "run", device, stop_after=stop_after)
+
+    run(3)
+    state = make_state(CONFIG, parts(), config, device)
+    assert state.restore(tmp_path / "run")
+    assert state.step == 3
+    # On the host, else AdamW would wait for the device once per parameter.
+    assert all(not entry["step"].is_cuda for entry in state.optimizer.state.values())
+    assert all(entry["exp_avg"].is_cuda for entry in state.optimizer.state.values())
+    model = run(None)
+    assert model.is_file()
+    end = make_state(CONFIG, parts(), config, device)
+    assert end.restore(tmp_path / "run")
+    assert end.step == config.steps == 6
+    assert all(bool(torch.isfinite(p).all()) for p in end.method.parameters())
+
+
+def test_a_resumed_step_is_the_step_that_would_have_come(tmp_path: Path) -> None:
+    device = torch.device("cuda")
+    config = replace(TRAINING, mixed_precision="off")
+    crops = SyntheticCrops(parts(), CROPS, device, 0)
+
+    def steps(state: TrainingState, count: int) -> float:
+        terms = {}
+        for _ in range(count):
+            terms = training_step(state, crops.batch(state.step, 8), config)
+        return float(terms["total"])
+
+    first = make_state(CONFIG, parts(), config, device)
+    first.method.train()
+    steps(first, 2)
+    first.save(tmp_path)
+    second = make_state(CONFIG, parts(), config, device)
+    assert second.restore(tmp_path)
+    second.method.train()
+    assert steps(first, 2) == pytest.approx(steps(second, 2), rel=2e-3)
