@@ -54,7 +54,8 @@ def test_info_nce_leaves_out_crops_without_pixels():
 def test_losses_do_not_depend_on_the_batch_size():
     queries, positives, negatives = torch.randn(1, 7, 4), torch.randn(1, 7, 4), torch.randn(1, 15, 4)
     one = info_nce(queries, positives, negatives, torch.tensor([True]))
-    four = info_nce(*(t.expand(4, -1, -1) for t in (queries, positives, negatives)), torch.ones(4, dtype=torch.bool))
+    repeated = [t.expand(4, -1, -1) for t in (queries, positives, negatives)]
+    four = info_nce(repeated[0], repeated[1], repeated[2], torch.ones(4, dtype=torch.bool))
     torch.testing.assert_close(one, four)
     a, b, points = random_rotations(1), random_rotations(1), torch.randn(1, 9, 3)
     four = point_matching(*(t.expand(4, -1, -1) for t in (a, b, points)))

@@ -54,6 +54,7 @@ def test_decoder_gives_every_object_its_own_map(stride):
     every = decoder.last.weight.unflatten(0, (3, 5))
     assert not torch.allclose(maps[0], maps[1])
     decoder.last.weight.data = every[:1].expand(3, -1, -1, -1, -1).flatten(0, 1).clone()
+    assert decoder.last.bias is not None
     decoder.last.bias.data = decoder.last.bias.data[:5].repeat(3)
     same = decoder(taps, torch.tensor([0, 1, 2]))
     torch.testing.assert_close(same[0], same[1])

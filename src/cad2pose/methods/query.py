@@ -258,7 +258,8 @@ class QueryMethod(nn.Module):
         keys = self._cached_keys
         if keys is None or self.training:
             points = torch.cat((self.parts.sparse, self.parts.surface[:, :_CONTRAST_KEYS]), dim=1)
-            keys = self._cached_keys = self.keys(points, torch.arange(len(self.parts), device=points.device))
+            keys = self.keys(points, torch.arange(len(self.parts), device=points.device))
+            self._cached_keys = keys
         sparse = self.parts.sparse.shape[1]
         return keys[:, :sparse], keys[:, sparse:]
 

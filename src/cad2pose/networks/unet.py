@@ -30,7 +30,7 @@ class UNetDecoder(nn.Module):
         self.stride = stride
         level_strides = [s for s in (16, 8, 4, 2, 1) if s >= stride]
         level_channels = {16: 8 * width, 8: 4 * width, 4: 4 * width, 2: 2 * width, 1: width}
-        skip_of = dict(zip((2, 4, 8, 16), range(4), strict=True))
+        skip_of: dict[int, int] = {2: 0, 4: 1, 8: 2, 16: 3}
         self.skips = [skip_of.get(s) for s in level_strides]
         used = [skip for skip in self.skips if skip is not None] + [len(tap_channels) - 1]
         self.laterals = nn.ModuleDict({str(i): nn.Conv2d(tap_channels[i], tap_channels[i], 1) for i in sorted(used)})
