@@ -3,7 +3,7 @@
 #
 #   OUT=folder benchmarks/gpu_train.sh MINUTES SAMPLES BOP-FOLDER [more arguments of `cad2pose train`]
 #
-# MINUTES is of this call; SAMPLES of the whole run, which the learning rate's schedule spans: benchmarks/train.py
+# MINUTES (a whole number) is of this call; SAMPLES of the whole run, which the learning rate's schedule spans: benchmarks/train.py
 # --full tells the crops/s to plan it with. BOP-FOLDER needs models/ and camera.json only; no image of it is read. The
 # run stays in RUN (runs/cat_full). OUT (gpu_out by default) gets the model so far in pieces below 16 MB
 # (`cat model.part_* > cat.safetensors` joins them), its SHA-256, the curves, and the newest predictions.
