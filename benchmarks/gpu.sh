@@ -43,7 +43,8 @@ export PYTHON
 checks=()  # shapes are checked at run time where beartype is there; without it the tests run all the same
 "$PYTHON" -c "import beartype" 2> /dev/null || checks=(-o "addopts=-ra")
 stage environment 60 bash -c environment
-stage tests 150 "$PYTHON" -m pytest -q -p no:cacheprovider -W default "${checks[@]}" -k cuda tests/test_cuda.py tests/test_rasterizer.py
+stage tests 150 "$PYTHON" -m pytest -q -p no:cacheprovider -W default "${checks[@]}" -k cuda \
+    tests/test_cuda.py tests/test_rasterizer.py
 stage render 50 "$PYTHON" benchmarks/render.py --device cuda
 stage train 50 "$PYTHON" benchmarks/train.py --device cuda
 stage train_full 70 "$PYTHON" benchmarks/train.py --device cuda --full --batch-size 64

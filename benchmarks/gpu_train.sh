@@ -3,13 +3,13 @@
 #
 #   OUT=folder benchmarks/gpu_train.sh MINUTES SAMPLES BOP-FOLDER [more arguments of `cad2pose train`]
 #
-# MINUTES (a whole number) is of this call; SAMPLES of the whole run, which the learning rate's schedule spans: benchmarks/train.py
-# --full tells the crops/s to plan it with. BOP-FOLDER needs models/ and camera.json only; no image of it is read. The
-# run stays in RUN (runs/cat_full). OUT (gpu_out by default) gets the model so far in pieces below 16 MB
-# (`cat model.part_* > cat.safetensors` joins them), its SHA-256, the curves, and the newest predictions.
+# MINUTES (a whole number) is of this call; SAMPLES of the whole run, which the learning rate's schedule spans:
+# benchmarks/train.py --full tells the crops/s to plan it with. BOP-FOLDER needs models/ and camera.json only; no
+# image of it is read. The run stays in RUN (runs/cat_full). OUT (gpu_out by default) gets the model so far in pieces
+# below 16 MB (`cat model.part_* > cat.safetensors` joins them), its SHA-256, the curves, and the newest predictions.
 # Exit status: 0 when the run is complete, 3 when time ran out before that. Other settings: gpu_environment.sh.
 set -u
-[ $# -ge 3 ] || { sed -n '2,11p' "$0"; exit 2; }
+[ $# -ge 3 ] || { sed -n '2,10p' "$0"; exit 2; }
 cd "$(dirname "$0")/.." || exit 1
 minutes=$1 samples=$2 bop=$3
 shift 3
