@@ -34,6 +34,7 @@ _INTRINSICS = (620.0, 620.0, 319.5, 239.5)
 _SIZE = (640, 480)
 _FINE_STEPS = 720  # of a continuous symmetry: half a degree apart
 _LARGEST_SEED = 2**31
+_OPTIONS = EstimatorOptions()
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,7 @@ def demo_command(
     images: int = 8,
     seed: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None,
     model: OptionalPath = None,
-    rolls: tuple[float, ...] = EstimatorOptions.rolls,
-    recrop: bool = EstimatorOptions.recrop,
+    options: Annotated[EstimatorOptions, tyro.conf.arg(name="")] = _OPTIONS,
     device: str = "auto",
 ) -> None:
     """Render fresh pictures of the built-in parts in clutter, estimate their poses, and compare them with the truth.
@@ -79,15 +79,13 @@ def demo_command(
         images: number of pictures.
         seed: of the pictures; a fresh one by default, which is printed.
         model: model file of the built-in parts, or of other parts; the one that comes with the package by default.
-        rolls: angles in degrees; a rolled copy of each crop is looked at for each, and their poses are fused.
-        recrop: estimate twice, the second time from the box of the part in its first pose.
+        options: of the estimator.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
     """
     if images < 1:
         raise ValueError(f"images is {images}; it must be 1 or more")
     check_folder(out)
     seed = secrets.randbelow(_LARGEST_SEED) if seed is None else seed
-    options = EstimatorOptions(rolls=rolls, recrop=recrop)
     estimator = PoseEstimator.load(model or shipped_model_path(), device, options)
     camera = Camera.from_values(*_INTRINSICS, *_SIZE)
     console = Console()
@@ -107,7 +105,8 @@ def _estimate(
 ) -> tuple[list[Photo], list[PoseEstimates]]:
     parts = list(estimator.parts.values())
     photos, found = [], []
-    with Progress(TextColumn("pictures"), BarColumn(), MofNCompleteColumn(), console=console, transient=True) as bar:
+    columns = (TextColumn("pictures"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         for index in bar.track(range(images)):
             photo = synthetic_photo(parts, camera, seed + index)
             photos.append(photo)

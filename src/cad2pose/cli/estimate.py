@@ -20,6 +20,8 @@ from cad2pose.files import check_folder, write_text
 from cad2pose.pictures import OverlayStyle, draw_poses, save_png
 from cad2pose.structures import PoseEstimates
 
+_OPTIONS = EstimatorOptions()
+
 Done = tuple[ImageTask, PoseEstimates]
 """A task and what was found."""
 
@@ -42,10 +44,7 @@ def estimate_command(
     targets: OptionalPath = None,
     all_images: bool = False,
     min_score: float = 0.0,
-    rolls: tuple[float, ...] = EstimatorOptions.rolls,
-    zooms: tuple[float, ...] = EstimatorOptions.zooms,
-    recrop: bool = EstimatorOptions.recrop,
-    batch_size: int = EstimatorOptions.batch_size,
+    options: Annotated[EstimatorOptions, tyro.conf.arg(name="")] = _OPTIONS,
     pictures: bool = True,
     blend: float = 0.0,
     device: str = "auto",
@@ -71,10 +70,7 @@ def estimate_command(
         targets: targets file in place of the dataset's own (SPLIT_targets_bop19.json).
         all_images: every image that has detections, whatever the targets file asks for.
         min_score: leave out poses with a lower score (0 to 1).
-        rolls: angles in degrees; a rolled copy of each crop is looked at for each, and their poses are fused.
-        zooms: also look at the box scaled by these factors.
-        recrop: estimate twice, the second time from the box of the part in its first pose.
-        batch_size: crops that go through the network at once.
+        options: of the estimator.
         pictures: save a picture per image.
         blend: opacity of the part drawn over the picture, 0 to 1.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
@@ -82,7 +78,6 @@ def estimate_command(
     _check_choice(image, camera, box, mask, detections, bop)
     check_folder(out)
     style = OverlayStyle(blend=blend)
-    options = EstimatorOptions(rolls, zooms, recrop, batch_size)
     estimator = PoseEstimator.load(model, device, options)
     estimator.check_known(objects)
     if bop is not None:
@@ -152,7 +147,7 @@ def _estimate(
     """Poses of all tasks; each picture is written as soon as it is drawn."""
     done: list[Done] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         for task in progress.track(tasks, description="images"):
             pixels = task.read()
             try:

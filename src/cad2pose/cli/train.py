@@ -56,10 +56,9 @@ def train_command(
 ) -> int:
     """Train a model from meshes, or from the models of a BOP folder; or go on with a run that was stopped.
 
-    Nothing but the meshes is needed: the crops are rendered while the model learns. The run folder gets the settings
-    (config.json), curves (curves.jsonl and tensorboard/), pictures of what the network sees (samples.png) and says
-    (predictions.png), checkpoints, and the model file (model.safetensors). The same command with the same --out goes on
-    where a run was stopped.
+    The crops are rendered while the model learns. The run folder gets the settings (config.json), curves (curves.jsonl,
+    tensorboard/), what the network sees (samples.png) and says (predictions.png), checkpoints, and the model file
+    (model.safetensors). The same command goes on where a run was stopped.
 
     Args:
         source: mesh files, built-in parts (bracket, nut, bushing, disc; builtin for all four), or one BOP folder.
@@ -92,8 +91,7 @@ def train_command(
         backgrounds=backgrounds, roll=crop_roll,
         augmentation=AugmentationConfig() if effects == "strong" else AugmentationConfig.modest(),
     )  # fmt: skip
-    run = _overfit if overfit_one else _train
-    return run(Console(), parts, config, crops, training, out, where)
+    return (_overfit if overfit_one else _train)(Console(), parts, config, crops, training, out, where)
 
 
 def _train(
