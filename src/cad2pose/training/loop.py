@@ -124,20 +124,19 @@ def train(
     writer = SummaryWriter(str(out / "tensorboard"), purge_step=state.step)
     last = config.steps if stop_after is None else min(config.steps, state.step + stop_after)
     validate_every = max(1, config.steps // max(1, config.validations))
-    begun = saved = logged = time.monotonic()
-    before, counted, errors, losses = state.seconds, state.step, {}, {}
+    saved = logged = time.monotonic()
+    begun, counted, errors = saved - state.seconds, state.step, {}
     try:
         state.method.train()
         for batch in prefetch(lambda index: crops.batch(index, config.batch_size), state.step, last, device):
             terms = training_step(state, batch, config)
             now = time.monotonic()
-            state.seconds = before + now - begun
+            state.seconds = now - begun
             if state.step % _LOG_EVERY == 0 or state.step == last:
                 losses = {name: float(term) for name, term in terms.items()}
                 rate = (state.step - counted) * config.batch_size / (now - logged)
                 logged, counted = now, state.step
-                values = {**losses, "crops_per_second": rate, "seconds": state.seconds}
-                _log(folder, writer, state.step, values)
+                _log(folder, writer, state.step, losses | {"crops_per_second": rate, "seconds": state.seconds})
                 report(Progress(state.step, config.steps, rate, losses, errors))
             if state.step % validate_every == 0 or state.step == config.steps:
                 errors = _judge(state, validation_crops, config, parts, out)
