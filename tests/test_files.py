@@ -88,7 +88,7 @@ def test_a_truly_full_device_raises_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_folder_in_the_way_is_an_error_and_stays(tmp_path: Path) -> None:
     (tmp_path / "out.csv").mkdir()
-    with pytest.raises(OSError, match=r"out\.csv"):
+    with pytest.raises(IsADirectoryError, match=r"out\.csv is a folder"):
         write_text(tmp_path / "out.csv", "x")
     (tmp_path / "file").write_text("kept")
     with pytest.raises(OSError, match="file"):

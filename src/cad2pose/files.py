@@ -20,6 +20,8 @@ def replacing(path: Path | str) -> Iterator[Path]:
         OSError: if it cannot be written; the error names `path`.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, but a file is to be written there")
     made = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
     try:
         check_folder(path.parent)
