@@ -1,0 +1,62 @@
+"""Boxes around what is projected or masked, measured from the image's edges."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cad2pose.geometry import clip_box, make_transform, mask_box, projected_box
+
+K = torch.tensor([[200.0, 0, 99.5], [0, 100, 49.5], [0, 0, 1]], dtype=torch.float64)
+
+
+def test_the_box_of_a_facing_square_is_known():
+    square = torch.tensor([[-10.0, -10, 0], [10, -10, 0], [10, 10, 0], [-10, 10, 0]], dtype=torch.float64)
+    T_cam_obj = make_transform(torch.eye(3).double(), torch.tensor([0.0, 0, 100]).double())
+    box = projected_box(square[None], T_cam_obj[None], K[None])
+    # x: 200 * 10 / 100 = 20 px to either side of the principal point, whose distance from the left edge is 100
+    assert box[0].tolist() == pytest.approx([80, 40, 40, 20])
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_the_box_holds_every_projected_point_and_touches_some(count):
+    points = torch.randn(count, 30, 3, dtype=torch.float64) * 20
+    T_cam_obj = make_transform(
+        torch.eye(3).double().expand(count, 3, 3), torch.tensor([3.0, -2, 300]).expand(count, 3).double()
+    )
+    box = projected_box(points, T_cam_obj, K.expand(count, 3, 3))
+    assert box.shape == (count, 4)
+    pixels = (points + torch.tensor([3.0, -2, 300])) @ K.T
+    pixels = pixels[..., :2] / pixels[..., 2:] + 0.5
+    inside = (pixels - box[:, None, :2]) / box[:, None, 2:]
+    torch.testing.assert_close(inside.amin(1), torch.zeros(count, 2).double())
+    torch.testing.assert_close(inside.amax(1), torch.ones(count, 2).double())
+
+
+def test_points_behind_the_camera_do_not_turn_the_box_round():
+    points = torch.tensor([[[5.0, 0, 0], [5.0, 0, -400]]], dtype=torch.float64)
+    T_cam_obj = make_transform(torch.eye(3).double(), torch.tensor([0.0, 0, 200]).double())[None]
+    box = projected_box(points, T_cam_obj, K[None])
+    assert torch.isfinite(box).all()
+    assert float(box[0, 0]) == pytest.approx(100 + 200 * 5 / 200)
+    assert float(box[0, 2]) > 500  # it reaches far to the right, the side the points are on
+
+
+def test_clipped_boxes_lie_inside_and_keep_a_few_pixels():
+    box = torch.tensor(
+        [[-20.0, 10, 100, 50], [300, 200, 60, 80], [500, 500, 9, 9], [-50, -50, 9, 9]], dtype=torch.float64
+    )
+    size = torch.tensor([320.0, 240.0], dtype=torch.float64).expand(4, 2)
+    clipped = clip_box(box, size)
+    assert clipped[:2].tolist() == [[0, 10, 80, 50], [300, 200, 20, 40]]
+    assert (clipped[:, :2] >= 0).all()
+    assert (clipped[:, 2:] >= 4).all()
+    assert (clipped[:, :2] + clipped[:, 2:] <= size).all()
+
+
+def test_the_box_of_a_mask_reaches_from_edge_to_edge_of_its_pixels():
+    mask = torch.zeros(30, 40, dtype=torch.bool)
+    mask[7, 12] = mask[20, 5] = True
+    assert mask_box(mask) == (5, 7, 8, 14)
+    with pytest.raises(ValueError, match="empty"):
+        mask_box(torch.zeros(3, 3, dtype=torch.bool))
