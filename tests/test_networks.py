@@ -73,8 +73,10 @@ def test_key_network_is_initialised_as_siren():
     bound = math.sqrt(6 / 256) / 30
     assert network.weights[0].abs().max() <= 1 / 3
     assert network.weights[0].abs().max() > 0.3
-    for weight in list(network.weights)[1:]:
-        assert 0.95 * bound < weight.abs().max() <= bound
+    for weight, gain in zip(list(network.weights)[1:], (1, 1, 15), strict=True):
+        assert 0.95 * bound * gain < weight.abs().max() <= bound * gain
+    keys = network(torch.rand(1, 4096, 3) * 2 - 1, torch.tensor([0]))
+    assert 0.3 < float(keys.std()) < 3.0
     # Sitzmann et al.: activations before each sine keep a spread of about 1
     x = torch.rand(1, 4096, 3) * 2 - 1
     hidden = torch.sin(30 * torch.baddbmm(network.biases[0], x, network.weights[0]))

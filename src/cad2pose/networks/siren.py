@@ -16,10 +16,12 @@ class KeyNetwork(nn.Module):
     """One SIREN per object, evaluated for a batch of objects at once.
 
     3 -> width -> width -> width -> embedding; y = sin(omega (W x + b)) for the three sine layers, then a
-    plain linear layer. First weights ~ U(-1/3, 1/3), the others ~ U(-a, a) with a = sqrt(6 / width) / omega.
+    plain linear layer. First weights ~ U(-1/3, 1/3), the hidden ones ~ U(-a, a) with a = sqrt(6 / width) / omega.
+    The last layer starts `gain` times larger than Sitzmann's: with his, keys and the queries they are multiplied
+    with both start near zero, a saddle of the contrastive loss that takes thousands of steps to leave.
     """
 
-    def __init__(self, objects: int, embedding: int, width: int = 256, omega: float = 30.0) -> None:
+    def __init__(self, objects: int, embedding: int, width: int = 256, omega: float = 30.0, gain: float = 15.0) -> None:
         super().__init__()
         self.omega = omega
         sizes = (3, width, width, width, embedding)
@@ -27,7 +29,7 @@ class KeyNetwork(nn.Module):
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
         for layer, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
-            spread = 1 / fan_in if layer == 0 else bound
+            spread = 1 / fan_in if layer == 0 else bound * (gain if layer == len(sizes) - 2 else 1)
             self.weights.append(nn.Parameter(torch.empty(objects, fan_in, fan_out).uniform_(-spread, spread)))
             self.biases.append(nn.Parameter(torch.empty(objects, 1, fan_out).uniform_(-1, 1) / math.sqrt(fan_in)))
 

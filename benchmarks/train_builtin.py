@@ -1,0 +1,62 @@
+"""Trains the shipped model of the built-in parts (src/cad2pose/weights/builtin.safetensors).
+
+One small shared model, all of SO(3), light clutter and the blur and noise of an ordinary camera. Stopped, it goes on
+when called again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import tyro
+
+from cad2pose.data.appearance import AppearanceConfig
+from cad2pose.data.augmentation import AugmentationConfig
+from cad2pose.data.occluders import ClutterConfig
+from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
+from cad2pose.methods import QueryConfig
+from cad2pose.parts.builtin import BUILTIN_PARTS, builtin_part
+from cad2pose.training import TrainingConfig, train
+from cad2pose.training.loop import Progress
+
+VALIDATION_SEED = 7_000_003
+
+
+def main(out: Path, samples: int = 260_000, crop_size: int = 96, batch_size: int = 32, device: str = "cpu") -> None:
+    """Train, or go on.
+
+    Args:
+        out: run folder.
+        samples: crops in all.
+        crop_size: side of the crops in pixels.
+        batch_size: crops a step.
+        device: cpu, cuda, ...
+    """
+    torch.set_num_threads(1)
+    where = torch.device(device)
+    parts = [builtin_part(name) for name in BUILTIN_PARTS]
+    method = QueryConfig(crop_size=crop_size)
+    config = TrainingConfig(samples=samples, batch_size=batch_size)
+    crops = SyntheticConfig(
+        crop_size=crop_size,
+        clutter=ClutterConfig(
+            occluders=1, occluded_share=0.5, deepest=0.4, others=4, blob_share=0.05, min_visibility=0.5
+        ),
+        appearance=AppearanceConfig(
+            hue=0.06, saturation=0.3, brightness=0.35, tint=0.1, tone=0.3, recolored_share=0.02
+        ),
+        augmentation=AugmentationConfig.modest(),
+    )
+    judged = SyntheticConfig.evaluation(crop_size=crop_size)
+
+    def report(progress: Progress) -> None:
+        errors = {name: round(value, 2) for name, value in progress.errors.items() if "/" not in name}
+        print(f"{progress.step}/{progress.steps} {progress.crops_per_second:.0f} crops/s {errors}", flush=True)
+
+    source, judge = (SyntheticCrops(parts, c, where, s) for c, s in ((crops, 0), (judged, VALIDATION_SEED)))
+    print(train(parts, method, source, judge, config, out, where, {"crops": crops}, report))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
