@@ -140,17 +140,20 @@ def sample_image(
 
 
 def crop_pixels(
-    homography: Float[Tensor, "batch 3 3"], size: int, supersampling: int = 1
+    H_cam_virt: Float[Tensor, "batch 3 3"], size: int, supersampling: int = 1
 ) -> tuple[Float[Tensor, "batch n n 2"], Bool[Tensor, "batch n n"]]:
-    """Source pixel of every (sub)pixel of a crop, n = size * supersampling, and whether it lies in front."""
-    steps = torch.arange(size * supersampling, dtype=homography.dtype, device=homography.device)
+    """Source pixel of every (sub)pixel of a crop, n = size * supersampling, and whether it lies in front.
+
+    `H_cam_virt` takes homogeneous crop pixels to source pixels. The pixels have its dtype.
+    """
+    steps = torch.arange(size * supersampling, dtype=H_cam_virt.dtype, device=H_cam_virt.device)
     steps = (steps + 0.5) / supersampling - 0.5
-    v, u = torch.meshgrid(steps, steps, indexing="ij")
-    targets = torch.stack((u, v, torch.ones_like(u)), dim=-1)
-    source = torch.einsum("bij,rcj->brci", torch.linalg.inv(homography), targets)
-    depth = source[..., 2:]
+    across = H_cam_virt[:, :, 0, None] * steps
+    down = H_cam_virt[:, :, 1, None] * steps + H_cam_virt[:, :, 2, None]
+    u, v, depth = (across[:, :, None, :] + down[:, :, :, None]).unbind(1)
     front = depth > 1e-9
-    return source[..., :2] / torch.where(front, depth, torch.ones_like(depth)), front[..., 0]
+    scale = 1 / torch.where(front, depth, torch.ones_like(depth))
+    return torch.stack((u * scale, v * scale), dim=-1), front
 
 
 def minification(homography: Float[Tensor, "batch 3 3"], size: int) -> Float[Tensor, "batch"]:
@@ -183,13 +186,14 @@ def warp_to_crops(
     homography = camera.homography
     factors = minification(homography.cpu(), size).tolist()  # singular values of 2 x 2 matrices: no task for a GPU
     counts = [max(1, math.ceil(factor - 0.05)) for factor in factors]
+    H_cam_virt = torch.linalg.inv(homography).to(image.dtype)  # exact where it matters, quick for every pixel
     crops = image.new_empty((len(counts), image.shape[1], size, size))
     covered = image.new_empty((len(counts), 1, size, size))
     for count in sorted(set(counts)):
         rows = torch.tensor([i for i, c in enumerate(counts) if c == count], device=image.device)
         shrink = math.ceil(count / _MAX_SUPERSAMPLING)
         samples = math.ceil(count / shrink)
-        pixels, front = crop_pixels(homography[rows], size, samples)
+        pixels, front = crop_pixels(H_cam_virt[rows], size, samples)
         if image.stride(0) == 0:
             shared = sample_image(image[:1], pixels.flatten(0, 1)[None], shrink)
             colour, inside = (s[0].unflatten(1, pixels.shape[:2]).transpose(0, 1) for s in shared)
