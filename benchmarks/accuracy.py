@@ -8,9 +8,10 @@ write one JSON file with the settings and the figures; `benchmarks/results_page.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from cad2pose.data import SyntheticConfig, SyntheticCrops
 from cad2pose.data.bop import BopDataset, find_dataset
 from cad2pose.data.results import Results
 from cad2pose.estimator import EstimatorOptions, PoseEstimator, best_per_object
+from cad2pose.estimator.fusion import fuse_poses
 from cad2pose.evaluation import evaluate
 from cad2pose.files import write_text
+from cad2pose.geometry import rotate_transform, rotation_about_z
 from cad2pose.model_file import Model, load_model
-from cad2pose.structures import PoseEstimates
-from cad2pose.training import CropErrors, crop_errors
+from cad2pose.structures import CropBatch, PoseEstimates
+from cad2pose.training import CropErrors, pose_crop_errors
 
 _BATCH = 20
 
@@ -40,7 +43,9 @@ def crops(
     device: str = "cpu",
     threads: int = 1,
 ) -> None:
-    """Regression alone, one upright crop per pose, on fresh crops of the evaluation style, all of SO(3).
+    """Regression alone on fresh crops of the evaluation style, all of SO(3): from one look at each crop, and from four.
+
+    The four looks are the crop rolled by 0, 90, 180 and 270 degrees, fused as the estimator does with --rolls.
 
     Args:
         model: model file.
@@ -57,11 +62,14 @@ def crops(
         loaded.parts, SyntheticConfig.evaluation(crop_size=config.crop_size, pad=config.pad), device, seed
     )
     total = count * len(loaded.parts)
-    errors = CropErrors.join([crop_errors(loaded.method, source.batch(i, _BATCH)) for i in range(-(-total // _BATCH))])
-    figures: dict[str, Any] = {"all parts": {"n": len(errors.rotation), **errors.medians()}}
-    for index, part in enumerate(loaded.parts):
-        rows = errors.part_index == index
-        figures[part.name] = {"n": int(rows.sum()), **errors.medians(index)}
+    batches = [source.batch(index, _BATCH) for index in range(-(-total // _BATCH))]
+    figures: dict[str, Any] = {}
+    for looks in (1, 4):
+        errors = CropErrors.join([_errors(loaded, batch, looks) for batch in batches])
+        rows: dict[str, Any] = {"all parts": {"n": len(errors.rotation), **errors.medians()}}
+        for index, part in enumerate(loaded.parts):
+            rows[part.name] = {"n": int((errors.part_index == index).sum()), **errors.medians(index)}
+        figures[f"{looks} look{'s' if looks > 1 else ''}"] = rows
     settings = {"crops_per_part": count, "seed": seed, "style": "SyntheticConfig.evaluation()"}
     _write(out, loaded, settings, figures)
 
@@ -111,6 +119,33 @@ def bop(
         print(name, json.dumps(scores["all"]), flush=True)
     settings = {"data": dataset.root.name, "split": split, "boxes": detections.name, "images": len(tasks)}
     _write(out, loaded, settings, figures)
+
+
+@torch.no_grad()
+def _errors(model: Model, batch: CropBatch, looks: int) -> CropErrors:
+    """Errors of the poses fused from `looks` copies of each crop, a quarter turn apart."""
+    found = []
+    for turns in range(looks):
+        rolled = _rolled(batch, turns)
+        T_rolled, score = model.method.poses(model.method(rolled), rolled)
+        back = rotation_about_z(torch.tensor(-turns * math.pi / 2, dtype=T_rolled.dtype))
+        found.append((rotate_transform(back.expand(len(batch), 3, 3), T_rolled), score))
+    T_copies, scores = (torch.stack(tensors, dim=1) for tensors in zip(*found, strict=True))
+    T_fused, score = T_copies[:, 0].clone(), scores.mean(1).double()
+    for index, part in enumerate(model.parts):
+        mine = batch.part_index == index
+        if looks > 1 and bool(mine.any()):
+            group = part.symmetries.rotation_group()
+            T_fused[mine], score[mine] = fuse_poses(T_copies[mine], scores[mine].double(), group, part.center)
+    return pose_crop_errors(model.method, batch, T_fused, score)
+
+
+def _rolled(batch: CropBatch, turns: int) -> CropBatch:
+    """The crops as cameras rolled by quarter turns see them; exact, as crops are square and centred."""
+    turn = rotation_about_z(torch.tensor(turns * math.pi / 2, dtype=batch.camera.R_virt_cam.dtype))
+    camera = replace(batch.camera, R_virt_cam=turn @ batch.camera.R_virt_cam)
+    image, valid = (torch.rot90(tensor, -turns, (2, 3)) for tensor in (batch.image, batch.valid))
+    return replace(batch, image=image, valid=valid, camera=camera, truth=None)
 
 
 SETTINGS = {

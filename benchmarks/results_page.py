@@ -71,11 +71,12 @@ def _training(record: dict[str, Any]) -> str:
 
 def _builtin_table(record: dict[str, Any]) -> str:
     rows = []
-    for name, row in record["figures"].items():
-        share = 100 * row["share_under_10_deg"]
-        cells = [f"{row[key]:.1f}" for key in ("rotation_deg", "translation_percent", "depth_percent")]
-        rows.append([name, str(row["n"]), *cells, f"{share:.0f} %"])
-    head = ["part", "crops", "median rotation error (deg)", "median translation error (% of distance)",
+    for looks, parts in record["figures"].items():
+        for name, row in parts.items():
+            share = 100 * row["share_under_10_deg"]
+            cells = [f"{row[key]:.1f}" for key in ("rotation_deg", "translation_percent", "depth_percent")]
+            rows.append([looks, name, str(row["n"]), *cells, f"{share:.0f} %"])
+    head = ["looks", "part", "crops", "median rotation error (deg)", "median translation error (% of distance)",
             "median depth error (%)", "rotation under 10 deg"]  # fmt: skip
     return f"{_training(record)}.\n\n" + _table(head, rows)
 
