@@ -23,7 +23,7 @@ from cad2pose.training.loop import Progress
 VALIDATION_SEED = 7_000_003
 
 
-def main(out: Path, samples: int = 260_000, crop_size: int = 96, batch_size: int = 32, device: str = "cpu") -> None:
+def main(out: Path, samples: int = 296_000, crop_size: int = 96, batch_size: int = 32, device: str = "cpu") -> None:
     """Train, or go on.
 
     Args:

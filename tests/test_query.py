@@ -10,6 +10,7 @@ from cad2pose.geometry import (
     geodesic_distance,
     make_transform,
     random_rotations,
+    rotation_about_z,
     rotation_to_ray,
     six_d_from_rotation,
     transform_points,
@@ -121,6 +122,27 @@ def test_rotation_loss_is_zero_at_every_equivalent_pose():
         planted = replace(output, pose=replace(output.pose, rotation=truth.T_virt_obj[:, :3, :3] @ turn))
         loss = float(method.loss(planted, batch).terms["rotation"])
         assert (loss < 1e-5) == symmetric
+
+
+def test_a_thin_part_upside_down_costs_more_even_when_its_turn_is_unsure():
+    disc = builtin_part("disc")
+    batch = planted_batch([disc], 2)
+    method = QueryMethod(SMALL, [disc])
+    output = method(batch)
+    assert batch.truth is not None
+    truth = batch.truth.T_virt_obj[:, :3, :3]
+    over = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+    turns = rotation_about_z(torch.arange(36) * (2 * math.pi / 36))
+    costs = []
+    for side in (torch.eye(3), over):
+        losses = [
+            method.loss(replace(output, pose=replace(output.pose, rotation=truth @ side @ turn)), batch).terms[
+                "rotation"
+            ]
+            for turn in turns
+        ]
+        costs.append(float(torch.stack(losses).mean().detach()))
+    assert costs[1] > 1.3 * costs[0]
 
 
 def test_nearest_symmetric_truth_is_the_nearest():
