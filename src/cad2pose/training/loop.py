@@ -182,7 +182,7 @@ def _save_model(
         "seconds": f"{state.seconds:.0f}",
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"
-        else f"CPU, {torch.get_num_threads()} threads",
+        else f"CPU, torch threads: {torch.get_num_threads()}",
     }
     save_model(out / MODEL, averaged, parts, info)
     return out / MODEL
