@@ -113,7 +113,7 @@ def bop(
         scores = evaluate(Results.from_estimates(found), dataset, targets).to_json()
         boxes = sum(len(task.detections) for task in tasks)
         figures[name] = {
-            "options": asdict(options), "per_object": scores["per_object"], "all": scores["all"],
+            "options": asdict(options), "all": scores["all"],
             "milliseconds_per_box": 1e3 * seconds / max(1, boxes),
         }  # fmt: skip
         print(name, json.dumps(scores["all"]), flush=True)

@@ -40,9 +40,9 @@ def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data")) -
     published = Path(os.environ.get("REFERENCE_PATH", "")) / "lmo_published.json"
     if published.is_file():
         text = _fill(text, "published", _published_table(cat, json.loads(published.read_text())["methods"]))
-    for name in ("builtin", "cat"):
+    for name, record in (("builtin", builtin), ("cat", cat)):
         curves = [json.loads(line) for line in (data / f"curves_{name}.jsonl").read_text().splitlines()]
-        batch = int(json.loads((data / f"{name}.json").read_text())["training"].get("batch_size", 32))
+        batch = int(record["training"]["samples"]) // int(curves[-1]["step"])
         text = _fill(text, f"curve {name}", _curve_table(curves, batch))
         _plot(curves, batch, page.parent / "images" / f"curves_{name}.png")
     write_text(page, text)
@@ -93,12 +93,6 @@ def _cat_table(record: dict[str, Any]) -> str:
     settings = record["settings"]
     about = f"{_training(record)}; {settings['images']} images, boxes `{settings['boxes']}`."
     return f"{about}\n\n" + _table(head, rows)
-
-
-def _best(record: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The estimator's default setting: what users get."""
-    name = record["default"] if "default" in record else next(iter(record["figures"]))
-    return name, record["figures"][name]["all"]
 
 
 def _published_table(record: dict[str, Any], methods: dict[str, Any]) -> str:

@@ -38,7 +38,7 @@ class CropSource(Protocol):
 
 @dataclass(frozen=True)
 class Progress:
-    """What a progress bar shows after every step."""
+    """What a progress bar shows."""
 
     step: int
     steps: int
@@ -108,7 +108,7 @@ def train(
         crops: training crops on `device`.
         validation_crops: crops of another seed and style, judged with the averaged weights.
         settings: further settings that identify the run (those of the crops).
-        report: called after every step.
+        report: called every 50 steps and after the last.
         stop_after: stop (with a checkpoint) after this many steps of this call.
 
     Raises:
@@ -162,7 +162,6 @@ def _judge(
     if len(parts) > 1:
         for index, part in enumerate(parts):
             values |= {f"{part.name}/{name}": value for name, value in errors.medians(index).items()}
-    state.method.train()
     return values
 
 
