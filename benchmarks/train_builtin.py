@@ -16,6 +16,7 @@ from cad2pose.data.augmentation import AugmentationConfig
 from cad2pose.data.occluders import ClutterConfig
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.methods import QueryConfig
+from cad2pose.model_file import load_model
 from cad2pose.parts.builtin import BUILTIN_PARTS, builtin_part
 from cad2pose.training import TrainingConfig, train
 from cad2pose.training.loop import Progress
@@ -23,7 +24,17 @@ from cad2pose.training.loop import Progress
 VALIDATION_SEED = 7_000_003
 
 
-def main(out: Path, samples: int = 296_000, crop_size: int = 96, batch_size: int = 32, device: str = "cpu") -> None:
+def main(
+    out: Path,
+    samples: int = 296_000,
+    crop_size: int = 96,
+    batch_size: int = 32,
+    device: str = "cpu",
+    start: Path | None = None,
+    learning_rate: float = 1e-3,
+    key_learning_rate: float = 3e-4,
+    flat_share: float = 0.3,
+) -> None:
     """Train, or go on.
 
     Args:
@@ -32,12 +43,17 @@ def main(out: Path, samples: int = 296_000, crop_size: int = 96, batch_size: int
         crop_size: side of the crops in pixels.
         batch_size: crops a step.
         device: cpu, cuda, ...
+        start: model file to start from.
+        learning_rate, key_learning_rate, flat_share: as of `TrainingConfig`.
     """
     torch.set_num_threads(1)
     where = torch.device(device)
     parts = [builtin_part(name) for name in BUILTIN_PARTS]
     method = QueryConfig(crop_size=crop_size)
-    config = TrainingConfig(samples=samples, batch_size=batch_size)
+    config = TrainingConfig(
+        samples=samples, batch_size=batch_size, learning_rate=learning_rate, key_learning_rate=key_learning_rate,
+        flat_share=flat_share,
+    )  # fmt: skip
     crops = SyntheticConfig(
         crop_size=crop_size,
         clutter=ClutterConfig(
@@ -54,8 +70,10 @@ def main(out: Path, samples: int = 296_000, crop_size: int = 96, batch_size: int
         errors = {name: round(value, 2) for name, value in progress.errors.items() if "/" not in name}
         print(f"{progress.step}/{progress.steps} {progress.crops_per_second:.0f} crops/s {errors}", flush=True)
 
+    model = load_model(start) if start else None
+    settings = {"crops": crops, "start": dict(model.info) if model else None}
     source, judge = (SyntheticCrops(parts, c, where, s) for c, s in ((crops, 0), (judged, VALIDATION_SEED)))
-    print(train(parts, method, source, judge, config, out, where, {"crops": crops}, report))
+    print(train(parts, method, source, judge, config, out, where, settings, report, start=model))
 
 
 if __name__ == "__main__":

@@ -57,15 +57,17 @@ def test_losses_do_not_depend_on_the_batch_size():
     repeated = [t.expand(4, -1, -1) for t in (queries, positives, negatives)]
     four = info_nce(repeated[0], repeated[1], repeated[2], torch.ones(4, dtype=torch.bool))
     torch.testing.assert_close(one, four)
-    a, b, points = random_rotations(1), random_rotations(1), torch.randn(1, 9, 3)
-    four = point_matching(*(t.expand(4, -1, -1) for t in (a, b, points)))
-    torch.testing.assert_close(point_matching(a, b, points), four)
+    a, b, points = random_rotations(1)[None], random_rotations(1)[None], torch.randn(1, 9, 3)
+    four = point_matching(a.expand(4, -1, -1, -1), b.expand(4, -1, -1, -1), points.expand(4, -1, -1))
+    torch.testing.assert_close(point_matching(a, b, points).mean(), four.mean())
 
 
 def test_point_matching_of_a_quarter_turn():
     points = torch.tensor([[[1.0, 0, 0], [0, 0, 1.0]]])  # (1,0,0) goes to (0,1,0): |dx| + |dy| = 2; the other stays
     quarter = rotation_about_z(torch.tensor([math.pi / 2]))
-    torch.testing.assert_close(point_matching(quarter, torch.eye(3)[None], points), torch.tensor(0.5))
+    both = torch.stack((quarter, torch.eye(3)[None]), dim=1)
+    cost = point_matching(both, torch.eye(3).expand(1, 2, 3, 3), points)
+    torch.testing.assert_close(cost, torch.tensor([[0.5, 0.0]]))
 
 
 def test_mask_loss_is_finite_for_certain_logits():

@@ -16,8 +16,9 @@ from cad2pose.geometry import (
     transform_points,
     virtual_camera,
 )
-from cad2pose.methods.pose_head import decode_pose, encode_pose
+from cad2pose.methods.pose_head import decode_charts, decode_pose, encode_pose
 from cad2pose.methods.query import QueryConfig, QueryMethod
+from cad2pose.methods.rotation_charts import RotationCharts
 from cad2pose.parts import builtin_part
 from cad2pose.structures import CropBatch, CropTruth
 from small_models import SMALL, wedge
@@ -56,7 +57,8 @@ def test_encode_then_decode_gives_the_pose_back():
     pose = encode_pose(T, batch.camera, centre, radius, 1.5)
     allocentric = rotation_to_ray(pose.position).transpose(1, 2) @ pose.rotation
     numbers = torch.cat((six_d_from_rotation(allocentric), pose.centre, pose.log_depth[:, None]), dim=1)
-    back = decode_pose(numbers, batch.camera.to("cpu", torch.float64), radius, 1.5)
+    said = decode_charts(numbers, 1).best()
+    back = decode_pose(numbers, said, batch.camera.to("cpu", torch.float64), radius, 1.5)
     torch.testing.assert_close(back.rotation, pose.rotation, rtol=0, atol=1e-6)
     torch.testing.assert_close(back.position, pose.position, rtol=1e-6, atol=1e-3)
     assert (pose.log_depth > -0.9).all()
@@ -91,7 +93,7 @@ def test_all_terms_have_gradients_and_are_of_order_one():
     method = QueryMethod(SMALL, parts)
     batch = planted_batch(parts, 8)
     losses = method.loss(method(batch), batch, torch.Generator().manual_seed(1))
-    assert set(losses.terms) == {"nce", "mask", "rotation", "centre", "depth"}
+    assert set(losses.terms) == {"nce", "mask", "rotation", "chart", "centre", "depth"}
     for name, term in losses.terms.items():
         assert 1e-3 < float(term.detach()) < 10, name
     losses.total.backward()
@@ -110,16 +112,28 @@ def test_the_contrastive_draw_follows_its_generator():
     assert draws[0] != draws[2]
 
 
+def said_by_one_chart(output, batch, T_virt_obj, sphere_centre):
+    """The output with one chart's rotation planted, as the head would say it: allocentric."""
+    ray = (T_virt_obj[:, :3, :3] @ sphere_centre.float()) + T_virt_obj[:, :3, 3]
+    allocentric = rotation_to_ray(ray).transpose(1, 2) @ T_virt_obj[:, :3, :3]
+    return replace(output, charts=RotationCharts(allocentric[:, None], torch.zeros(len(batch), 1)))
+
+
+def turned(T_virt_obj, turn):
+    """Poses followed by a turn of the part about the origin of its own frame."""
+    return make_transform(T_virt_obj[:, :3, :3] @ turn, T_virt_obj[:, :3, 3])
+
+
 def test_rotation_loss_is_zero_at_every_equivalent_pose():
     nut = builtin_part("nut")
     batch = planted_batch([nut])
     truth = batch.truth
     assert truth is not None
     for symmetric in (True, False):
-        method = QueryMethod(replace(SMALL, symmetric_loss=symmetric), [nut])
+        method = QueryMethod(replace(SMALL, symmetric_loss=symmetric, charts=1), [nut])
         output = method(batch)
         turn = nut.symmetries.rotation_group(12)[7].float()
-        planted = replace(output, pose=replace(output.pose, rotation=truth.T_virt_obj[:, :3, :3] @ turn))
+        planted = said_by_one_chart(output, batch, turned(truth.T_virt_obj, turn), nut.center)
         loss = float(method.loss(planted, batch).terms["rotation"])
         assert (loss < 1e-5) == symmetric
 
@@ -127,20 +141,16 @@ def test_rotation_loss_is_zero_at_every_equivalent_pose():
 def test_a_thin_part_upside_down_costs_more_even_when_its_turn_is_unsure():
     disc = builtin_part("disc")
     batch = planted_batch([disc], 2)
-    method = QueryMethod(SMALL, [disc])
+    method = QueryMethod(replace(SMALL, charts=1), [disc])
     output = method(batch)
     assert batch.truth is not None
-    truth = batch.truth.T_virt_obj[:, :3, :3]
+    truth = batch.truth.T_virt_obj
     over = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
     turns = rotation_about_z(torch.arange(36) * (2 * math.pi / 36))
     costs = []
     for side in (torch.eye(3), over):
-        losses = [
-            method.loss(replace(output, pose=replace(output.pose, rotation=truth @ side @ turn)), batch).terms[
-                "rotation"
-            ]
-            for turn in turns
-        ]
+        planted = [said_by_one_chart(output, batch, turned(truth, side @ turn), disc.center) for turn in turns]
+        losses = [method.loss(one, batch).terms["rotation"] for one in planted]
         costs.append(float(torch.stack(losses).mean().detach()))
     assert costs[1] > 1.3 * costs[0]
 
@@ -193,7 +203,15 @@ def test_output_stride_is_a_setting(stride):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("crop_size", 100), ("crop_size", 0), ("stride", 3), ("pad", 0.9), ("head_width", 12), ("width", 0)],
+    [
+        ("crop_size", 100),
+        ("crop_size", 0),
+        ("stride", 3),
+        ("pad", 0.9),
+        ("head_width", 12),
+        ("width", 0),
+        ("charts", 7),
+    ],
 )
 def test_settings_that_cannot_be_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=field):

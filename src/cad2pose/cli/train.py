@@ -19,6 +19,7 @@ from cad2pose.data.pose_prior import PosePrior
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.devices import pick_device
 from cad2pose.methods import QueryConfig
+from cad2pose.model_file import Model, load_model
 from cad2pose.parts.mesh import Units
 from cad2pose.parts.part import Part
 from cad2pose.training import TrainingConfig, train
@@ -50,6 +51,7 @@ def train_command(
     backgrounds: OptionalPath = None,
     crop_roll: float = 180.0,
     effects: Literal["strong", "modest"] = "strong",
+    start: OptionalPath = None,
     device: str = "auto",
     threads: int = 1,
     overfit_one: Annotated[bool, tyro.conf.arg(name="overfit")] = False,
@@ -74,6 +76,8 @@ def train_command(
         backgrounds: folder of photographs to use as backgrounds beside the procedural ones.
         crop_roll: crops are turned by up to this many degrees about their axis; state less where `views` are upright.
         effects: how much blur, noise and colour the crops get: strong for photographs, modest for clean pictures.
+        start: model file to start from: of the same parts, to train it further, or of others, whose general knowledge
+            of pictures is taken over.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
         threads: torch threads of the step; crops are made in one more thread.
         overfit_one: do not train, but see whether the model can learn one batch by heart; writes nothing.
@@ -91,16 +95,18 @@ def train_command(
         backgrounds=backgrounds, roll=crop_roll,
         augmentation=AugmentationConfig() if effects == "strong" else AugmentationConfig.modest(),
     )  # fmt: skip
-    return (_overfit if overfit_one else _train)(Console(), parts, config, crops, training, out, where)
+    known = load_model(start) if start else None
+    return (_overfit if overfit_one else _train)(Console(), parts, config, crops, training, out, where, known)
 
 
 def _train(
     console: Console, parts: list[Part], model: QueryConfig, crops_config: SyntheticConfig, training: TrainingConfig,
-    out: Path, device: torch.device,
+    out: Path, device: torch.device, start: Model | None,
 ) -> int:  # fmt: skip
     """Say what it will take, then train with a progress bar."""
     folder = RunFolder(out)
-    folder.check(parts, method=model, training=training, crops=crops_config)  # before anything takes time
+    settings = {"crops": crops_config, "start": dict(start.info) if start else None}
+    folder.check(parts, method=model, training=training, **settings)  # before anything takes time
     crops = SyntheticCrops(parts, crops_config, device, training.seed)
     console.print(_plan(measure_cost(parts, model, crops, training, device), training, device, parts))
     done = 0
@@ -125,7 +131,7 @@ def _train(
             done = min(step.step * training.batch_size, training.samples)
             bar.update(task, completed=done, rate=f"{step.crops_per_second:.0f} crops/s", errors=errors)
 
-        model_file = train(parts, model, crops, judge, training, out, device, {"crops": crops_config}, report)
+        model_file = train(parts, model, crops, judge, training, out, device, settings, report, start=start)
     size = model_file.stat().st_size / 1e6
     console.print(f"model: {model_file} ({size:.1f} MB)", soft_wrap=True, highlight=False)
     return 0
@@ -133,7 +139,7 @@ def _train(
 
 def _overfit(
     console: Console, parts: list[Part], model: QueryConfig, crops_config: SyntheticConfig, training: TrainingConfig,
-    out: Path, device: torch.device,
+    out: Path, device: torch.device, start: Model | None,
 ) -> int:  # fmt: skip
     """Learn one batch by heart; 1 where a loss did not get there. `out` is not touched."""
     crops = SyntheticCrops(parts, crops_config, device, training.seed)
@@ -144,7 +150,7 @@ def _overfit(
         def report(step: int, losses: dict[str, float]) -> None:
             bar.update(task, completed=step + 1, errors=f"loss {losses['total']:.2f}")
 
-        result = overfit(parts, model, crops, training, device, _OVERFIT_STEPS, report)
+        result = overfit(parts, model, crops, training, device, _OVERFIT_STEPS, report, start)
     table = Table("loss", "reached", "wanted below", "", title="one batch by heart")
     for name, bound in result.wanted.items():
         table.add_row(name, f"{result.losses[name]:.3f}", f"{bound:.3f}", "no" if name in result.failed else "yes")

@@ -55,16 +55,17 @@ def mask_loss(logits: Float[Tensor, "batch h w"], target: Float[Tensor, "batch h
 
 
 def point_matching(
-    predicted: Float[Tensor, "batch 3 3"],
-    truth: Float[Tensor, "batch 3 3"],
-    points: Float[Tensor, "batch n 3"],
-) -> Float[Tensor, ""]:
-    """Rotation loss of GDR-Net: L1 distance, summed over xyz, of surface points under the two rotations.
+    predicted: Float[Tensor, "batch n 3 3"],
+    truth: Float[Tensor, "batch n 3 3"],
+    points: Float[Tensor, "batch p 3"],
+) -> Float[Tensor, "batch n"]:
+    """Rotation loss of GDR-Net for n rotations per sample: mean L1 distance (summed over xyz) of rotated points.
 
     The points are in units of the sphere's radius; the result is in units of its diameter.
     """
-    difference = points @ (predicted - truth).transpose(1, 2)
-    return difference.abs().sum(-1).mean() / 2
+    rows = (predicted - truth).flatten(1, 2)  # batch, 3 n, 3
+    difference = (rows @ points.transpose(1, 2)).abs().mean(-1)
+    return difference.unflatten(1, (-1, 3)).sum(-1) / 2
 
 
 def cell_share(mask: Bool[Tensor, "batch r r"], stride: int) -> Float[Tensor, "batch h w"]:

@@ -1,6 +1,6 @@
 """What heads regress, and how it becomes a pose in the crop camera.
 
-Rotation: 6D, allocentric about the predicted ray of the part's centre. Translation: the projection of the
+Rotation: 6D per chart, allocentric about the predicted ray of the part's centre. Translation: the projection of the
 bounding sphere's centre, from the crop's centre, in units of the crop side; and
 dz = log(z r / (2 rho f)) - log(pad) with z that centre's depth, rho the sphere's radius, f the crop's focal
 length. Both are dimensionless and nearly independent of camera, part and crop scale.
@@ -16,9 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cad2pose.geometry.crop import VirtualCamera
-from cad2pose.geometry.rotation import rotation_from_6d, rotation_to_ray
+from cad2pose.geometry.rotation import rotation_from_6d, rotation_to_ray, six_d_from_rotation
+from cad2pose.methods.rotation_charts import RotationCharts
 
-POSE_NUMBERS = 9
 _MAX_CENTRE = 2.0
 _MAX_LOG_DEPTH = 4.0
 
@@ -40,13 +40,28 @@ class HeadPose:
     position: Float[Tensor, "batch 3"]
 
 
+def pose_numbers(charts: int) -> int:
+    """How many numbers a head regresses: 6 and a logit per chart (no logit for a single one), centre, dz."""
+    return 6 * charts + (charts if charts > 1 else 0) + 3
+
+
+def decode_charts(numbers: Float[Tensor, "batch n"], charts: int) -> RotationCharts:
+    """The part of the head's output that speaks of the allocentric rotation."""
+    rotation = rotation_from_6d(numbers[:, : 6 * charts].unflatten(1, (charts, 6)))
+    logits = numbers[:, 6 * charts : 7 * charts] if charts > 1 else numbers.new_zeros(len(numbers), 1)
+    return RotationCharts(rotation, logits)
+
+
 def decode_pose(
-    numbers: Float[Tensor, "batch 9"], camera: VirtualCamera, radius: Float[Tensor, "batch"], pad: float
+    numbers: Float[Tensor, "batch n"],
+    allocentric: Float[Tensor, "batch 3 3"],
+    camera: VirtualCamera,
+    radius: Float[Tensor, "batch"],
+    pad: float,
 ) -> HeadPose:
-    """Head output (6D rotation, centre, dz) -> pose in the crop camera."""
-    allocentric = rotation_from_6d(numbers[:, :6])
-    centre = numbers[:, 6:8].clamp(-_MAX_CENTRE, _MAX_CENTRE)
-    log_depth = numbers[:, 8].clamp(-_MAX_LOG_DEPTH, _MAX_LOG_DEPTH)
+    """Chosen allocentric rotation and the last three of the head's numbers (centre, dz) -> pose in the crop camera."""
+    centre = numbers[:, -3:-1].clamp(-_MAX_CENTRE, _MAX_CENTRE)
+    log_depth = numbers[:, -1].clamp(-_MAX_LOG_DEPTH, _MAX_LOG_DEPTH)
     focal = camera.K_virt[:, 0, 0].to(numbers.dtype)
     ray = torch.cat((centre * camera.size / focal[:, None], torch.ones_like(centre[:, :1])), dim=-1)
     depth = torch.exp(log_depth + math.log(pad)) * 2 * radius.to(numbers.dtype) * focal / camera.size
@@ -69,6 +84,8 @@ def encode_pose(
     return HeadPose(rotation, centre, log_depth, position)
 
 
-def initial_numbers() -> Float[Tensor, "9"]:
-    """Bias of an untrained head: identity rotation, centred, in the middle of the usual range of dz."""
-    return torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -0.3])
+def initial_numbers(anchors: Float[Tensor, "charts 3 3"]) -> Float[Tensor, "n"]:
+    """Bias of an untrained head: every chart at its anchor, none preferred; centred, in the usual range of dz."""
+    charts = len(anchors)
+    logits = torch.zeros(charts if charts > 1 else 0)
+    return torch.cat((six_d_from_rotation(anchors).flatten().float(), logits, torch.tensor([0.0, 0.0, -0.3])))

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cad2pose.geometry import make_transform, project_points
+from cad2pose.geometry import make_transform, project_points, rotation_to_ray
 from cad2pose.geometry.crop import DEFAULT_PAD, sample_image
 from cad2pose.methods.losses import (
     LossTerms,
@@ -29,7 +29,15 @@ from cad2pose.methods.losses import (
     point_matching,
 )
 from cad2pose.methods.part_set import PartSet
-from cad2pose.methods.pose_head import POSE_NUMBERS, HeadPose, decode_pose, encode_pose, initial_numbers
+from cad2pose.methods.pose_head import (
+    HeadPose,
+    decode_charts,
+    decode_pose,
+    encode_pose,
+    initial_numbers,
+    pose_numbers,
+)
+from cad2pose.methods.rotation_charts import CHART_COUNTS, RotationCharts, anchor_rotations, chart_targets
 from cad2pose.networks import KeyNetwork, PatchPnP, ResNetEncoder, UNetDecoder
 from cad2pose.parts import Part
 from cad2pose.structures import CropBatch
@@ -38,15 +46,17 @@ _IMAGE_MEAN = (0.485, 0.456, 0.406)
 _IMAGE_STD = (0.229, 0.224, 0.225)
 _MASKS = 2
 _CONTRAST_KEYS = 1024
+_CHARTS_MATCHED = 6
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the five terms; each term is O(1) at the start and a mean over the batch."""
+    """Weights of the terms; each term is O(1) at the start and a mean over the batch."""
 
     nce: float = 1.0
     mask: float = 1.0
     rotation: float = 3.0
+    chart: float = 0.5
     centre: float = 6.0
     depth: float = 3.0
 
@@ -64,6 +74,7 @@ class QueryConfig:
         key_width: hidden width of the key networks.
         head_width: channels of the pose head's convolutions, a multiple of 8.
         head_hidden: the head's two fully connected layers.
+        charts: rotations regressed side by side, 1, 24 or 60; one is GDR-Net's head (see `rotation_charts`).
         positives: pixels per crop in the contrastive loss.
         negatives: surface points per object in the contrastive loss.
         positives_from: pixels drawn from the `full` silhouette (as SurfEmb trains) or the `visible` mask.
@@ -81,6 +92,7 @@ class QueryConfig:
     key_width: int = 128
     head_width: int = 128
     head_hidden: tuple[int, int] = (512, 256)
+    charts: int = 60
     positives: int = 128
     negatives: int = 1024
     positives_from: Literal["full", "visible"] = "full"
@@ -98,6 +110,8 @@ class QueryConfig:
             raise ValueError(f"pad is {self.pad}; it must be at least 1 (the box must fit in the crop)")
         if self.head_width % 8 or self.head_width <= 0:
             raise ValueError(f"head_width is {self.head_width}; it must be a positive multiple of 8")
+        if self.charts not in CHART_COUNTS:
+            raise ValueError(f"charts is {self.charts}; it must be one of {', '.join(map(str, CHART_COUNTS))}")
         if self.positives_from not in ("full", "visible"):
             raise ValueError(f"positives_from is {self.positives_from!r}; it must be 'full' or 'visible'")
         for name in ("width", "embedding", "key_width", "positives", "negatives", "symmetry_steps"):
@@ -121,12 +135,14 @@ class QueryOutput:
         visible_logits: `(B, m, m)` of the visible mask.
         full_logits: `(B, m, m)` of the full silhouette.
         pose: the regressed pose in the crop camera.
+        charts: allocentric rotations that the pose's was chosen from.
     """
 
     queries: Float[Tensor, "batch e m m"]
     visible_logits: Float[Tensor, "batch m m"]
     full_logits: Float[Tensor, "batch m m"]
     pose: HeadPose
+    charts: RotationCharts
 
 
 class QueryMethod(nn.Module):
@@ -134,6 +150,7 @@ class QueryMethod(nn.Module):
 
     image_mean: Tensor
     image_std: Tensor
+    anchors: Tensor
 
     def __init__(self, config: QueryConfig, parts: Sequence[Part]) -> None:
         super().__init__()
@@ -145,8 +162,11 @@ class QueryMethod(nn.Module):
         self.keys = KeyNetwork(count, config.embedding, config.key_width)
         map_size = config.crop_size // config.stride
         channels = config.embedding + _MASKS + 2
-        self.head = PatchPnP(channels, map_size, POSE_NUMBERS, count, config.head_width, config.head_hidden)
-        self.head.output_bias.data[:] = initial_numbers()
+        anchors = anchor_rotations(config.charts)
+        outputs = pose_numbers(config.charts)
+        self.head = PatchPnP(channels, map_size, outputs, count, config.head_width, config.head_hidden)
+        self.head.output_bias.data[:] = initial_numbers(anchors)
+        self.register_buffer("anchors", anchors.float(), persistent=False)
         self.register_buffer("image_mean", torch.tensor(_IMAGE_MEAN)[:, None, None], persistent=False)
         self.register_buffer("image_std", torch.tensor(_IMAGE_STD)[:, None, None], persistent=False)
         self._cached_keys: Tensor | None = None
@@ -169,8 +189,10 @@ class QueryMethod(nn.Module):
         numbers = self.head(torch.cat((queries * probabilities[:, 1:], probabilities, rays), 1), batch.part_index)
         radius = self.parts.radius[batch.part_index]
         with _full_precision(numbers):
-            pose = decode_pose(numbers, batch.camera, radius, self.config.pad)
-        return QueryOutput(queries, logits[:, 0], logits[:, 1], pose)
+            charts = decode_charts(numbers, self.config.charts)
+            rotation = charts.best() if self.training or self.config.charts == 1 else charts.mode()
+            pose = decode_pose(numbers, rotation, batch.camera, radius, self.config.pad)
+        return QueryOutput(queries, logits[:, 0], logits[:, 1], pose, charts)
 
     def loss(self, output: QueryOutput, batch: CropBatch, generator: torch.Generator | None = None) -> LossTerms:
         """Equation 7.1 of the thesis; `generator` draws the contrastive samples."""
@@ -189,30 +211,44 @@ class QueryMethod(nn.Module):
             truth.T_virt_obj, batch.camera, self.parts.centre[batch.part_index],
             self.parts.radius[batch.part_index], self.config.pad,
         )  # fmt: skip
-        rotation = target.rotation
-        if self.config.symmetric_loss:
-            rotation = self.parts.nearest_symmetric(output.pose.rotation, rotation, batch.part_index)
         visible = mask_loss(output.visible_logits, cell_share(truth.mask_visible, stride))
         full = mask_loss(output.full_logits, cell_share(truth.mask_full, stride))
         return {
             "nce": self._contrastive_loss(output, batch, generator),
             "mask": visible + full,
-            "rotation": self._rotation_loss(output.pose.rotation, rotation, batch.part_index),
+            **self._rotation_loss(output.charts, target, batch.part_index),
             "centre": (output.pose.centre - target.centre).abs().sum(-1).mean(),
             "depth": (output.pose.log_depth - target.log_depth).abs().mean(),
         }
 
     def _rotation_loss(
-        self, predicted: Float[Tensor, "batch 3 3"], truth: Float[Tensor, "batch 3 3"], index: Int[Tensor, "batch"]
-    ) -> Float[Tensor, ""]:
-        """Point matching, half on the surface, half on the ends of the frame's axes.
+        self, charts: RotationCharts, target: HeadPose, index: Int[Tensor, "batch"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Point matching in the charts near the truth, and how far the logits are from choosing those.
 
-        Surface points alone hardly feel a thin part turned upside down: where the turn about its axis is unsure
-        (a disc with one notch), both sides cost the same on average, and a head that guesses wrong stays wrong.
+        Points are half on the surface, half on the ends of the frame's axes: surface points alone hardly feel a thin
+        part turned upside down where the turn about its axis is unsure (a disc with one notch).
         """
-        surface = point_matching(predicted, truth, self.parts.sparse[index])
+        truth = rotation_to_ray(target.position).transpose(1, 2) @ target.rotation
+        if self.config.charts == 1:
+            if self.config.symmetric_loss:
+                truth = self.parts.nearest_symmetric(charts.rotation[:, 0], truth, index)
+            return {"rotation": self._point_matching(charts.rotation, truth[:, None], index).mean()}
+        group = self.parts.symmetry[index] if self.config.symmetric_loss else self.parts.symmetry[index, :1]
+        wanted, weight = chart_targets(truth, group, self.anchors)
+        divergence = torch.nn.functional.kl_div(charts.logits.log_softmax(1), weight, reduction="batchmean")
+        nearest = weight.topk(_CHARTS_MATCHED, dim=1)
+        row = torch.arange(len(weight), device=weight.device)[:, None]
+        cost = self._point_matching(charts.rotation[row, nearest.indices], wanted[row, nearest.indices], index)
+        share = nearest.values / nearest.values.sum(1, keepdim=True)
+        return {"rotation": (share * cost).sum(1).mean(), "chart": divergence}
+
+    def _point_matching(
+        self, predicted: Float[Tensor, "batch n 3 3"], truth: Float[Tensor, "batch n 3 3"], index: Int[Tensor, "batch"]
+    ) -> Float[Tensor, "batch n"]:
+        """Cost of every rotation: mean of that of surface points and that of the axes' ends."""
         axes = torch.eye(3, device=predicted.device).expand(len(predicted), 3, 3)
-        return (surface + point_matching(predicted, truth, axes)) / 2
+        return (point_matching(predicted, truth, self.parts.sparse[index]) + point_matching(predicted, truth, axes)) / 2
 
     def _contrastive_loss(
         self, output: QueryOutput, batch: CropBatch, generator: torch.Generator | None

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from cad2pose.methods import QueryConfig, QueryMethod
-from cad2pose.model_file import save_model
+from cad2pose.model_file import Model, save_model
 from cad2pose.parts import Part
 from cad2pose.structures import CropBatch
 from cad2pose.training.checkpoint import TrainingState
@@ -23,6 +23,7 @@ from cad2pose.training.prefetch import prefetch
 from cad2pose.training.run_folder import RunFolder
 from cad2pose.training.run_pictures import save_predictions, save_samples
 from cad2pose.training.validation import CropErrors, crop_errors
+from cad2pose.training.warm_start import warm_start
 
 MODEL = "model.safetensors"
 _LOG_EVERY = 50
@@ -48,12 +49,18 @@ class Progress:
 
 
 def make_state(
-    method_config: QueryConfig, parts: Sequence[Part], config: TrainingConfig, device: torch.device
+    method_config: QueryConfig,
+    parts: Sequence[Part],
+    config: TrainingConfig,
+    device: torch.device,
+    start: Model | None = None,
 ) -> TrainingState:
-    """Fresh weights (by the seed), their average, and the optimiser."""
+    """Fresh weights (by the seed), or those of `start` where they fit; their average, and the optimiser."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         method = QueryMethod(method_config, parts)
+    if start is not None:
+        warm_start(method, parts, start)
     method = method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(method, multi_avg_fn=moving_average(config.ema_decay), use_buffers=True)
     return TrainingState(method, average, make_optimizer(method, config))
@@ -100,6 +107,7 @@ def train(
     settings: Mapping[str, object] | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
     stop_after: int | None = None,
+    start: Model | None = None,
 ) -> Path:
     """Train, or go on with, the run in folder `out`; returns the path of the model file.
 
@@ -110,13 +118,14 @@ def train(
         settings: further settings that identify the run (those of the crops).
         report: called every 50 steps and after the last.
         stop_after: stop (with a checkpoint) after this many steps of this call.
+        start: model to take weights from (see `warm_start`); it must be given again when the run goes on.
 
     Raises:
         ValueError: if `out` holds a run with other settings.
     """
     folder = RunFolder(out)
     folder.claim(parts, method=method_config, training=config, **(settings or {}))
-    state = make_state(method_config, parts, config, device)
+    state = make_state(method_config, parts, config, device, start)
     state.restore(out)
     folder.drop_curves_after(state.step)
     if state.step == 0:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from cad2pose.methods import QueryConfig
+from cad2pose.model_file import Model
 from cad2pose.parts import Part
 from cad2pose.training.config import TrainingConfig
 from cad2pose.training.loop import CropSource, make_state, training_step
@@ -39,9 +40,10 @@ def overfit(
     device: torch.device,
     steps: int = 300,
     report: Callable[[int, dict[str, float]], None] = lambda step, losses: None,
+    start: Model | None = None,
 ) -> OverfitResult:
     """Train on one batch of crops for a few hundred steps."""
-    state = make_state(method_config, parts, config, device)
+    state = make_state(method_config, parts, config, device, start)
     state.method.train()
     batch = crops.batch(0, config.batch_size)
     history = []

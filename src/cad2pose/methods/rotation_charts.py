@@ -1,0 +1,96 @@
+"""Rotation regression in charts: several regressed rotations, each near its own anchor, and which one to believe.
+
+One continuous output cannot follow a symmetric part: the poses of a hexagonal nut form a space that has no continuous
+section in SO(3), so a single regressed rotation must jump somewhere, and before it has learnt to, it averages. Charts
+take the jump over: anchors are spread evenly over SO(3) (the rotations of an octahedron or an icosahedron), each has a
+regressed rotation that only has to be right near its anchor, and a logit. A part with symmetries is right in several
+charts at once. Mixed classification and regression of rotations: Mahendran et al., "A Mixed Classification-Regression
+Framework for 3D Pose Estimation from 2D Images" (2018); here the anchors are a group, and the targets know symmetry.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cad2pose.geometry.rotation import nearest_rotation, rotation_from_axis_angle
+from cad2pose.geometry.transform import make_transform
+from cad2pose.parts.symmetry import Symmetries
+
+CHART_COUNTS = (1, 24, 60)
+_WIDTH = {24: math.radians(28.0), 60: math.radians(20.0)}
+_SAME_MODE = math.cos(math.radians(30.0))
+
+
+@dataclass(frozen=True)
+class RotationCharts:
+    """What a head says of the rotation.
+
+    Args:
+        rotation: `(B, C, 3, 3)` one regressed rotation per chart.
+        logits: `(B, C)` of the charts.
+    """
+
+    rotation: Float[Tensor, "batch charts 3 3"]
+    logits: Float[Tensor, "batch charts"]
+
+    def best(self) -> Float[Tensor, "batch 3 3"]:
+        """The rotation of the likeliest chart."""
+        row = torch.arange(len(self.logits), device=self.logits.device)
+        return self.rotation[row, self.logits.argmax(1)]
+
+    @torch.no_grad()
+    def mode(self) -> Float[Tensor, "batch 3 3"]:
+        """Mean of the charts that agree with the likeliest one within 30 degrees, weighted by their probability."""
+        best = self.best()
+        closeness = torch.einsum("bij,bcij->bc", best, self.rotation)
+        weight = torch.softmax(self.logits, dim=1) * (closeness >= 1 + 2 * _SAME_MODE)
+        return nearest_rotation(torch.einsum("bc,bcij->bij", weight, self.rotation))
+
+
+def anchor_rotations(count: int) -> Float[Tensor, "count 3 3"]:
+    """Evenly spread rotations: the identity alone, or the rotation group of the octahedron (24) or icosahedron (60).
+
+    No rotation is farther from the nearest anchor than 62.8 degrees (24) or 44.5 degrees (60).
+
+    Raises:
+        ValueError: for another count.
+    """
+    if count == 1:
+        return torch.eye(3, dtype=torch.float64)[None]
+    if count not in CHART_COUNTS:
+        raise ValueError(f"charts is {count}; it must be one of {', '.join(map(str, CHART_COUNTS))}")
+    golden = (1 + math.sqrt(5)) / 2
+    fold, axis = (4, (0.0, 0.0, 1.0)) if count == 24 else (5, (0.0, 1.0, golden))
+    turns = torch.tensor([[*axis], [1.0, 1.0, 1.0]], dtype=torch.float64)
+    angles = torch.tensor([2 * math.pi / fold, 2 * math.pi / 3], dtype=torch.float64)
+    generators = rotation_from_axis_angle(turns / turns.norm(dim=1, keepdim=True) * angles[:, None])
+    group = Symmetries.generated_by(make_transform(generators, torch.zeros(2, 3, dtype=torch.float64)))
+    return torch.cat((torch.eye(3, dtype=torch.float64)[None], group.discrete[:, :3, :3]))
+
+
+def chart_targets(
+    truth: Float[Tensor, "batch 3 3"], group: Float[Tensor, "batch k 3 3"], anchors: Float[Tensor, "charts 3 3"]
+) -> tuple[Float[Tensor, "batch charts 3 3"], Float[Tensor, "batch charts"]]:
+    """What every chart should say, and how far it is concerned.
+
+    Args:
+        truth: true rotations R.
+        group: the rotations S of each part's symmetry group, padded with the identity.
+        anchors: of the charts; more than one.
+
+    Returns:
+        the equivalent truth R S nearest to each chart's anchor, and weights that sum to 1 per row and fall with the
+        anchor's distance from it as a Gaussian does.
+    """
+    equivalent = truth[:, None] @ group
+    closeness = torch.einsum("bkij,cij->bck", equivalent, anchors)
+    closest, index = closeness.max(dim=2)
+    angle = torch.acos(((closest - 1) / 2).clamp(-1, 1))
+    weight = torch.softmax(-(angle / _WIDTH[len(anchors)]).square(), dim=1)
+    row = torch.arange(len(truth), device=truth.device)[:, None]
+    return equivalent[row, index], weight

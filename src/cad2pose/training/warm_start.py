@@ -1,0 +1,52 @@
+"""Starting a training from a trained model instead of from random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from cad2pose.methods import QueryMethod
+from cad2pose.model_file import Model
+from cad2pose.parts import Part
+
+# What belongs to single parts: their keys, their outputs of the decoder, their offsets and outputs of the head.
+_OF_PARTS = ("keys.", "decoder.last.", "head.object_offset", "head.output_")
+
+
+def same_parts(a: Sequence[Part], b: Sequence[Part]) -> bool:
+    """Whether two models serve the same meshes in the same order."""
+    if len(a) != len(b):
+        return False
+    pairs = zip(a, b, strict=True)
+    return all(
+        one.mesh.vertices.shape == two.mesh.vertices.shape
+        and bool(torch.allclose(one.mesh.vertices.float(), two.mesh.vertices.float()))
+        for one, two in pairs
+    )
+
+
+@torch.no_grad()
+def warm_start(method: QueryMethod, parts: Sequence[Part], model: Model) -> list[str]:
+    """Copy every weight of `model` that fits; returns the names of those of `method` that stay random.
+
+    Weights that belong to single parts are copied only where the parts are the same, so that a model of other parts
+    lends what it knows of pictures and poses in general.
+
+    Raises:
+        ValueError: if nothing of the encoder fits.
+    """
+    given = dict(model.method.state_dict())
+    of_same_parts = same_parts(parts, model.parts)
+    left = []
+    for name, value in method.state_dict().items():
+        source = given.get(name)
+        usable = of_same_parts or not name.startswith(_OF_PARTS)
+        if usable and source is not None and source.shape == value.shape:
+            value.copy_(source.to(value))
+        else:
+            left.append(name)
+    encoder = [name for name in method.state_dict() if name.startswith("encoder.")]
+    if set(encoder) <= set(left):
+        raise ValueError("the model to start from has another encoder: its width must be that of the new model")
+    return left
