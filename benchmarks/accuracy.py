@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from cad2pose.data.bop import BopDataset, find_dataset
 from cad2pose.data.results import Results
 from cad2pose.estimator import EstimatorOptions, PoseEstimator, best_per_object
 from cad2pose.estimator.fusion import fuse_poses
+from cad2pose.estimator.refinement import PoseRefiner
 from cad2pose.evaluation import evaluate
 from cad2pose.files import write_text
 from cad2pose.geometry import rotate_transform, rotation_about_z
@@ -43,7 +44,8 @@ def crops(
     device: str = "cpu",
     threads: int = 1,
 ) -> None:
-    """Regression alone on fresh crops of the evaluation style, all of SO(3): from one look at each crop, and from four.
+    """On fresh crops of the evaluation style, all of SO(3): regression alone from one look at each crop and from four,
+    and regression with refinement.
 
     The four looks are the crop rolled by 0, 90, 180 and 270 degrees, fused as the estimator does with --rolls.
 
@@ -64,12 +66,18 @@ def crops(
     total = count * len(loaded.parts)
     batches = [source.batch(index, _BATCH) for index in range(-(-total // _BATCH))]
     figures: dict[str, Any] = {}
-    for looks in (1, 4):
-        errors = CropErrors.join([_errors(loaded, batch, looks) for batch in batches])
+    refiner = PoseRefiner()
+    ways: dict[str, Callable[[CropBatch], CropErrors]] = {
+        "1 look": lambda batch: _errors(loaded, batch, 1),
+        "4 looks": lambda batch: _errors(loaded, batch, 4),
+        "1 look, refined": lambda batch: _refined_errors(loaded, refiner, batch),
+    }
+    for name, judge in ways.items():
+        errors = CropErrors.join([judge(batch) for batch in batches])
         rows: dict[str, Any] = {"all parts": {"n": len(errors.rotation), **errors.medians()}}
         for index, part in enumerate(loaded.parts):
             rows[part.name] = {"n": int((errors.part_index == index).sum()), **errors.medians(index)}
-        figures[f"{looks} look{'s' if looks > 1 else ''}"] = rows
+        figures[name] = rows
     settings = {"crops_per_part": count, "seed": seed, "style": "SyntheticConfig.evaluation()"}
     _write(out, loaded, settings, figures)
 
@@ -140,6 +148,13 @@ def _errors(model: Model, batch: CropBatch, looks: int) -> CropErrors:
     return pose_crop_errors(model.method, batch, T_fused, score)
 
 
+@torch.no_grad()
+def _refined_errors(model: Model, refiner: PoseRefiner, batch: CropBatch) -> CropErrors:
+    """Errors of the poses that the estimator's refinement makes of one look."""
+    T_virt_obj, score = refiner(model, batch, model.method(batch))
+    return pose_crop_errors(model.method, batch, T_virt_obj, score)
+
+
 def _rolled(batch: CropBatch, turns: int) -> CropBatch:
     """The crops as cameras rolled by quarter turns see them; exact, as crops are square and centred."""
     turn = rotation_about_z(torch.tensor(turns * math.pi / 2, dtype=batch.camera.R_virt_cam.dtype))
@@ -150,9 +165,9 @@ def _rolled(batch: CropBatch, turns: int) -> CropBatch:
 
 SETTINGS = {
     "one look": EstimatorOptions(recrop=False),
+    "one look, refined": EstimatorOptions(recrop=False, refine=True),
     "two looks": EstimatorOptions(recrop=True),
-    "two looks, 3 rolls": EstimatorOptions(rolls=(-15.0, 0.0, 15.0), recrop=True),
-    "two looks, 3 rolls, 3 zooms": EstimatorOptions(rolls=(-15.0, 0.0, 15.0), zooms=(0.9, 1.0, 1.1), recrop=True),
+    "two looks, refined": EstimatorOptions(recrop=True, refine=True),
     "one look, 3 rolls, 3 zooms": EstimatorOptions(rolls=(-15.0, 0.0, 15.0), zooms=(0.9, 1.0, 1.1), recrop=False),
 }
 

@@ -42,7 +42,8 @@ def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data")) -
         text = _fill(text, "published", _published_table(cat, json.loads(published.read_text())["methods"]))
     for name, record in (("builtin", builtin), ("cat", cat)):
         curves = [json.loads(line) for line in (data / f"curves_{name}.jsonl").read_text().splitlines()]
-        batch = int(record["training"]["samples"]) // int(curves[-1]["step"])
+        seen = sum(int(record["training"].get(key, 0)) for key in ("samples", "samples_before"))
+        batch = seen // int(curves[-1]["step"])
         text = _fill(text, f"curve {name}", _curve_table(curves, batch))
         _plot(curves, batch, page.parent / "images" / f"curves_{name}.png")
     write_text(page, text)
@@ -63,8 +64,9 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 def _training(record: dict[str, Any]) -> str:
     info = record["training"]
     minutes = float(info["seconds"]) / 60
+    before = f" after {int(info['samples_before']):,} of an earlier run" if "samples_before" in info else ""
     return (
-        f"{int(info['samples']):,} training crops, {minutes:.0f} minutes on {info['device']}, "
+        f"{int(info['samples']):,} training crops{before}, {minutes:.0f} minutes on {info['device']}, "
         f"{record['parameters'] / 1e6:.2f} M parameters"
     )
 

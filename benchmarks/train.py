@@ -1,6 +1,7 @@
 """Training rate, split into what makes a crop and what learns from it.
 
-    python benchmarks/train.py [--device cuda] [--full] [--batch-size 64] [--parts bracket nut | --bop lmo --objects 6]
+    python benchmarks/train.py [--device cuda] [--method surfemb] [--full] [--batch-size 64]
+        [--parts bracket nut | --bop lmo --objects 6]
 
 Batches are made and learned from in turn, in one thread, and each stage is timed on its own:
 
@@ -21,6 +22,7 @@ import sys
 import time
 from dataclasses import dataclass
 from statistics import median
+from typing import Literal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
@@ -32,7 +34,7 @@ from cad2pose.cli.sources import find_parts
 from cad2pose.data import synthetic
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.devices import pick_device
-from cad2pose.methods import QueryConfig
+from cad2pose.methods import QueryConfig, SurfEmbConfig
 from cad2pose.training import TrainingConfig, make_state, training_step
 from cad2pose.training.checkpoint import TrainingState
 from cad2pose.training.cost import peak_memory
@@ -54,6 +56,9 @@ class Config:
 
     device: str = "cpu"
     """cpu, cuda, cuda:N or auto."""
+
+    method: Literal["query", "surfemb"] = "query"
+    """Which method learns."""
 
     full: bool = False
     """The full-size model in place of the small one."""
@@ -106,7 +111,8 @@ def main(config: Config) -> int:
     torch.set_num_threads(1)
     device = pick_device(config.device)
     parts = find_parts((config.bop,) if config.bop else config.parts, config.objects, "mm")
-    model = QueryConfig.full() if config.full else QueryConfig()
+    kind = SurfEmbConfig if config.method == "surfemb" else QueryConfig
+    model = kind.full() if config.full else kind()
     training = TrainingConfig(batch_size=config.batch_size)
     crops = SyntheticCrops(parts, SyntheticConfig(crop_size=model.crop_size, pad=model.pad), device)
     state = make_state(model, parts, training, device)
@@ -130,8 +136,9 @@ def main(config: Config) -> int:
     figures = {f"{name}_ms": round(value, 4) for name, value in row.items()}
     figures |= {"crops_per_second": round(1e3 / total, 2), "overlapped_crops_per_second": round(rate, 2)}
     print(json.dumps({
-        "benchmark": "train", "device": where, "full": config.full, "batch_size": config.batch_size,
-        "parts": [part.name for part in parts], **figures, "share": round(share, 4), "wanted_share": WANTED_SHARE,
+        "benchmark": "train", "device": where, "method": config.method, "full": config.full,
+        "batch_size": config.batch_size, "parts": [part.name for part in parts], **figures,
+        "share": round(share, 4), "wanted_share": WANTED_SHARE,
         "memory_mib": round(peak_memory(device) / 2**20), "met": met,
     }))  # fmt: skip
     return 0 if met else 1

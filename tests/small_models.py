@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
-from cad2pose.methods.query import QueryConfig, QueryMethod
+from cad2pose.geometry import rotation_about_z
+from cad2pose.methods import QueryConfig, QueryMethod, SurfEmbConfig
 from cad2pose.model_file import Model
 from cad2pose.parts.mesh import Mesh
 from cad2pose.parts.part import Part
@@ -14,6 +17,7 @@ from cad2pose.structures import CropBatch
 SMALL = QueryConfig(
     crop_size=32, stride=4, width=8, key_width=8, head_width=8, head_hidden=(16, 8), positives=8, negatives=16
 )
+SMALL_SURFEMB = SurfEmbConfig(crop_size=32, stride=2, width=8, key_width=8, positives=8, negatives=16)
 
 
 def wedge(object_id: int = 1, name: str = "wedge", shift: float = 100.0, symmetric: bool = False) -> Part:
@@ -31,6 +35,14 @@ def wedge(object_id: int = 1, name: str = "wedge", shift: float = 100.0, symmetr
 def random_model(*parts: Part) -> Model:
     parts = parts or (wedge(),)
     return Model(QueryMethod(SMALL, parts).eval(), tuple(parts), {"samples": "0"})
+
+
+def rolled(batch: CropBatch, turns: int) -> CropBatch:
+    """The crops as cameras rolled by quarter turns see them, without truth; exact, as crops are square and centred."""
+    turn = rotation_about_z(torch.tensor(turns * torch.pi / 2, dtype=batch.camera.R_virt_cam.dtype))
+    camera = replace(batch.camera, R_virt_cam=turn @ batch.camera.R_virt_cam)
+    image, valid = (tensor.rot90(-turns, (2, 3)) for tensor in (batch.image, batch.valid))
+    return replace(batch, image=image, valid=valid, camera=camera, truth=None)
 
 
 class PlantedMethod(QueryMethod):

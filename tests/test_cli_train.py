@@ -10,15 +10,23 @@ import pytest
 
 from cad2pose.cli import main
 from cad2pose.data.synthetic import SyntheticCrops
+from cad2pose.methods import SurfEmbMethod
 from cad2pose.model_file import load_model
 from cad2pose.parts import save_ply, write_models_info
 from small_models import wedge
 
-TINY = [
+SHORT = [
     "--device", "cpu", "--samples", "16", "--batch-size", "8", "--warmup-steps", "1", "--validation-crops", "4",
-    "--validations", "1", "--model.crop-size", "32", "--model.stride", "4", "--model.width", "8",
+    "--validations", "1",
+]  # fmt: skip
+TINY = [
+    *SHORT, "--model.crop-size", "32", "--model.stride", "4", "--model.width", "8",
     "--model.key-width", "8", "--model.head-width", "8", "--model.head-hidden", "16", "8", "--model.positives", "8",
     "--model.negatives", "16",
+]  # fmt: skip
+TINY_SURFEMB = [
+    *SHORT, "--method", "surfemb", "--surfemb.crop-size", "32", "--surfemb.stride", "2", "--surfemb.width", "8",
+    "--surfemb.key-width", "8", "--surfemb.positives", "8", "--surfemb.negatives", "16",
 ]  # fmt: skip
 
 
@@ -79,6 +87,29 @@ def test_a_run_its_resumption_and_other_settings(mesh, tmp_path, capsys):
     assert "not empty and holds no training run" in refused(capsys, tmp_path, mesh)
 
 
+def test_surfemb_of_two_parts_from_a_query_model(mesh, tmp_path, capsys, monkeypatch):
+    def run_surfemb(*arguments: object) -> int:
+        return main(["train", *TINY_SURFEMB, *map(str, arguments)])
+
+    out, lent = tmp_path / "run", tmp_path / "query" / "model.safetensors"
+    assert run(mesh, "--out", lent.parent) == 0
+    settings = ("--start", lent, "--surfemb.mask-from", "visible", "--validations", 2)
+    assert run_surfemb(mesh, "nut", "--out", out, *settings) == 0
+    assert "pixels matched" in " ".join(capsys.readouterr().out.split())
+    model = load_model(out / "model.safetensors")
+    assert isinstance(model.method, SurfEmbMethod)
+    assert model.method.config.mask_from == "visible"
+    assert len(model.method.decoders) == len(model.parts) == 2
+    judged = json.loads((out / "curves.jsonl").read_text().splitlines()[-1])
+    assert {"validation/nce", "validation/mask", "validation/share_matched", "validation/nut/nce"} <= set(judged)
+    assert not any("deg" in name for name in judged)  # it has no pose
+    monkeypatch.setattr("cad2pose.cli.train._OVERFIT_STEPS", 2)
+    assert run_surfemb(mesh, "--out", tmp_path / "one", "--overfit") == 1
+    text = " ".join(capsys.readouterr().out.split())
+    assert "mask" in text
+    assert "rotation" not in text
+
+
 def test_objects_of_a_bop_folder_with_a_camera_and_a_viewpoint_prior(tmp_path):
     parts = [wedge(2, "obj_000002"), wedge(7, "obj_000007", symmetric=True)]
     for part in parts:
@@ -121,7 +152,10 @@ def test_bad_input_is_named_and_leaves_nothing(mesh, tmp_path, capsys, monkeypat
         ((mesh, "--models-info", "absent.json"), "absent.json"),
         ((mesh, "--camera", "absent.json"), "no camera file absent.json"),
         ((mesh, "--backgrounds", "absent"), "absent"),
-        ((mesh, "--full"), "either --full or settings of the model"),
+        ((mesh, "--full"), "either --full or settings of the model (--model...)"),
+        ((mesh, "--method", "surfemb"), "--model... sets another method than --method surfemb"),
+        ((mesh, "--surfemb.stride", 1), "--surfemb... sets another method than --method query"),
+        ((mesh, "--surfemb.crop-size", 33), "crop_size is 33"),
         ((mesh, "--threads", 0), "threads is 0"),
         ((mesh, "--samples", 0), "samples is 0"),
         ((mesh, "--learning-rate", "nan"), "learning_rate is nan"),

@@ -65,3 +65,13 @@ def test_the_chosen_rotation_is_the_mean_of_the_charts_that_agree():
     alone = RotationCharts(rotation, torch.log(torch.tensor([[0.2, 0.2, 0.6]])))
     torch.testing.assert_close(alone.mode()[0], other, rtol=0, atol=1e-5)
     torch.testing.assert_close(alone.best()[0], other)
+
+
+def test_modes_differ_and_share_the_probability():
+    base = random_rotations(1)[0]
+    turns = rotation_about_z(torch.deg2rad(torch.tensor([0.0, 10.0, 90.0, 95.0, 180.0])))
+    charts = RotationCharts((base @ turns)[None], torch.log(torch.tensor([[0.3, 0.2, 0.2, 0.2, 0.1]])))
+    rotation, share = charts.modes(4)
+    torch.testing.assert_close(share[0], torch.tensor([0.5, 0.4, 0.1, 0.0]))
+    found = [math.degrees(float(geodesic_distance(base, mode))) for mode in rotation[0]]
+    assert found == pytest.approx([4.0, 92.5, 180.0, 4.0], abs=0.2)

@@ -18,7 +18,7 @@ import torch
 
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.devices import pick_device
-from cad2pose.methods import QueryMethod
+from cad2pose.methods import MethodConfig, QueryMethod
 from cad2pose.model_file import load_model
 from cad2pose.structures import CropBatch
 from cad2pose.training import TrainingConfig, crop_errors, pose_crop_errors, train
@@ -27,7 +27,7 @@ from cad2pose.training.cost import measure_cost
 from cad2pose.training.optim import make_optimizer, moving_average, rate_factor
 from cad2pose.training.overfit import overfit
 from cad2pose.training.prefetch import prefetch
-from small_models import SMALL, wedge
+from small_models import SMALL, SMALL_SURFEMB, wedge
 
 CPU = torch.device("cpu")
 SHORT = TrainingConfig(samples=48, batch_size=8, warmup_steps=2, validation_crops=4, validations=2, seed=3)
@@ -38,8 +38,8 @@ def crops(seed: int = 0) -> SyntheticCrops:
     return SyntheticCrops([wedge()], config, CPU, seed)
 
 
-def run(out: Path, config: TrainingConfig = SHORT, stop_after: int | None = None) -> Path:
-    return train([wedge()], SMALL, crops(), crops(1), config, out, CPU, {"crops": "test"}, stop_after=stop_after)
+def run(out: Path, config: TrainingConfig = SHORT, stop_after: int | None = None, method: MethodConfig = SMALL) -> Path:
+    return train([wedge()], method, crops(), crops(1), config, out, CPU, {"crops": "test"}, stop_after=stop_after)
 
 
 def weights(model_file: Path) -> dict[str, torch.Tensor]:
@@ -93,6 +93,8 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path):
     run(out, stop_after=1)
     with pytest.raises(ValueError, match=r"training\.learning_rate"):
         run(out, replace(SHORT, learning_rate=2e-3))
+    with pytest.raises(ValueError, match=r"method\.mask_from"):
+        run(out, method=SMALL_SURFEMB)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "holiday.txt").write_text("mine")
     with pytest.raises(ValueError, match="not empty"):
@@ -161,8 +163,9 @@ def test_the_moving_average_forgets_the_start_and_then_moves_slowly():
     torch.testing.assert_close(average - before, torch.full((3,), 0.001), rtol=1e-2, atol=1e-5)
 
 
-def test_every_parameter_is_optimised_once_and_keys_have_their_own_rate():
-    method = QueryMethod(SMALL, [wedge()])
+@pytest.mark.parametrize("method_config", [SMALL, SMALL_SURFEMB])
+def test_every_parameter_is_optimised_once_and_keys_have_their_own_rate(method_config):
+    method = method_config.build([wedge()])
     config = TrainingConfig(learning_rate=1e-3, key_learning_rate=2e-4)
     groups = make_optimizer(method, config).param_groups
     grouped = [id(p) for group in groups for p in group["params"]]
@@ -220,12 +223,14 @@ def test_cost_is_measured_before_the_start():
     assert cost.hours(SHORT, overlap=False) > cost.hours(SHORT, overlap=True) > 0
 
 
-def test_overfit_says_which_losses_did_not_get_there():
+@pytest.mark.parametrize(("method", "wanted"), [(SMALL, {"rotation", "centre", "depth"}), (SMALL_SURFEMB, set())])
+def test_overfit_says_which_losses_did_not_get_there(method, wanted):
     seen: list[int] = []
-    result = overfit([wedge()], SMALL, crops(), SHORT, CPU, steps=3, report=lambda step, losses: seen.append(step))
+    result = overfit([wedge()], method, crops(), SHORT, CPU, steps=3, report=lambda step, losses: seen.append(step))
     assert seen == [0, 1, 2]
+    assert set(result.wanted) == {"nce", "mask"} | wanted
     assert set(result.wanted) <= set(result.losses)
-    assert "rotation" in result.failed  # three steps teach nothing
+    assert set(result.failed) >= {"mask"} | (wanted & {"rotation"})  # three steps teach nothing
 
 
 @pytest.mark.parametrize("name", ["tpu", "mps", "cuda:99", "gpu"])

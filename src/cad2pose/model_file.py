@@ -22,7 +22,7 @@ from torch import Tensor
 
 from cad2pose import __version__
 from cad2pose.files import write_bytes
-from cad2pose.methods.query import QueryConfig, QueryMethod
+from cad2pose.methods import Method, MethodConfig, QueryConfig, SurfEmbConfig
 from cad2pose.parts.mesh import Mesh
 from cad2pose.parts.part import Part
 from cad2pose.parts.symmetry import Symmetries
@@ -35,8 +35,7 @@ CONVENTIONS = (
     "networks see (x - centre) / radius of the bounding sphere"
 )
 
-Method = QueryMethod
-_METHODS: dict[str, tuple[type, type[Method]]] = {"QueryMethod": (QueryConfig, QueryMethod)}
+_METHODS: dict[str, type] = {"QueryMethod": QueryConfig, "SurfEmbMethod": SurfEmbConfig}  # by the method's class
 
 
 @dataclass(frozen=True)
@@ -72,12 +71,13 @@ def shipped_model_path(name: str = "builtin") -> Path:
 
 
 def save_model(path: Path | str, method: Method, parts: Sequence[Part], info: Mapping[str, str]) -> None:
-    """Write a model file, whole or not at all.
+    """Write a model file, whole or not at all; `parts` are the method's, in its order.
 
     Raises:
         ValueError: if a weight is not finite in half precision.
         OSError: if it cannot be written.
     """
+    assert len(parts) == len(method.parts), "a model file holds the parts of its method and no others"
     tensors = {f"weights.{name}": value for name, value in _half_precision(method).items()}
     for index, part in enumerate(parts):
         tensors |= {f"parts.{index}.{name}": value for name, value in _mesh_tensors(part.mesh).items()}
@@ -150,8 +150,8 @@ def _half_precision(method: Method) -> dict[str, Tensor]:
 def _read_method(header: dict[str, typing.Any], parts: tuple[Part, ...], tensors: Mapping[str, Tensor]) -> Method:
     if header["method"] not in _METHODS:
         raise ValueError(f"method {header['method']!r} is not one of {', '.join(_METHODS)}")
-    config_type, method_type = _METHODS[header["method"]]
-    method = method_type(config_from_json(config_type, header["config"]), parts)
+    config: MethodConfig = config_from_json(_METHODS[header["method"]], header["config"])
+    method = config.build(parts)
     prefix = "weights."
     weights = {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
     method.load_state_dict(weights)  # copies into the float32 parameters

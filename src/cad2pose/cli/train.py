@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,7 +19,7 @@ from cad2pose.data.augmentation import AugmentationConfig
 from cad2pose.data.pose_prior import PosePrior
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.devices import pick_device
-from cad2pose.methods import QueryConfig
+from cad2pose.methods import MethodConfig, QueryConfig, SurfEmbConfig
 from cad2pose.model_file import Model, load_model
 from cad2pose.parts.mesh import Units
 from cad2pose.parts.part import Part
@@ -31,7 +32,7 @@ from cad2pose.training.run_folder import RunFolder
 
 _VALIDATION_SEED = 7_000_003
 _OVERFIT_STEPS = 300
-_MODEL, _TRAINING, _VIEWS = QueryConfig(), TrainingConfig(), PosePrior()
+_QUERY, _SURFEMB, _TRAINING, _VIEWS = QueryConfig(), SurfEmbConfig(), TrainingConfig(), PosePrior()
 
 
 def train_command(
@@ -43,8 +44,10 @@ def train_command(
     objects: ObjectIds = (),
     units: Units = "mm",
     models_info: OptionalPath = None,
+    method: Literal["query", "surfemb"] = "query",
     full: bool = False,
-    model: Annotated[QueryConfig, tyro.conf.arg(name="model")] = _MODEL,
+    model: Annotated[QueryConfig, tyro.conf.arg(name="model")] = _QUERY,
+    surfemb: Annotated[SurfEmbConfig, tyro.conf.arg(name="surfemb")] = _SURFEMB,
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = _TRAINING,
     views: Annotated[PosePrior, tyro.conf.arg(name="views")] = _VIEWS,
     camera: OptionalPath = None,
@@ -68,28 +71,28 @@ def train_command(
         objects: ids of the BOP folder's objects to learn; all of them by default. For mesh files: their ids, in order.
         units: units of the mesh files.
         models_info: BOP models_info.json with the symmetries of the mesh files, by their ids.
+        method: query regresses poses by itself; surfemb learns surface embeddings, which a solver makes poses of.
         full: the full-size model for a GPU in place of the small one.
-        model: settings of the model.
+        model: settings of the query method.
+        surfemb: settings of SurfEmb.
         training: settings of the run.
         views: where the camera may see the part from; all of SO(3) unless stated.
         camera: camera.json (fx, fy, cx, cy, width, height) of the camera to be used; a range of cameras by default.
         backgrounds: folder of photographs to use as backgrounds beside the procedural ones.
         crop_roll: crops are turned by up to this many degrees about their axis; state less where `views` are upright.
         effects: how much blur, noise and colour the crops get: strong for photographs, modest for clean pictures.
-        start: model file to start from: of the same parts, to train it further, or of others, whose general knowledge
-            of pictures is taken over.
+        start: model file to start from: of the same parts, to train it further, or of others or of another method,
+            whose general knowledge of pictures is taken over.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
         threads: torch threads of the step; crops are made in one more thread.
         overfit_one: do not train, but see whether the model can learn one batch by heart; writes nothing.
     """
     if threads < 1:
         raise ValueError(f"threads is {threads}; it must be 1 or more")
-    if full and model != _MODEL:
-        raise ValueError("give either --full or settings of the model (--model...), not both")
+    config = _method_config(method, full, model, surfemb)
     where = pick_device(device)
     torch.set_num_threads(threads)
     parts = find_parts(source, objects, units, models_info)
-    config = QueryConfig.full() if full else model
     crops = SyntheticConfig(
         crop_size=config.crop_size, pad=config.pad, prior=views, camera=find_camera(camera) if camera else None,
         backgrounds=backgrounds, roll=crop_roll,
@@ -99,8 +102,20 @@ def train_command(
     return (_overfit if overfit_one else _train)(Console(), parts, config, crops, training, out, where, known)
 
 
+def _method_config(method: str, full: bool, query: QueryConfig, surfemb: SurfEmbConfig) -> MethodConfig:
+    """The settings that are meant; raises ValueError where others were given too."""
+    chosen, other = ("model", "surfemb") if method == "query" else ("surfemb", "model")
+    given = {"model": query != _QUERY, "surfemb": surfemb != _SURFEMB}
+    if given[other]:
+        raise ValueError(f"--{other}... sets another method than --method {method}; its settings are --{chosen}...")
+    if full and given[chosen]:
+        raise ValueError(f"give either --full or settings of the model (--{chosen}...), not both")
+    config = query if method == "query" else surfemb
+    return type(config).full() if full else config
+
+
 def _train(
-    console: Console, parts: list[Part], model: QueryConfig, crops_config: SyntheticConfig, training: TrainingConfig,
+    console: Console, parts: list[Part], model: MethodConfig, crops_config: SyntheticConfig, training: TrainingConfig,
     out: Path, device: torch.device, start: Model | None,
 ) -> int:  # fmt: skip
     """Say what it will take, then train with a progress bar."""
@@ -124,12 +139,9 @@ def _train(
         )
 
         def report(step: Step) -> None:
-            errors = ""
-            if step.errors:
-                rotation, translation = step.errors["rotation_deg"], step.errors["translation_percent"]
-                errors = f"median {rotation:.1f} deg, {translation:.1f} %"
             done = min(step.step * training.batch_size, training.samples)
-            bar.update(task, completed=done, rate=f"{step.crops_per_second:.0f} crops/s", errors=errors)
+            rate = f"{step.crops_per_second:.0f} crops/s"
+            bar.update(task, completed=done, rate=rate, errors=_in_words(step.errors))
 
         model_file = train(parts, model, crops, judge, training, out, device, settings, report, start=start)
     size = model_file.stat().st_size / 1e6
@@ -138,7 +150,7 @@ def _train(
 
 
 def _overfit(
-    console: Console, parts: list[Part], model: QueryConfig, crops_config: SyntheticConfig, training: TrainingConfig,
+    console: Console, parts: list[Part], model: MethodConfig, crops_config: SyntheticConfig, training: TrainingConfig,
     out: Path, device: torch.device, start: Model | None,
 ) -> int:  # fmt: skip
     """Learn one batch by heart; 1 where a loss did not get there. `out` is not touched."""
@@ -156,6 +168,15 @@ def _overfit(
         table.add_row(name, f"{result.losses[name]:.3f}", f"{bound:.3f}", "no" if name in result.failed else "yes")
     console.print(table)
     return 1 if result.failed else 0
+
+
+def _in_words(figures: Mapping[str, float]) -> str:
+    """The newest validation in a few words; nothing before the first."""
+    if "rotation_deg" in figures:
+        return f"median {figures['rotation_deg']:.1f} deg, {figures['translation_percent']:.1f} %"
+    if "share_matched" in figures:
+        return f"median {figures['share_matched']:.0%} of pixels matched"
+    return ""
 
 
 def _progress_bar(console: Console) -> Progress:

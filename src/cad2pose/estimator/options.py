@@ -1,9 +1,11 @@
-"""How a pose is estimated: how many copies of each crop are looked at, and how often."""
+"""How a pose is estimated: how many copies of each crop are looked at, how often, and whether poses are refined."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from cad2pose.estimator.refinement import RefinementOptions
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,10 @@ class EstimatorOptions:
     """the box is also looked at scaled by these factors about its centre"""
     recrop: bool = True
     """estimate twice: the second time from the box of the part as the first pose projects it"""
+    refine: bool = False
+    """let every regressed pose, and the likeliest other rotations, climb the score of the query image"""
+    refinement: RefinementOptions = field(default_factory=RefinementOptions)
+    """settings of that"""
     batch_size: int = 64
     """crops that go through the network at once"""
 

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from cad2pose.estimator.boxes import check_boxes, posed_boxes, undistort_boxes, 
 from cad2pose.estimator.fusion import fuse_poses
 from cad2pose.estimator.images import check_size, image_tensor
 from cad2pose.estimator.options import EstimatorOptions
+from cad2pose.estimator.refinement import PoseRefiner
 from cad2pose.estimator.selection import select
 from cad2pose.geometry import Camera, make_transform, nearest_rotation, virtual_camera, warp_to_crops
 from cad2pose.model_file import Model, load_model
@@ -62,6 +64,7 @@ class PoseEstimator:
     ) -> None:
         self.device = pick_device(device)
         self.options = options or EstimatorOptions()
+        self._refiner = PoseRefiner(self.options.refinement)
         self._known: dict[int, _Known] = {}
         for model in models:
             model.method.to(self.device).eval()
@@ -197,7 +200,9 @@ class PoseEstimator:
             images = view.pixels[None].expand(count, -1, -1, -1)
             crops, valid = warp_to_crops(images, camera.to(self.device))
             batch = CropBatch(crops, valid, camera.to(self.device, torch.float32), part_index.to(self.device))
-            T_virt_obj, score = model.method.poses(model.method(batch), batch)
+            output = model.method(batch)
+            judge = partial(self._refiner, model) if self.options.refine else model.method.poses
+            T_virt_obj, score = judge(batch=batch, output=output)
         T_cam_obj = camera.to_source(T_virt_obj.to("cpu", torch.float64))
         rotation = nearest_rotation(T_cam_obj[:, :3, :3])
         return make_transform(rotation, T_cam_obj[:, :3, 3]), score.to("cpu", torch.float64)

@@ -1,6 +1,11 @@
 """Methods: one published idea per file, from crops to poses."""
 
 from cad2pose.methods.losses import LossTerms
+from cad2pose.methods.method import Method, MethodConfig, PoseMethod
 from cad2pose.methods.query import LossWeights, QueryConfig, QueryMethod, QueryOutput
+from cad2pose.methods.surfemb import SurfEmbConfig, SurfEmbMethod, SurfEmbOutput
 
-__all__ = ["LossTerms", "LossWeights", "QueryConfig", "QueryMethod", "QueryOutput"]
+__all__ = [
+    "LossTerms", "LossWeights", "Method", "MethodConfig", "PoseMethod", "QueryConfig", "QueryMethod", "QueryOutput",
+    "SurfEmbConfig", "SurfEmbMethod", "SurfEmbOutput",
+]  # fmt: skip

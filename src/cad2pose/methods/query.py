@@ -15,19 +15,13 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from cad2pose.geometry import make_transform, project_points, rotation_to_ray
 from cad2pose.geometry.crop import DEFAULT_PAD, sample_image
-from cad2pose.methods.losses import (
-    LossTerms,
-    cell_coordinates,
-    cell_share,
-    draw_pixels,
-    info_nce,
-    mask_loss,
-    point_matching,
-)
+from cad2pose.methods.contrastive import ImageInput, check_contrastive, contrastive_loss, full_precision
+from cad2pose.methods.losses import LossTerms, cell_share, mask_loss, point_matching
+from cad2pose.methods.method import PoseMethod
 from cad2pose.methods.part_set import PartSet
 from cad2pose.methods.pose_head import (
     HeadPose,
@@ -42,8 +36,6 @@ from cad2pose.networks import KeyNetwork, PatchPnP, ResNetEncoder, UNetDecoder
 from cad2pose.parts import Part
 from cad2pose.structures import CropBatch
 
-_IMAGE_MEAN = (0.485, 0.456, 0.406)
-_IMAGE_STD = (0.229, 0.224, 0.225)
 _MASKS = 2
 _CONTRAST_KEYS = 1024
 _CHARTS_MATCHED = 6
@@ -102,21 +94,13 @@ class QueryConfig:
     weights: LossWeights = field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:
-        if self.crop_size <= 0 or self.crop_size % 32:
-            raise ValueError(f"crop_size is {self.crop_size}; it must be a positive multiple of 32")
-        if self.stride not in (1, 2, 4):
-            raise ValueError(f"stride is {self.stride}; it must be 1, 2 or 4")
-        if self.pad < 1:
-            raise ValueError(f"pad is {self.pad}; it must be at least 1 (the box must fit in the crop)")
+        check_contrastive(self)
         if self.head_width % 8 or self.head_width <= 0:
             raise ValueError(f"head_width is {self.head_width}; it must be a positive multiple of 8")
         if self.charts not in CHART_COUNTS:
             raise ValueError(f"charts is {self.charts}; it must be one of {', '.join(map(str, CHART_COUNTS))}")
-        if self.positives_from not in ("full", "visible"):
-            raise ValueError(f"positives_from is {self.positives_from!r}; it must be 'full' or 'visible'")
-        for name in ("width", "embedding", "key_width", "positives", "negatives", "symmetry_steps"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+        if self.symmetry_steps <= 0:
+            raise ValueError(f"symmetry_steps is {self.symmetry_steps}; it must be positive")
 
     @classmethod
     def full(cls) -> QueryConfig:
@@ -124,6 +108,10 @@ class QueryConfig:
         return cls(
             crop_size=256, stride=4, width=64, key_width=256, head_width=128, head_hidden=(1024, 256), positives=1024
         )
+
+    def build(self, parts: Sequence[Part]) -> QueryMethod:
+        """The method with these settings, its weights random."""
+        return QueryMethod(self, parts)
 
 
 @dataclass(frozen=True)
@@ -145,11 +133,10 @@ class QueryOutput:
     charts: RotationCharts
 
 
-class QueryMethod(nn.Module):
+class QueryMethod(PoseMethod):
     """Query image and direct pose regression for one or several parts."""
 
-    image_mean: Tensor
-    image_std: Tensor
+    config: QueryConfig
     anchors: Tensor
 
     def __init__(self, config: QueryConfig, parts: Sequence[Part]) -> None:
@@ -157,7 +144,8 @@ class QueryMethod(nn.Module):
         self.config = config
         self.parts = PartSet(parts, config.symmetry_steps)
         count = len(parts)
-        self.encoder = ResNetEncoder(config.width, channels_in=4)
+        self.image_input = ImageInput()
+        self.encoder = ResNetEncoder(config.width, ImageInput.channels)
         self.decoder = UNetDecoder(self.encoder.tap_channels, config.stride, _MASKS + config.embedding, count)
         self.keys = KeyNetwork(count, config.embedding, config.key_width)
         map_size = config.crop_size // config.stride
@@ -167,8 +155,6 @@ class QueryMethod(nn.Module):
         self.head = PatchPnP(channels, map_size, outputs, count, config.head_width, config.head_hidden)
         self.head.output_bias.data[:] = initial_numbers(anchors)
         self.register_buffer("anchors", anchors.float(), persistent=False)
-        self.register_buffer("image_mean", torch.tensor(_IMAGE_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("image_std", torch.tensor(_IMAGE_STD)[:, None, None], persistent=False)
         self._cached_keys: Tensor | None = None
 
     def train(self, mode: bool = True) -> QueryMethod:
@@ -180,15 +166,14 @@ class QueryMethod(nn.Module):
     def forward(self, batch: CropBatch) -> QueryOutput:
         """Masks, queries and pose of every crop."""
         assert batch.image.shape[-1] == self.config.crop_size, "crops must have the configured size"
-        image = torch.cat(((batch.image - self.image_mean) / self.image_std, batch.valid), dim=1)
-        taps = self.encoder(image.contiguous(memory_format=torch.channels_last))
+        taps = self.encoder(self.image_input(batch.image, batch.valid))
         maps = self.decoder(taps, batch.part_index).float()
         logits, queries = maps[:, :_MASKS], maps[:, _MASKS:]
         probabilities = torch.sigmoid(logits)
         rays = batch.camera.ray_map(self.config.stride).to(queries.dtype)
         numbers = self.head(torch.cat((queries * probabilities[:, 1:], probabilities, rays), 1), batch.part_index)
         radius = self.parts.radius[batch.part_index]
-        with _full_precision(numbers):
+        with full_precision(numbers):
             charts = decode_charts(numbers, self.config.charts)
             rotation = charts.best() if self.training or self.config.charts == 1 else charts.mode()
             pose = decode_pose(numbers, rotation, batch.camera, radius, self.config.pad)
@@ -196,7 +181,7 @@ class QueryMethod(nn.Module):
 
     def loss(self, output: QueryOutput, batch: CropBatch, generator: torch.Generator | None = None) -> LossTerms:
         """Equation 7.1 of the thesis; `generator` draws the contrastive samples."""
-        with _full_precision(output.queries):
+        with full_precision(output.queries):
             terms = self._loss_terms(output, batch, generator)
         total = sum(getattr(self.config.weights, name) * term for name, term in terms.items())
         return LossTerms(total, terms)  # type: ignore[arg-type]
@@ -214,7 +199,7 @@ class QueryMethod(nn.Module):
         visible = mask_loss(output.visible_logits, cell_share(truth.mask_visible, stride))
         full = mask_loss(output.full_logits, cell_share(truth.mask_full, stride))
         return {
-            "nce": self._contrastive_loss(output, batch, generator),
+            "nce": contrastive_loss(output.queries, batch, self.keys, self.parts, self.config, generator),
             "mask": visible + full,
             **self._rotation_loss(output.charts, target, batch.part_index),
             "centre": (output.pose.centre - target.centre).abs().sum(-1).mean(),
@@ -250,32 +235,20 @@ class QueryMethod(nn.Module):
         axes = torch.eye(3, device=predicted.device).expand(len(predicted), 3, 3)
         return (point_matching(predicted, truth, self.parts.sparse[index]) + point_matching(predicted, truth, axes)) / 2
 
-    def _contrastive_loss(
-        self, output: QueryOutput, batch: CropBatch, generator: torch.Generator | None
-    ) -> Float[Tensor, ""]:
-        truth, config = batch.truth, self.config
-        assert truth is not None
-        full = cell_share(truth.mask_full, config.stride) == 1
-        eligible = full
-        if config.positives_from == "visible":
-            eligible = full & (cell_share(truth.mask_visible, config.stride) == 1)
-        pixels, rows = draw_pixels(eligible.flatten(1), config.positives, generator)
-        points = _at_pixels(cell_coordinates(truth.coordinates, config.stride), pixels)
-        others = self.parts.random_surface(config.negatives, generator)
-        every_part = torch.arange(len(self.parts), device=others.device)
-        positives = self.keys(points + self._key_noise(points, generator), batch.part_index)
-        negatives = self.keys(others + self._key_noise(others, generator), every_part)
-        return info_nce(_at_pixels(output.queries, pixels), positives, negatives[batch.part_index], rows)
-
-    def _key_noise(self, points: Tensor, generator: torch.Generator | None) -> Tensor:
-        return self.config.key_noise * torch.randn(points.shape, generator=generator, device=points.device)
+    def starts(
+        self, output: QueryOutput, count: int
+    ) -> tuple[Float[Tensor, "batch {count} 3 3"], Float[Tensor, "batch {count}"]]:
+        """The likeliest rotations R_virt_obj that differ, and their probabilities (see `RotationCharts.modes`)."""
+        with full_precision(output.queries):
+            allocentric, probability = output.charts.modes(count)
+            return rotation_to_ray(output.pose.position)[:, None] @ allocentric, probability
 
     def poses(self, output: QueryOutput, batch: CropBatch) -> tuple[Float[Tensor, "batch 4 4"], Float[Tensor, "batch"]]:
         """Regressed poses T_virt_obj (mm, mesh file's frame, float64) and their scores in [0, 1]."""
         rotation = output.pose.rotation.double()
         centre = self.parts.centre.double()[batch.part_index]
         translation = output.pose.position.double() - (rotation * centre[:, None]).sum(-1)
-        with _full_precision(output.queries):
+        with full_precision(output.queries):
             return make_transform(rotation, translation), self.agreement(output, batch)
 
     @torch.no_grad()
@@ -310,14 +283,3 @@ class QueryMethod(nn.Module):
             self._cached_keys = keys
         sparse = self.parts.sparse.shape[1]
         return keys[:, :sparse], keys[:, sparse:]
-
-
-def _full_precision(tensor: Tensor) -> torch.autocast:
-    """Poses and losses are worked out in float32 also where the networks run in half precision."""
-    return torch.autocast(tensor.device.type, enabled=False)
-
-
-def _at_pixels(maps: Float[Tensor, "batch c h w"], pixels: Int[Tensor, "batch n"]) -> Float[Tensor, "batch n c"]:
-    """Values of maps at flat pixel indices."""
-    flat = maps.flatten(2)
-    return flat.gather(2, pixels[:, None].expand(-1, flat.shape[1], -1)).transpose(1, 2)

@@ -43,13 +43,31 @@ class RotationCharts:
         row = torch.arange(len(self.logits), device=self.logits.device)
         return self.rotation[row, self.logits.argmax(1)]
 
-    @torch.no_grad()
     def mode(self) -> Float[Tensor, "batch 3 3"]:
-        """Mean of the charts that agree with the likeliest one within 30 degrees, weighted by their probability."""
-        best = self.best()
-        closeness = torch.einsum("bij,bcij->bc", best, self.rotation)
-        weight = torch.softmax(self.logits, dim=1) * (closeness >= 1 + 2 * _SAME_MODE)
-        return nearest_rotation(torch.einsum("bc,bcij->bij", weight, self.rotation))
+        """The likeliest mode: see `modes`."""
+        return self.modes(1)[0][:, 0]
+
+    @torch.no_grad()
+    def modes(self, count: int) -> tuple[Float[Tensor, "batch {count} 3 3"], Float[Tensor, "batch {count}"]]:
+        """The likeliest rotations that differ, and their probabilities.
+
+        A mode is the mean of the charts that agree with the likeliest one left within 30 degrees, weighted by their
+        probability. Where no chart is left, the first mode is repeated, with probability 0.
+        """
+        left = torch.softmax(self.logits, dim=1)
+        row = torch.arange(len(left), device=left.device)
+        rotations, shares = [], []
+        for _ in range(count):
+            best = self.rotation[row, left.argmax(1)]
+            agrees = torch.einsum("bij,bcij->bc", best, self.rotation) >= 1 + 2 * _SAME_MODE
+            weight = left * agrees
+            share = weight.sum(1)
+            mean = torch.einsum("bc,bcij->bij", weight, self.rotation)
+            mean = torch.where((share > 0)[:, None, None], mean, rotations[0] if rotations else best)
+            rotations.append(nearest_rotation(mean))
+            shares.append(share)
+            left = left * ~agrees
+        return torch.stack(rotations, dim=1), torch.stack(shares, dim=1)
 
 
 def anchor_rotations(count: int) -> Float[Tensor, "count 3 3"]:

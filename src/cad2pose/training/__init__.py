@@ -2,9 +2,10 @@
 
 from cad2pose.training.config import TrainingConfig
 from cad2pose.training.loop import Progress, make_state, train, training_step, validate
+from cad2pose.training.matches import CropMatches, crop_matches
 from cad2pose.training.validation import CropErrors, crop_errors, pose_crop_errors
 
 __all__ = [
-    "CropErrors", "Progress", "TrainingConfig", "crop_errors", "make_state", "pose_crop_errors", "train",
-    "training_step", "validate",
+    "CropErrors", "CropMatches", "Progress", "TrainingConfig", "crop_errors", "crop_matches", "make_state",
+    "pose_crop_errors", "train", "training_step", "validate",
 ]  # fmt: skip

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from cad2pose.files import replacing
+from cad2pose.methods import Method
 
 CHECKPOINT = "checkpoint.pt"
 PREVIOUS = "checkpoint_previous.pt"
@@ -22,7 +22,7 @@ PREVIOUS = "checkpoint_previous.pt"
 class TrainingState:
     """Everything that changes while training; data and random draws follow from the step alone."""
 
-    method: nn.Module
+    method: Method
     average: AveragedModel
     optimizer: torch.optim.Optimizer
     step: int = 0

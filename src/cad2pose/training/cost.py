@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cad2pose.methods import QueryConfig
+from cad2pose.methods import MethodConfig
 from cad2pose.parts import Part
 from cad2pose.training.config import TrainingConfig
 from cad2pose.training.loop import CropSource, make_state, training_step
@@ -34,7 +34,7 @@ class Cost:
 
 
 def measure_cost(
-    parts: Sequence[Part], method_config: QueryConfig, crops: CropSource, config: TrainingConfig, device: torch.device
+    parts: Sequence[Part], method_config: MethodConfig, crops: CropSource, config: TrainingConfig, device: torch.device
 ) -> Cost:
     """Time a few steps of a copy of the run; nothing of it is kept."""
     state = make_state(method_config, parts, config, device)

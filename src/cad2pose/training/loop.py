@@ -12,12 +12,13 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from cad2pose.methods import QueryConfig, QueryMethod
+from cad2pose.methods import Method, MethodConfig, PoseMethod, SurfEmbMethod
 from cad2pose.model_file import Model, save_model
 from cad2pose.parts import Part
 from cad2pose.structures import CropBatch
 from cad2pose.training.checkpoint import TrainingState
 from cad2pose.training.config import TrainingConfig
+from cad2pose.training.matches import CropMatches, crop_matches
 from cad2pose.training.optim import autocast, make_optimizer, moving_average, rate_factor, set_rate
 from cad2pose.training.prefetch import prefetch
 from cad2pose.training.run_folder import RunFolder
@@ -49,7 +50,7 @@ class Progress:
 
 
 def make_state(
-    method_config: QueryConfig,
+    method_config: MethodConfig,
     parts: Sequence[Part],
     config: TrainingConfig,
     device: torch.device,
@@ -58,7 +59,7 @@ def make_state(
     """Fresh weights (by the seed), or those of `start` where they fit; their average, and the optimiser."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        method = QueryMethod(method_config, parts)
+        method = method_config.build(parts)
     if start is not None:
         warm_start(method, parts, start)
     method = method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -69,7 +70,6 @@ def make_state(
 def training_step(state: TrainingState, batch: CropBatch, config: TrainingConfig) -> dict[str, torch.Tensor]:
     """One optimiser step; returns the unweighted loss terms and the total."""
     method = state.method
-    assert isinstance(method, QueryMethod)
     device = batch.image.device
     generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + state.step)
     set_rate(state.optimizer, rate_factor(state.step, config))
@@ -85,20 +85,25 @@ def training_step(state: TrainingState, batch: CropBatch, config: TrainingConfig
     return {"total": losses.total.detach(), **{name: term.detach() for name, term in losses.terms.items()}}
 
 
-def validate(method: QueryMethod, crops: CropSource, count: int, config: TrainingConfig) -> CropErrors:
-    """Errors on the first `count` crops of a source."""
+def validate(method: Method, crops: CropSource, count: int, config: TrainingConfig) -> CropErrors | CropMatches:
+    """What can be said of a method on the first `count` crops of a source: errors of its poses, or its matches."""
     method.eval()
-    errors = []
+    errors: list[CropErrors] = []
+    matches: list[CropMatches] = []
     for index in range(-(-count // _VALIDATION_BATCH)):
         batch = crops.batch(index, min(_VALIDATION_BATCH, count - index * _VALIDATION_BATCH))
         with autocast(config, batch.image.device):
-            errors.append(crop_errors(method, batch))
-    return CropErrors.join(errors)
+            if isinstance(method, PoseMethod):
+                errors.append(crop_errors(method, batch))
+            else:
+                assert isinstance(method, SurfEmbMethod), "only poses and surface embeddings can be judged"
+                matches.append(crop_matches(method, batch))
+    return CropErrors.join(errors) if errors else CropMatches.join(matches)
 
 
 def train(
     parts: Sequence[Part],
-    method_config: QueryConfig,
+    method_config: MethodConfig,
     crops: CropSource,
     validation_crops: CropSource,
     config: TrainingConfig,
@@ -152,25 +157,25 @@ def train(
                 _log(folder, writer, state.step, {f"validation/{k}": v for k, v in errors.items()})
             if now - saved > 60 * config.checkpoint_minutes:
                 state.save(out)
-                _save_model(state, parts, config, out, device)
+                _save_model(state, parts, config, out, device, start)
                 saved = time.monotonic()
     finally:
         writer.close()
     state.save(out)
-    return _save_model(state, parts, config, out, device)
+    return _save_model(state, parts, config, out, device, start)
 
 
 def _judge(
     state: TrainingState, crops: CropSource, config: TrainingConfig, parts: Sequence[Part], out: Path
 ) -> dict[str, float]:
     averaged = state.average.module
-    assert isinstance(averaged, QueryMethod)
-    errors = validate(averaged, crops, config.validation_crops * len(parts), config)
+    assert isinstance(averaged, Method)
+    figures = validate(averaged, crops, config.validation_crops * len(parts), config)
     save_predictions(out / "predictions.png", averaged, crops.batch(0, 12))
-    values = errors.medians()
+    values = figures.medians()
     if len(parts) > 1:
         for index, part in enumerate(parts):
-            values |= {f"{part.name}/{name}": value for name, value in errors.medians(index).items()}
+            values |= {f"{part.name}/{name}": value for name, value in figures.medians(index).items()}
     return values
 
 
@@ -181,10 +186,15 @@ def _log(folder: RunFolder, writer: SummaryWriter, step: int, values: Mapping[st
 
 
 def _save_model(
-    state: TrainingState, parts: Sequence[Part], config: TrainingConfig, out: Path, device: torch.device
+    state: TrainingState,
+    parts: Sequence[Part],
+    config: TrainingConfig,
+    out: Path,
+    device: torch.device,
+    start: Model | None,
 ) -> Path:
     averaged = state.average.module
-    assert isinstance(averaged, QueryMethod)
+    assert isinstance(averaged, Method)
     info = {
         "samples": str(state.step * config.batch_size),
         "seconds": f"{state.seconds:.0f}",
@@ -192,5 +202,12 @@ def _save_model(
         if device.type == "cuda"
         else f"CPU, torch threads: {torch.get_num_threads()}",
     }
+    if start is not None:
+        info["samples_before"] = str(_samples_of(start))
     save_model(out / MODEL, averaged, parts, info)
     return out / MODEL
+
+
+def _samples_of(model: Model) -> int:
+    """All crops that went into a model, those of the model it started from included."""
+    return sum(int(model.info.get(name, 0)) for name in ("samples", "samples_before"))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from cad2pose.methods import QueryConfig
+from cad2pose.methods import MethodConfig, QueryConfig
+from cad2pose.methods.contrastive import ContrastiveConfig
 from cad2pose.model_file import Model
 from cad2pose.parts import Part
 from cad2pose.training.config import TrainingConfig
 from cad2pose.training.loop import CropSource, make_state, training_step
 
 # What a model reaches that can learn at all: rotation in sphere diameters, centre in crop sides, depth as a
-# logarithm, mask as the sum of two cross-entropies, nce below that of chance by this factor.
-TARGETS = {"rotation": 0.06, "centre": 0.04, "depth": 0.03, "mask": 0.35}
+# logarithm, the cross-entropy of each mask, nce below that of chance by this factor.
+POSE_TARGETS = {"rotation": 0.06, "centre": 0.04, "depth": 0.03}
+MASK_TARGET = 0.175
 NCE_SHARE_OF_CHANCE = 0.75
 
 
@@ -34,7 +37,7 @@ class OverfitResult:
 
 def overfit(
     parts: Sequence[Part],
-    method_config: QueryConfig,
+    method_config: MethodConfig,
     crops: CropSource,
     config: TrainingConfig,
     device: torch.device,
@@ -53,5 +56,14 @@ def overfit(
         report(step, terms)
     tail = history[-max(1, steps // 20) :]
     losses = {name: sum(terms[name] for terms in tail) / len(tail) for name in tail[0]}
-    chance = float(torch.log(torch.tensor(1.0 + method_config.negatives)))
-    return OverfitResult(losses, {**TARGETS, "nce": NCE_SHARE_OF_CHANCE * chance})
+    return OverfitResult(losses, _wanted(method_config))
+
+
+def _wanted(config: MethodConfig) -> dict[str, float]:
+    """Bounds of the terms that a method has."""
+    wanted = {"mask": MASK_TARGET}
+    if isinstance(config, QueryConfig):
+        wanted = {**POSE_TARGETS, "mask": 2 * MASK_TARGET}  # the sum of two masks
+    if isinstance(config, ContrastiveConfig):
+        wanted["nce"] = NCE_SHARE_OF_CHANCE * math.log(1 + config.negatives)
+    return wanted

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cad2pose.methods import QueryMethod
+from cad2pose.methods import Method, QueryOutput
 from cad2pose.pictures.image_file import save_png
 from cad2pose.structures import CropBatch
 
@@ -40,13 +40,14 @@ def save_samples(path: Path, batch: CropBatch, count: int = 24) -> None:
 
 
 @torch.no_grad()
-def save_predictions(path: Path, method: QueryMethod, batch: CropBatch) -> None:
-    """Crop, visible and full mask, queries in false colour; one crop a column."""
+def save_predictions(path: Path, method: Method, batch: CropBatch) -> None:
+    """Crop, mask (visible and full one, where there are both), queries in false colour; one crop a column."""
     output = method(batch)
     size = batch.image.shape[-1]
-    full = torch.sigmoid(output.full_logits)
-    queries = false_colour(output.queries, (full > 0.5).float())
-    masks = torch.stack((torch.sigmoid(output.visible_logits), full, full), dim=1)
+    both = isinstance(output, QueryOutput)
+    mask = torch.sigmoid(output.full_logits if both else output.mask_logits)
+    queries = false_colour(output.queries, (mask > 0.5).float())
+    masks = torch.stack((torch.sigmoid(output.visible_logits) if both else mask, mask, mask), dim=1)
     small = torch.nn.functional.interpolate(torch.cat((masks, queries)), size=(size, size))
     masks, queries = small.split(len(batch))
     save_png(path, tile(torch.cat((batch.image, masks, queries), dim=2).float().cpu(), len(batch)))

@@ -1,4 +1,4 @@
-"""Errors of a method on crops whose truth is known."""
+"""Errors of a method's poses on crops whose truth is known."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cad2pose.geometry.rotation import degrees, geodesic_distance
-from cad2pose.methods import QueryMethod
+from cad2pose.methods import Method, PoseMethod
 from cad2pose.structures import CropBatch
 
 
@@ -51,7 +51,7 @@ class CropErrors:
 
 
 @torch.no_grad()
-def crop_errors(method: QueryMethod, batch: CropBatch) -> CropErrors:
+def crop_errors(method: PoseMethod, batch: CropBatch) -> CropErrors:
     """Symmetry-aware errors of the method's poses on one batch with truth; the method must be in eval mode."""
     assert batch.truth is not None
     assert not method.training
@@ -60,7 +60,7 @@ def crop_errors(method: QueryMethod, batch: CropBatch) -> CropErrors:
 
 
 def pose_crop_errors(
-    method: QueryMethod, batch: CropBatch, T_found: Float[Tensor, "batch 4 4"], score: Float[Tensor, "batch"]
+    method: Method, batch: CropBatch, T_found: Float[Tensor, "batch 4 4"], score: Float[Tensor, "batch"]
 ) -> CropErrors:
     """The same for poses T_virt_obj found in any way."""
     assert batch.truth is not None

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
-from cad2pose.methods import QueryMethod
+from cad2pose.methods import Method
 from cad2pose.model_file import Model
 from cad2pose.parts import Part
 
-# What belongs to single parts: their keys, their outputs of the decoder, their offsets and outputs of the head.
-_OF_PARTS = ("keys.", "decoder.last.", "head.object_offset", "head.output_")
+# What belongs to single parts: their keys, their decoders or outputs of the decoder, their offsets and outputs of the
+# head.
+_OF_PARTS = ("keys.", "decoders.", "decoder.last.", "head.object_offset", "head.output_")
 
 
 def same_parts(a: Sequence[Part], b: Sequence[Part]) -> bool:
@@ -27,11 +28,12 @@ def same_parts(a: Sequence[Part], b: Sequence[Part]) -> bool:
 
 
 @torch.no_grad()
-def warm_start(method: QueryMethod, parts: Sequence[Part], model: Model) -> list[str]:
+def warm_start(method: Method, parts: Sequence[Part], model: Model) -> list[str]:
     """Copy every weight of `model` that fits; returns the names of those of `method` that stay random.
 
     Weights that belong to single parts are copied only where the parts are the same, so that a model of other parts
-    lends what it knows of pictures and poses in general.
+    lends what it knows of pictures and poses in general. A model of another method lends what has the same name and
+    shape in both: the encoder at least.
 
     Raises:
         ValueError: if nothing of the encoder fits.
@@ -46,7 +48,7 @@ def warm_start(method: QueryMethod, parts: Sequence[Part], model: Model) -> list
             value.copy_(source.to(value))
         else:
             left.append(name)
-    encoder = [name for name in method.state_dict() if name.startswith("encoder.")]
-    if set(encoder) <= set(left):
+    weights = {name for name, _ in method.named_parameters() if name.startswith("encoder.")}
+    if weights <= set(left):
         raise ValueError("the model to start from has another encoder: its width must be that of the new model")
     return left

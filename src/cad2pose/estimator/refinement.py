@@ -1,0 +1,115 @@
+"""Regress, then refine: regressed poses climb the score of their own query image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cad2pose.geometry import make_transform
+from cad2pose.methods import QueryMethod, QueryOutput
+from cad2pose.methods.pose_head import encode_pose
+from cad2pose.model_file import Model
+from cad2pose.solvers import PoseScore, QueryMaps, RefineOptions, ScoreOptions, Surface, refine
+from cad2pose.structures import CropBatch
+
+
+@dataclass(frozen=True)
+class RefinementOptions:
+    """Settings of the refinement.
+
+    Attributes:
+        starts: most rotations per crop that are refined, of those that the head finds likely.
+        least_probability: less likely ones are not.
+        independent_share: share of the crop's pixels that counts as independent, where scores meet the head's
+            probabilities: neighbouring pixels say the same.
+        score: of the score that is climbed.
+        refine: of the climb.
+    """
+
+    starts: int = 3
+    least_probability: float = 0.05
+    independent_share: float = 0.2
+    score: ScoreOptions = field(default_factory=ScoreOptions)
+    refine: RefineOptions = field(default_factory=RefineOptions)
+
+
+class PoseRefiner:
+    """Refines what query methods regress; keeps the surfaces of the models' parts and their keys.
+
+    Args:
+        options: settings.
+
+    Raises:
+        ValueError: when called with a model that is no query model.
+    """
+
+    def __init__(self, options: RefinementOptions | None = None) -> None:
+        self.options = options or RefinementOptions()
+        self._surfaces: dict[tuple[int, int], tuple[Surface, Float[Tensor, "m e"]]] = {}
+
+    def __call__(
+        self, model: Model, batch: CropBatch, output: QueryOutput
+    ) -> tuple[Float[Tensor, "b 4 4"], Float[Tensor, "b"]]:
+        """Refined poses T_virt_obj (mm, mesh file's frame, float64) and their agreement with the output, in [0, 1]."""
+        method = _query_method(model)
+        T_virt_obj, _ = method.poses(output, batch)
+        maps = QueryMaps.of_crops(output.queries, output.full_logits, batch.valid, batch.camera.K_virt)
+        rotations, probability = method.starts(output, self.options.starts)
+        for index in batch.part_index.unique().tolist():
+            mine = (batch.part_index == index).nonzero()[:, 0]
+            surface, keys = self._surface(model, index)
+            score = PoseScore(surface, keys, maps[mine], self.options.score)
+            radius = method.parts.radius[index]
+            rotation, position = self._best(
+                score, rotations[mine], output.pose.position[mine] / radius, probability[mine]
+            )
+            centre = method.parts.centre[index].double()
+            translation = (position * radius).double() - rotation.double() @ centre
+            T_virt_obj[mine] = make_transform(rotation.double(), translation)
+        pose = encode_pose(
+            T_virt_obj.float(), batch.camera, method.parts.centre[batch.part_index],
+            method.parts.radius[batch.part_index], method.config.pad,
+        )  # fmt: skip
+        return T_virt_obj, method.agreement(replace(output, pose=pose), batch)
+
+    def _best(
+        self,
+        score: PoseScore,
+        rotations: Float[Tensor, "b k 3 3"],
+        position: Float[Tensor, "b 3"],
+        probability: Float[Tensor, "b k"],
+    ) -> tuple[Float[Tensor, "b 3 3"], Float[Tensor, "b 3"]]:
+        """Refine all likely starts; of a crop's results the one that score and head together find likeliest."""
+        likely = probability >= self.options.least_probability
+        likely[:, 0] = True
+        row, start = likely.nonzero().unbind(1)
+        found = refine(score, row, rotations[row, start], position[row], self.options.refine)
+        evidence = found.score * score.pixels[row] * self.options.independent_share
+        evidence = evidence + probability[row, start].clamp_min(1e-6).log()
+        table = torch.full(likely.shape, -torch.inf, device=evidence.device, dtype=evidence.dtype)
+        table[row, start] = evidence
+        chosen = table.argmax(1)
+        place = torch.zeros(likely.shape, dtype=torch.long, device=row.device)
+        place[row, start] = torch.arange(len(row), device=row.device)
+        pick = place[torch.arange(len(likely), device=row.device), chosen]
+        return found.rotation[pick], found.position[pick]
+
+    def _surface(self, model: Model, index: int) -> tuple[Surface, Float[Tensor, "m e"]]:
+        known = self._surfaces.get((id(model), index))
+        if known is None:
+            method = _query_method(model)
+            device = method.parts.radius.device
+            surface = Surface.of_part(model.parts[index]).to(device)
+            with torch.no_grad():
+                keys = method.keys(surface.points[None], torch.tensor([index], device=device))[0]
+            known = self._surfaces[(id(model), index)] = (surface, keys)
+        return known
+
+
+def _query_method(model: Model) -> QueryMethod:
+    if not isinstance(model.method, QueryMethod):
+        raise ValueError(f"a {type(model.method).__name__} regresses no pose that could be refined; use a query model")
+    return model.method

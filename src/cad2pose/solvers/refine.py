@@ -1,0 +1,102 @@
+"""Refinement: poses climb the score by damped Newton-like steps on SE(3), many at once.
+
+Levenberg-Marquardt with the score's information matrix in place of the Hessian, left perturbations
+R <- exp(w) R, t <- t + d (rad, and radii of the bounding sphere). A step is taken only where the score, with the
+visible set of the new pose, is higher; so no step lowers it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from cad2pose.geometry import rotation_from_axis_angle
+from cad2pose.solvers.score import Linearization, PoseScore
+
+
+@dataclass(frozen=True)
+class RefineOptions:
+    """Settings of `refine`.
+
+    Attributes:
+        iterations: most steps tried.
+        damping: factor on the information matrix in the first step; it falls with every success.
+        tolerance: where all steps are smaller (rad, radii), nothing more is tried.
+        largest_step: in rad or radii.
+    """
+
+    iterations: int = 20
+    damping: float = 0.3
+    tolerance: float = 1e-4
+    largest_step: float = 0.3
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Poses after refinement.
+
+    Args:
+        rotation: `(N, 3, 3)`.
+        position: `(N, 3)`.
+        score: `(N,)`.
+        accepted: `(N,)` steps taken.
+    """
+
+    rotation: Float[Tensor, "n 3 3"]
+    position: Float[Tensor, "n 3"]
+    score: Float[Tensor, "n"]
+    accepted: Int[Tensor, "n"]
+
+
+def refine(
+    score: PoseScore,
+    row: Int[Tensor, "n"],
+    rotation: Float[Tensor, "n 3 3"],
+    position: Float[Tensor, "n 3"],
+    options: RefineOptions | None = None,
+) -> Refined:
+    """Climb from every given pose to a maximum of the score near it."""
+    options = options or RefineOptions()
+    now = score.linearize(row, rotation, position)
+    damping = torch.full_like(now.value, options.damping)
+    accepted = torch.zeros_like(row)
+    for _ in range(options.iterations):
+        step = _step(now, damping, options.largest_step)
+        rotation_next, position_next = perturb(step, rotation, position)
+        following = score.linearize(row, rotation_next, position_next)
+        better = following.value > now.value
+        rotation = torch.where(better[:, None, None], rotation_next, rotation)
+        position = torch.where(better[:, None], position_next, position)
+        now = _chosen(better, following, now)
+        accepted = accepted + better
+        damping = torch.where(better, damping * 0.4, damping * 4).clamp(1e-3, 1e3)
+        if bool((step.abs().amax(1) < options.tolerance).all()):
+            break
+    return Refined(rotation, position, now.value, accepted)
+
+
+def perturb(
+    step: Float[Tensor, "n 6"], rotation: Float[Tensor, "n 3 3"], position: Float[Tensor, "n 3"]
+) -> tuple[Float[Tensor, "n 3 3"], Float[Tensor, "n 3"]]:
+    """Left perturbation: rotation vector first, then translation."""
+    return rotation_from_axis_angle(step[:, :3]) @ rotation, position + step[:, 3:]
+
+
+def _step(now: Linearization, damping: Float[Tensor, "n"], largest: float) -> Float[Tensor, "n 6"]:
+    diagonal = torch.diagonal(now.information, dim1=1, dim2=2)
+    floor = diagonal.mean(1, keepdim=True).clamp_min(1e-9)
+    damped = (now.information + torch.diag_embed(0.1 * diagonal + 1e-2 * floor)) * damping[:, None, None]
+    step = torch.linalg.solve_ex(damped.double(), now.gradient.double())[0].to(now.gradient)
+    step = torch.nan_to_num(step)
+    return step * (largest / step.abs().amax(1, keepdim=True).clamp_min(largest))
+
+
+def _chosen(better: Bool[Tensor, "n"], a: Linearization, b: Linearization) -> Linearization:
+    return Linearization(
+        torch.where(better, a.value, b.value),
+        torch.where(better[:, None], a.gradient, b.gradient),
+        torch.where(better[:, None, None], a.information, b.information),
+    )

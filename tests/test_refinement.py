@@ -1,0 +1,73 @@
+"""Regress, then refine: what the refiner makes of a model's own output."""
+
+import pytest
+import torch
+
+from cad2pose.data import SyntheticConfig, SyntheticCrops
+from cad2pose.estimator import EstimatorOptions, PoseEstimator
+from cad2pose.estimator.refinement import PoseRefiner, RefinementOptions
+from cad2pose.geometry import Camera
+from cad2pose.model_file import load_model, shipped_model_path
+from cad2pose.solvers import PoseScore, QueryMaps, RefineOptions
+from cad2pose.structures import Detections
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model(shipped_model_path())
+
+
+@pytest.fixture(scope="module")
+def nuts(model):
+    config = model.method.config
+    crops = SyntheticCrops(model.parts, SyntheticConfig.evaluation(crop_size=config.crop_size, pad=config.pad), seed=4)
+    batch = crops.batch(0, 24)
+    index = [part.name for part in model.parts].index("nut")
+    return batch[(batch.part_index == index).nonzero()[:, 0]]
+
+
+@torch.no_grad()
+def test_refined_poses_score_higher_and_stay_where_the_mask_is(model, nuts):
+    refiner = PoseRefiner(RefinementOptions(starts=1, refine=RefineOptions(iterations=12)))
+    output = model.method(nuts)
+    before, _ = model.method.poses(output, nuts)
+    after, agreement = refiner(model, nuts, output)
+    index = int(nuts.part_index[0])
+    surface, keys = refiner._surface(model, index)
+    score = PoseScore(
+        surface, keys, QueryMaps.of_crops(output.queries, output.full_logits, nuts.valid, nuts.camera.K_virt)
+    )
+    part = model.parts[index]
+
+    def scored(T):
+        position = (T[:, :3, :3] @ part.center + T[:, :3, 3]) / part.radius
+        return score(torch.arange(len(T)), T[:, :3, :3].float(), position.float())
+
+    assert (scored(after) > scored(before)).float().mean() > 0.9
+    assert ((agreement >= 0) & (agreement <= 1)).all()
+    R = after[:, :3, :3]
+    torch.testing.assert_close(R @ R.transpose(1, 2), torch.eye(3).double().expand_as(R), rtol=0, atol=1e-4)
+    assert ((after[:, :3, 3] - before[:, :3, 3]).norm(dim=1) < 0.3 * before[:, 2, 3]).all()
+
+
+@torch.no_grad()
+def test_more_starts_give_poses_too(model, nuts):
+    output = model.method(nuts)
+    refiners = [PoseRefiner(RefinementOptions(starts=starts, least_probability=0.0)) for starts in (1, 3)]
+    refiners[1]._surfaces = refiners[0]._surfaces
+    one, three = (refiner(model, nuts, output)[0] for refiner in refiners)
+    assert one.shape == three.shape
+    assert torch.isfinite(three).all()
+
+
+def test_the_estimator_refines_on_request(model):
+    image = torch.rand(3, 120, 160, generator=torch.Generator().manual_seed(0))
+    camera = Camera(torch.tensor([[200.0, 0, 79.5], [0, 200, 59.5], [0, 0, 1]], dtype=torch.float64), 160, 120)
+    box = torch.tensor([[40.0, 30.0, 60.0, 60.0]])
+    found = Detections(torch.tensor([model.parts[1].object_id]), box, torch.ones(1))
+    poses = [
+        PoseEstimator([model], "cpu", EstimatorOptions(recrop=False, refine=refine)).estimate(image, camera, found)
+        for refine in (False, True)
+    ]
+    assert torch.isfinite(poses[1].T_cam_obj).all()
+    assert not torch.allclose(poses[0].T_cam_obj, poses[1].T_cam_obj)
