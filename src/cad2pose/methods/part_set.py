@@ -23,6 +23,7 @@ class PartSet(nn.Module):
     Buffers:
         centre `(P, 3)` mm and radius `(P,)` mm of the bounding spheres;
         surface `(P, 8192, 3)` normalised surface points, area-uniform;
+        triangles `(P, F, 3, 3)` normalised corners, padded, and area_steps `(P, F)`, the share of the area up to each;
         sparse `(P, 256, 3)` and sparse_normals: points spread evenly, with their normals;
         symmetry `(P, K, 3, 3)` rotations of the symmetry group, padded with the identity.
     """
@@ -30,6 +31,8 @@ class PartSet(nn.Module):
     centre: Tensor
     radius: Tensor
     surface: Tensor
+    triangles: Tensor
+    area_steps: Tensor
     sparse: Tensor
     sparse_normals: Tensor
     symmetry: Tensor
@@ -52,6 +55,15 @@ class PartSet(nn.Module):
         self._keep("centre", torch.stack([part.center for part in parts]))
         self._keep("radius", torch.tensor([part.radius for part in parts]))
         self._keep("surface", torch.stack(surface))
+        largest = max(len(part.mesh.faces) for part in parts)
+        triangles = torch.zeros(len(parts), largest, 3, 3, dtype=torch.float64)
+        steps = torch.ones(len(parts), largest, dtype=torch.float64)
+        for row, part in enumerate(parts):
+            triangles[row, : len(part.mesh.faces)] = part.normalize(part.mesh.vertices)[part.mesh.faces]
+            areas = part.mesh.face_areas.cumsum(0)
+            steps[row, : len(areas)] = areas / areas[-1]
+        self._keep("triangles", triangles)
+        self._keep("area_steps", steps)
         self._keep("sparse", torch.stack(sparse))
         self._keep("sparse_normals", torch.stack(normals))
         self._keep("symmetry", symmetry)
@@ -63,10 +75,18 @@ class PartSet(nn.Module):
         return len(self.radius)
 
     def random_surface(self, count: int, generator: torch.Generator | None) -> Float[Tensor, "parts {count} 3"]:
-        """`count` surface points per part, drawn with replacement."""
-        parts, total = self.surface.shape[:2]
-        rows = torch.randint(total, (parts, count), generator=generator, device=self.surface.device)
-        return self.surface.gather(1, rows[..., None].expand(-1, -1, 3))
+        """`count` points per part, uniform over the area, new ones at every call.
+
+        They must be new: key networks learn a fixed set by heart, push down the keys of exactly those points, and say
+        nothing of the surface between them.
+        """
+        device = self.triangles.device
+        draw, root, other = torch.rand(3, len(self), count, generator=generator, device=device)
+        face = torch.searchsorted(self.area_steps, draw, right=True).clamp_max(self.triangles.shape[1] - 1)
+        corners = self.triangles[torch.arange(len(self), device=device)[:, None], face]
+        root = root.sqrt()  # Turk, Graphics Gems 1990: uniform in a triangle
+        weights = torch.stack((1 - root, root * (1 - other), root * other), dim=-1)
+        return (weights[..., None] * corners).sum(2)
 
     def nearest_symmetric(
         self,
