@@ -9,7 +9,7 @@ from cad2pose.geometry import rotation_from_axis_angle
 from cad2pose.parts import builtin_part
 from cad2pose.solvers.maps import QueryMaps, coarser_camera
 from cad2pose.solvers.quick_score import QuickScore
-from cad2pose.solvers.refine import RefineOptions, perturb, refine
+from cad2pose.solvers.refine import DepthPrior, RefineOptions, perturb, refine
 from cad2pose.solvers.score import PoseScore, ScoreOptions
 from cad2pose.solvers.search import SearchOptions, rotation_grid, search
 from cad2pose.solvers.surface import Surface
@@ -120,6 +120,30 @@ def test_refinement_finds_the_pose_and_never_lowers_the_score(score, planted):
     assert (last > before).all()
     assert angles(found.rotation, planted.rotation).median() < 2.0
     assert ((found.position - planted.position).norm(dim=1) / planted.position[:, 2]).median() < 0.01
+
+
+def test_a_depth_prior_is_a_gaussian_in_the_logarithm(score, planted):
+    row = torch.arange(COUNT)
+    position = planted.position * 1.04
+    samples = torch.full((COUNT,), 500.0)
+    prior = DepthPrior(planted.position[:, 2] * 1.05, 0.02, samples)
+    plain = score.linearize(row, planted.rotation, position)
+    found = prior.added_to(plain, position)
+    off = math.log(1.04 / 1.05) / 0.02
+    torch.testing.assert_close(found.value - plain.value, -0.5 * off**2 / samples, rtol=1e-3, atol=1e-7)
+    ahead = position + torch.tensor([0.0, 0.0, 1e-3])
+    rise = (prior.added_to(plain, ahead).value - found.value) / 1e-3
+    torch.testing.assert_close((found.gradient - plain.gradient)[:, 5], rise, rtol=0.05, atol=1e-5)
+
+
+def test_a_sure_prior_holds_the_depth(score, planted):
+    row = torch.arange(COUNT)
+    wrong = planted.position * 1.04
+    sure = DepthPrior(wrong[:, 2], 1e-4, torch.full((COUNT,), 100.0))
+    held = refine(score, row, planted.rotation, wrong, prior=sure)
+    free = refine(score, row, planted.rotation, wrong)
+    assert ((held.position[:, 2] / wrong[:, 2] - 1).abs() < 2e-3).all()
+    assert ((free.position[:, 2] / planted.position[:, 2] - 1).abs() < 0.02).all()
 
 
 def test_the_search_finds_planted_poses_without_a_start(surface, planted):

@@ -12,7 +12,7 @@ from cad2pose.geometry import make_transform
 from cad2pose.methods import QueryMethod, QueryOutput
 from cad2pose.methods.pose_head import encode_pose
 from cad2pose.model_file import Model
-from cad2pose.solvers import PoseScore, QueryMaps, RefineOptions, ScoreOptions, Surface, refine
+from cad2pose.solvers import DepthPrior, PoseScore, QueryMaps, RefineOptions, ScoreOptions, Surface, refine
 from cad2pose.structures import CropBatch
 
 
@@ -25,6 +25,7 @@ class RefinementOptions:
         least_probability: less likely ones are not.
         independent_share: share of the crop's pixels that counts as independent, where scores meet the head's
             probabilities: neighbouring pixels say the same.
+        depth_sigma: relative standard deviation of the regressed depth, which is believed that far; None: not at all.
         score: of the score that is climbed.
         refine: of the climb.
     """
@@ -32,6 +33,7 @@ class RefinementOptions:
     starts: int = 3
     least_probability: float = 0.05
     independent_share: float = 0.2
+    depth_sigma: float | None = 0.03
     score: ScoreOptions = field(default_factory=ScoreOptions)
     refine: RefineOptions = field(default_factory=RefineOptions)
 
@@ -86,7 +88,11 @@ class PoseRefiner:
         likely = probability >= self.options.least_probability
         likely[:, 0] = True
         row, start = likely.nonzero().unbind(1)
-        found = refine(score, row, rotations[row, start], position[row], self.options.refine)
+        prior = None
+        if self.options.depth_sigma is not None:
+            samples = score.pixels[row] * self.options.independent_share
+            prior = DepthPrior(position[row, 2], self.options.depth_sigma, samples)
+        found = refine(score, row, rotations[row, start], position[row], self.options.refine, prior)
         evidence = found.score * score.pixels[row] * self.options.independent_share
         evidence = evidence + probability[row, start].clamp_min(1e-6).log()
         table = torch.full(likely.shape, -torch.inf, device=evidence.device, dtype=evidence.dtype)

@@ -3,12 +3,12 @@
 from cad2pose.solvers.hypotheses import Hypotheses
 from cad2pose.solvers.maps import QueryMaps
 from cad2pose.solvers.quick_score import QuickScore
-from cad2pose.solvers.refine import Refined, RefineOptions, refine
+from cad2pose.solvers.refine import DepthPrior, Refined, RefineOptions, refine
 from cad2pose.solvers.score import PoseScore, ScoreOptions
 from cad2pose.solvers.search import SearchOptions, search
 from cad2pose.solvers.surface import Surface
 
 __all__ = [
-    "Hypotheses", "PoseScore", "QueryMaps", "QuickScore", "RefineOptions", "Refined", "ScoreOptions", "SearchOptions",
-    "Surface", "refine", "search",
+    "DepthPrior", "Hypotheses", "PoseScore", "QueryMaps", "QuickScore", "RefineOptions", "Refined", "ScoreOptions",
+    "SearchOptions", "Surface", "refine", "search",
 ]  # fmt: skip

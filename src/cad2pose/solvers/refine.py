@@ -35,13 +35,38 @@ class RefineOptions:
 
 
 @dataclass(frozen=True)
+class DepthPrior:
+    """What is known of the depths before: log z is Gaussian about that of `depth`.
+
+    Args:
+        depth: `(N,)` expected depth of the sphere's centre, radii.
+        sigma: standard deviation of log z.
+        samples: `(N,)` independent pixels behind each score, a mean, which the prior is weighed against.
+    """
+
+    depth: Float[Tensor, "n"]
+    sigma: float
+    samples: Float[Tensor, "n"]
+
+    def added_to(self, found: Linearization, position: Float[Tensor, "n 3"]) -> Linearization:
+        """The score with the prior's logarithm."""
+        z = position[:, 2]
+        off = torch.log(z / self.depth) / self.sigma
+        slope = -off / (self.sigma * z * self.samples)
+        gradient, information = found.gradient.clone(), found.information.clone()
+        gradient[:, 5] += slope
+        information[:, 5, 5] += 1 / ((self.sigma * z).square() * self.samples)
+        return Linearization(found.value - off.square() / (2 * self.samples), gradient, information)
+
+
+@dataclass(frozen=True)
 class Refined:
     """Poses after refinement.
 
     Args:
         rotation: `(N, 3, 3)`.
         position: `(N, 3)`.
-        score: `(N,)`.
+        score: `(N,)`, the prior included.
         accepted: `(N,)` steps taken.
     """
 
@@ -57,16 +82,22 @@ def refine(
     rotation: Float[Tensor, "n 3 3"],
     position: Float[Tensor, "n 3"],
     options: RefineOptions | None = None,
+    prior: DepthPrior | None = None,
 ) -> Refined:
-    """Climb from every given pose to a maximum of the score near it."""
+    """Climb from every given pose to a maximum of the score near it, of score and prior where one is given."""
     options = options or RefineOptions()
-    now = score.linearize(row, rotation, position)
+
+    def judged(rotation: Float[Tensor, "n 3 3"], position: Float[Tensor, "n 3"]) -> Linearization:
+        found = score.linearize(row, rotation, position)
+        return found if prior is None else prior.added_to(found, position)
+
+    now = judged(rotation, position)
     damping = torch.full_like(now.value, options.damping)
     accepted = torch.zeros_like(row)
     for _ in range(options.iterations):
         step = _step(now, damping, options.largest_step)
         rotation_next, position_next = perturb(step, rotation, position)
-        following = score.linearize(row, rotation_next, position_next)
+        following = judged(rotation_next, position_next)
         better = following.value > now.value
         rotation = torch.where(better[:, None, None], rotation_next, rotation)
         position = torch.where(better[:, None], position_next, position)
