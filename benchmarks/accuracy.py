@@ -28,6 +28,7 @@ from cad2pose.estimator.refinement import PoseRefiner
 from cad2pose.evaluation import evaluate
 from cad2pose.files import write_text
 from cad2pose.geometry import rotate_transform, rotation_about_z
+from cad2pose.methods import PoseMethod
 from cad2pose.model_file import Model, load_model
 from cad2pose.structures import CropBatch, PoseEstimates
 from cad2pose.training import CropErrors, pose_crop_errors
@@ -133,6 +134,7 @@ def bop(
 def _errors(model: Model, batch: CropBatch, looks: int) -> CropErrors:
     """Errors of the poses fused from `looks` copies of each crop, a quarter turn apart."""
     found = []
+    assert isinstance(model.method, PoseMethod), "only models with poses can be judged by them"
     for turns in range(looks):
         rolled = _rolled(batch, turns)
         T_rolled, score = model.method.poses(model.method(rolled), rolled)

@@ -428,7 +428,7 @@ def refine_pose(
     def objective(pose: np.ndarray) -> tuple[float, np.ndarray]:
         variables = torch.from_numpy(pose).to(device).requires_grad_()
         there = points @ rotation_from_axis_angle(variables[:3]).T + variables[3:]
-        grid = (project_points(K, there).float() + 0.5) * (2 / side) - 1
+        grid = ((project_points(K, there) + 0.5) * (2 / side) - 1).to(maps.dtype)
         found = grid_sample(maps, grid[None, None], "bilinear", "border", align_corners=False)[0, :, 0].T
         loss = -0.5 * ((found[:, :-1] * keys).sum(dim=1) - found[:, -1]).double().mean()
         (gradient,) = torch.autograd.grad(loss, variables)

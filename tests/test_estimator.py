@@ -19,10 +19,11 @@ from cad2pose.geometry import (
     rotation_from_axis_angle,
     transform_points,
 )
-from cad2pose.model_file import save_model
+from cad2pose.methods import SurfEmbMethod
+from cad2pose.model_file import Model, save_model
 from cad2pose.parts.symmetry import Symmetries
 from cad2pose.structures import Detections, PoseEstimates
-from small_models import PlantedMethod, planted_model, random_model, wedge
+from small_models import SMALL_SURFEMB, PlantedMethod, planted_model, random_model, wedge
 
 CAMERA = Camera.from_values(600.0, 610.0, 150.0, 130.0, 320, 240)
 EYE = torch.eye(3, dtype=torch.float64)[None]
@@ -349,3 +350,9 @@ def test_axis_angle_of_planted_noise_is_what_it_says(generator):
     truth, poses = _copies(torch.zeros(3).double(), [0.5], generator, 1)
     omega = axis_angle_from_rotation(poses[0, :3, :3] @ truth[:3, :3].T)
     assert float(omega.norm()) == pytest.approx(0.5)
+
+
+def test_models_without_poses_are_refused_by_name():
+    model = Model(SurfEmbMethod(SMALL_SURFEMB, [wedge()]).eval(), (wedge(),), {})
+    with pytest.raises(ValueError, match=r"wedge is a SurfEmbMethod.*--method query"):
+        PoseEstimator([model], "cpu")

@@ -22,6 +22,7 @@ from cad2pose.estimator.options import EstimatorOptions
 from cad2pose.estimator.refinement import PoseRefiner
 from cad2pose.estimator.selection import select
 from cad2pose.geometry import Camera, make_transform, nearest_rotation, virtual_camera, warp_to_crops
+from cad2pose.methods import PoseMethod
 from cad2pose.model_file import Model, load_model
 from cad2pose.parts.part import Part
 from cad2pose.structures import CropBatch, Detections, PoseEstimates
@@ -56,7 +57,7 @@ class PoseEstimator:
         options: copies per crop and passes.
 
     Raises:
-        ValueError: if an object id occurs twice.
+        ValueError: if an object id occurs twice, or for a model whose method has no poses.
     """
 
     def __init__(
@@ -67,6 +68,12 @@ class PoseEstimator:
         self._refiner = PoseRefiner(self.options.refinement)
         self._known: dict[int, _Known] = {}
         for model in models:
+            if not isinstance(model.method, PoseMethod):
+                names = ", ".join(part.name for part in model.parts)
+                raise ValueError(
+                    f"the model of {names} is a {type(model.method).__name__}, which gives no poses; "
+                    "train a query model for these parts (--method query)"
+                )
             model.method.to(self.device).eval()
             for index, part in enumerate(model.parts):
                 if part.object_id in self._known:
@@ -200,8 +207,10 @@ class PoseEstimator:
             images = view.pixels[None].expand(count, -1, -1, -1)
             crops, valid = warp_to_crops(images, camera.to(self.device))
             batch = CropBatch(crops, valid, camera.to(self.device, torch.float32), part_index.to(self.device))
-            output = model.method(batch)
-            judge = partial(self._refiner, model) if self.options.refine else model.method.poses
+            method = model.method
+            assert isinstance(method, PoseMethod)  # as the constructor saw to
+            output = method(batch)
+            judge = partial(self._refiner, model) if self.options.refine else method.poses
             T_virt_obj, score = judge(batch=batch, output=output)
         T_cam_obj = camera.to_source(T_virt_obj.to("cpu", torch.float64))
         rotation = nearest_rotation(T_cam_obj[:, :3, :3])

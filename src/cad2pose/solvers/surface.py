@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
@@ -143,7 +143,7 @@ def _seen_from_anywhere(
 
 def _shares(points: Float[Tensor, "m 3"], size: int) -> Float[Tensor, "{size}"]:
     """The share of all points that lies nearest to each of the first `size`."""
-    owner = torch.from_numpy(cKDTree(points[:size].numpy()).query(points.numpy())[1])
+    owner = torch.from_numpy(KDTree(points[:size].numpy()).query(points.numpy())[1])
     return torch.bincount(owner, minlength=size).double() / len(points)
 
 
