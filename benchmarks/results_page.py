@@ -64,7 +64,7 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 def _training(record: dict[str, Any]) -> str:
     info = record["training"]
     minutes = float(info["seconds"]) / 60
-    before = f" after {int(info['samples_before']):,} of an earlier run" if "samples_before" in info else ""
+    before = f" after {int(info['samples_before']):,} of earlier runs" if "samples_before" in info else ""
     return (
         f"{int(info['samples']):,} training crops{before}, {minutes:.0f} minutes on {info['device']}, "
         f"{record['parameters'] / 1e6:.2f} M parameters"
