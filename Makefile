@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := src tests $(wildcard benchmarks)
-BENCHMARKS := $(addprefix benchmarks/,render.py train.py infer.py)
+BENCHMARKS := $(addprefix benchmarks/,render.py train.py infer.py p3p.py)
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
 .PHONY: setup demo test lint format bench clean

@@ -212,7 +212,7 @@ def _line_pair(x: Conic, y: Conic) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     u, v, w = addcmul(u0, t, addcmul(u1, t, u2)), addcmul(v0, t, addcmul(v1, t, v2)), addcmul(w0, t, addcmul(w1, t, w2))
     larger = torch.maximum(u, v)  # its root is taken; that of the other one, with its sign, is w over it
     root = larger.clamp_min(_TINY).sqrt_()
-    other, is_u = w / root, (u > v).to(w.dtype)
+    other, is_u = torch.clamp(w / root, -root, root), (u > v).to(w.dtype)
     root_u, root_v = torch.lerp(other, root, is_u), torch.lerp(root, other, is_u)
     sign = torch.copysign(torch.ones_like(w), (d02 * root_u).addcmul_(d12, root_v))
     root_u, root_v = root_u.mul_(sign), root_v.mul_(sign)
