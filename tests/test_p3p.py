@@ -73,6 +73,19 @@ def test_planted_poses_are_found_and_every_root_is_one() -> None:
     assert bool((counts[[1, 2, 4]] > 0).all())
 
 
+def test_pairs_that_no_pose_explains_have_no_root() -> None:
+    """Points and rays that have nothing to do with one another: often there is no pose, and never a wrong one."""
+    points, rays = torch.randn(5000, 3, 3, dtype=F64), torch.rand(5000, 3, 3, dtype=F64) - 0.5
+    rays[..., 2] = 1
+    roots = p3p(points, rays)
+    assert 0.1 < float(roots.valid.any(1).double().mean()) < 0.9
+    sine, depth = ray_errors(roots, points, rays)
+    assert float(sine[roots.valid].max()) < 1e-9
+    assert float(depth[roots.valid].min()) > 0
+    sine, depth = ray_errors(theirs := opencv_roots(points[:500], rays[:500]), points[:500], rays[:500])
+    assert torch.equal(roots.valid[:500].sum(1), (theirs.valid & (sine < 1e-6) & (depth > 0)).sum(1))
+
+
 def opencv_roots(points: Tensor, rays: Tensor) -> P3PRoots:
     """AP3P, row by row."""
     count = len(points)
@@ -186,14 +199,18 @@ def test_nearly_degenerate_scenes(family) -> None:  # type: ignore[no-untyped-de
 def degenerate() -> Iterator[tuple[str, Tensor, Tensor]]:
     points, rays, _, _ = planted(1)
     points, rays = points[0], rays[0]
-    line = points[0] + torch.tensor([[0.0], [1.0], [0.3]], dtype=F64) * points[1]
-    yield "collinear", line, rays
-    yield "far collinear", line + 1000, rays
+    for i, direction in enumerate(torch.randn(50, 3, dtype=F64)):
+        line = points[0] + torch.tensor([[0.0], [1.0], [0.3]], dtype=F64) * direction
+        yield f"collinear {i}", line, rays
+        yield f"far collinear {i}", line + 1000, rays
+        yield f"collinear {i}, truly seen", line, line + torch.tensor([0, 0, 9], dtype=F64)
+        yield f"far collinear {i}, truly seen", line + 1000, line + torch.tensor([0, 0, 9], dtype=F64)
     for i, j in itertools.permutations(range(3), 2):
         same = list(range(3))
         same[i] = j
         yield f"points {i} and {j}", points[same], rays
         yield f"rays {i} and {j}", points, rays[same]
+        yield f"points {i} and {j}, truly seen", points[same], rays[same]
     yield "one point", points[[0, 0, 0]], rays
     yield "one ray", points, rays[[0, 0, 0]]
     yield "zeros", torch.zeros(3, 3, dtype=F64), torch.zeros(3, 3, dtype=F64)

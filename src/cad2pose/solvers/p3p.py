@@ -9,8 +9,8 @@ Let r1, r2, r3 be unit rays and d1, d2, d3 the depths along them, A = X2 - X1 an
 frame and W = X3 - X1 - foot A the altitude upon it, with `foot` known from the object. For unknowns k, p, q that stand
 for d1 / sharpness, d2 - d1 and d3 - d1 - foot (d2 - d1), in units of the edge,
 
-    A = k a + p r2,                                       a = sharpness (r2 - r1),
-    W = k e + p g + q r3,    g = foot (r3 - r2),    e = sharpness (r3 - r1 - foot (r2 - r1)),
+    A = k a + p r2            with a = sharpness (r2 - r1),
+    W = k e + p g + q r3      with e = sharpness (r3 - r1 - foot (r2 - r1)) and g = foot (r3 - r2),
 
 where differences are taken of rays, which are known, and not of depths, which are not. Edge and altitude are
 orthogonal and `height` is the ratio of their lengths: A.W = 0 and W.W = height^2 A.A are two conics in (k : p : q).
@@ -33,10 +33,9 @@ _BLOCK = 5000  # rows that a CPU solves at a time, so that what lies between the
 _CUBIC_STEPS = 5
 _POLISH_STEPS = 2
 _ROUNDING = 32  # epsilons of the input's type within which three points are on a line, or two rays are one
-_DOUBLE_ROOT = 1e-9  # discriminants down to minus this, relative, are those of double roots blurred by rounding
+_DOUBLE_ROOT = 1e-11  # discriminants down to minus this, relative, are those of double roots blurred by rounding
 _NEAR_SINGULAR = 1e-8  # with a determinant far below this a root (a double one) is not polished
 _RESIDUAL = 1e-8  # largest relative error of the altitude, in angle and length, that a root may have
-_INFINITE = 1e15  # in place of an infinite root of the cubic
 _TINY = 1e-60  # in place of a zero that would be divided by
 
 
@@ -57,7 +56,7 @@ class P3PRoots:
 
 @torch.no_grad()
 def p3p(points: Float[Tensor, "batch 3 3"], rays: Float[Tensor, "batch 3 3"]) -> P3PRoots:
-    """All poses that put three points onto their three rays, in front of the camera.
+    """All poses that put three points onto their three rays, at positive depths.
 
     Everything is computed in double precision, whatever the type of the input, and without gradients. No row affects
     another, and neither shapes nor the host wait for a value, so that on CUDA this is a queue of kernels. A row has no
@@ -90,7 +89,7 @@ def choose_by_fourth(
         fourth_ray: `(batch, 3)` its direction in the camera frame, of any length.
 
     Returns rotation, translation, whether the row has a root at all, and the angle in radians between the point, as
-    that root shows it, and the ray; it is infinite in a row without roots, or whose fourth pair is not finite.
+    that root shows it, and the ray; it is infinite in a row without roots, or without a finite fourth pair.
     """
     point, ray = _columns(fourth_point[:, None]), _columns(fourth_ray[:, None])
     shown = tuple(_dot(_columns(roots.rotation[..., i, :]), point) + roots.translation[..., i] for i in range(3))
@@ -130,7 +129,7 @@ class _Triangle:
     length: Tensor  # |A|
     foot: Tensor  # the altitude stands on X1 + foot A
     height2: Tensor  # (|W| / |A|)^2
-    axes: Frame
+    axes: Frame  # unit vectors along A, along W and across both
     proper: Tensor  # it has an area
 
     @staticmethod
@@ -169,7 +168,7 @@ class _Bundle:
         return _Bundle((r1, r2, r3), _scaled(sharpness, r12), e, _scaled(foot, r23), foot, sharpness, distinct)
 
     def in_front(self, roots: Vector) -> tuple[Vector, Vector]:
-        """(k : p : q) scaled to |A| = 1 and with positive depths, where both signs do not occur; and A."""
+        """(k : p : q) scaled to |A| = 1, with the sign that makes the sum of the depths positive; and A."""
         k, p, q = roots
         edge = _add_(_scaled(k, self.a), p, self.rays[1])
         depths = addcmul(q, p, self.foot + 1).addcmul_(k, 3 * self.sharpness)
@@ -206,7 +205,7 @@ def _line_pair(x: Conic, y: Conic) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     c1 = (u0 * v1).addcmul_(u1, v0).addcmul_(w0, w1, value=-2)
     c2 = (u0 * v2).addcmul_(u1, v1).addcmul_(u2, v0).addcmul_(w0, w2, value=-2).addcmul_(w1, w1, value=-1)
     c3 = (u1 * v2).addcmul_(u2, v1).addcmul_(w1, w2, value=-2)
-    t = _isolated_root(c0, c1, c2, c3).clamp_(-_INFINITE, _INFINITE)
+    t = _isolated_root(c0, c1, c2, c3)
 
     d00, d01, d02, d11, d12 = (addcmul(right, t, left) for left, right in zip(x, y, strict=True))
     u, v, w = addcmul(u0, t, addcmul(u1, t, u2)), addcmul(v0, t, addcmul(v1, t, v2)), addcmul(w0, t, addcmul(w1, t, w2))
@@ -223,7 +222,7 @@ def _line_pair(x: Conic, y: Conic) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     steep, excess = (square > 1).to(w.dtype), d00 - d11
     near_offset = torch.lerp(root_u - d02, addcmul(2 * far[1] * d01, far[0], excess).div_(square), steep)
     near_slope = torch.lerp(root_v - d12, addcmul(2 * far[0] * d01, far[1], excess, value=-1).div_(square), steep)
-    real = larger >= -_DOUBLE_ROOT * (d02 * d02).addcmul_(d12, d12)
+    real = larger >= -_DOUBLE_ROOT * (d02 * d02).addcmul_(d12, d12).add_(1)
     return t, torch.stack((far[0], near_offset)), torch.stack((far[1], near_slope)), real
 
 
@@ -260,10 +259,9 @@ def _meeting_points(x: Conic, y: Conic, t: Tensor, offset: Tensor, slope: Tensor
     alpha = torch.add(slope * m22, m12, alpha=2).mul_(slope).add_(m11)
     beta = addcmul(m01, m12, offset).addcmul_(addcmul(m02, m22, offset), slope)
     gamma = torch.add(offset * m22, m02, alpha=2).mul_(offset).add_(m00)
-    square, product = beta * beta, alpha * gamma
-    discriminant = square - product
+    discriminant = (beta * beta).addcmul_(alpha, gamma, value=-1)
     root = torch.copysign(discriminant.clamp_min(0).sqrt_(), beta).add_(beta).neg_()
-    real = discriminant >= -_DOUBLE_ROOT * product.abs_().add_(square)
+    real = discriminant >= -_DOUBLE_ROOT * (alpha * alpha).addcmul_(beta, beta).addcmul_(gamma, gamma)
     k, p = torch.stack((alpha, root)), torch.stack((root, gamma))
     q = (offset * k).addcmul_(slope, p)
     p, q = torch.lerp(p, q, steep), torch.lerp(q, p, steep)
