@@ -82,7 +82,8 @@ def test_pairs_that_no_pose_explains_have_no_root() -> None:
     sine, depth = ray_errors(roots, points, rays)
     assert float(sine[roots.valid].max()) < 1e-9
     assert float(depth[roots.valid].min()) > 0
-    sine, depth = ray_errors(theirs := opencv_roots(points[:500], rays[:500]), points[:500], rays[:500])
+    theirs = opencv_roots(points[:500], rays[:500])
+    sine, depth = ray_errors(theirs, points[:500], rays[:500])
     assert torch.equal(roots.valid[:500].sum(1), (theirs.valid & (sine < 1e-6) & (depth > 0)).sum(1))
 
 
