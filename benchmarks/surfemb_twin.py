@@ -29,7 +29,13 @@ from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample, logsigmoid, max_pool2d
 
-from cad2pose.geometry import axis_angle_from_rotation, project_points, rotation_from_axis_angle, unproject_pixels
+from cad2pose.geometry import (
+    axis_angle_from_rotation,
+    project_points,
+    resized_intrinsics,
+    rotation_from_axis_angle,
+    unproject_pixels,
+)
 from stopwatch import Stopwatch
 
 STAGES = ("distribution", "sampling", "p3p", "pruning", "scoring", "refinement")
@@ -265,9 +271,7 @@ def correspondence_distribution(
     """Average the crop over cells; then the softmax over all keys, held in memory whole."""
     mask = avg_pool2d(mask_logits[None], downsample)[0].flatten()
     rows = avg_pool2d(queries[None], downsample)[0].flatten(1).T
-    K = K.clone()
-    K[:2] /= downsample
-    K[:2, 2] += 0.5 / downsample - 0.5
+    K = resized_intrinsics(K, 1 / downsample)
     log_points = torch.log_softmax(rows @ keys.T, dim=1)
     return Distribution(logsigmoid(mask), logsigmoid(-mask), log_points, K, len(mask_logits) // downsample)
 

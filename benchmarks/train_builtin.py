@@ -71,9 +71,8 @@ def main(
         print(f"{progress.step}/{progress.steps} {progress.crops_per_second:.0f} crops/s {errors}", flush=True)
 
     model = load_model(start) if start else None
-    settings = {"crops": crops, "start": dict(model.info) if model else None}
     source, judge = (SyntheticCrops(parts, c, where, s) for c, s in ((crops, 0), (judged, VALIDATION_SEED)))
-    print(train(parts, method, source, judge, config, out, where, settings, report, start=model))
+    print(train(parts, method, source, judge, config, out, where, {"crops": crops}, report, start=model))
 
 
 if __name__ == "__main__":

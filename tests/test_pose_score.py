@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from cad2pose.geometry import rotation_from_axis_angle
+from cad2pose.geometry import resized_intrinsics, rotation_from_axis_angle
 from cad2pose.parts import builtin_part
-from cad2pose.solvers.maps import QueryMaps, coarser_camera
+from cad2pose.solvers.maps import QueryMaps
 from cad2pose.solvers.quick_score import QuickScore
 from cad2pose.solvers.refine import DepthPrior, RefineOptions, perturb, refine
 from cad2pose.solvers.score import PoseScore, ScoreOptions
@@ -171,7 +171,7 @@ def test_the_rotation_grid_leaves_no_large_gap():
 
 def test_coarser_maps_see_the_same_rays(planted):
     K = planted.maps.K
-    small = coarser_camera(K, 4)
+    small = resized_intrinsics(K, 1 / 4)
     fine, coarse = torch.tensor([4 * 3 + 1.5, 4 * 5 + 1.5, 1.0]), torch.tensor([3.0, 5.0, 1.0])
     torch.testing.assert_close(torch.linalg.inv(K) @ fine, torch.linalg.inv(small) @ coarse)
     maps = planted.maps.coarser(2)

@@ -27,6 +27,7 @@ from cad2pose.training import TrainingConfig, train
 from cad2pose.training.checkpoint import CHECKPOINT
 from cad2pose.training.cost import Cost, measure_cost
 from cad2pose.training.loop import Progress as Step
+from cad2pose.training.loop import run_settings
 from cad2pose.training.overfit import overfit
 from cad2pose.training.run_folder import RunFolder
 
@@ -120,8 +121,8 @@ def _train(
 ) -> int:  # fmt: skip
     """Say what it will take, then train with a progress bar."""
     folder = RunFolder(out)
-    settings = {"crops": crops_config, "start": dict(start.info) if start else None}
-    folder.check(parts, method=model, training=training, **settings)  # before anything takes time
+    settings = {"crops": crops_config}
+    folder.check(parts, **run_settings(model, training, settings, start))  # before anything takes time
     crops = SyntheticCrops(parts, crops_config, device, training.seed)
     console.print(_plan(measure_cost(parts, model, crops, training, device), training, device, parts))
     done = 0

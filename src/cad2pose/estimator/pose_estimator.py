@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -210,8 +209,10 @@ class PoseEstimator:
             method = model.method
             assert isinstance(method, PoseMethod)  # as the constructor saw to
             output = method(batch)
-            judge = partial(self._refiner, model) if self.options.refine else method.poses
-            T_virt_obj, score = judge(batch=batch, output=output)
+            if self.options.refine:
+                T_virt_obj, score = self._refiner(model, batch, output)
+            else:
+                T_virt_obj, score = method.poses(output, batch)
         T_cam_obj = camera.to_source(T_virt_obj.to("cpu", torch.float64))
         rotation = nearest_rotation(T_cam_obj[:, :3, :3])
         return make_transform(rotation, T_cam_obj[:, :3, 3]), score.to("cpu", torch.float64)

@@ -8,9 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cad2pose.geometry import make_transform
 from cad2pose.methods import QueryMethod, QueryOutput
-from cad2pose.methods.pose_head import encode_pose
+from cad2pose.methods.pose_head import head_pose
 from cad2pose.model_file import Model
 from cad2pose.solvers import DepthPrior, PoseScore, QueryMaps, RefineOptions, ScoreOptions, Surface, refine
 from cad2pose.structures import CropBatch
@@ -57,7 +56,7 @@ class PoseRefiner:
     ) -> tuple[Float[Tensor, "b 4 4"], Float[Tensor, "b"]]:
         """Refined poses T_virt_obj (mm, mesh file's frame, float64) and their agreement with the output, in [0, 1]."""
         method = _query_method(model)
-        T_virt_obj, _ = method.poses(output, batch)
+        rotation, position = torch.empty_like(output.pose.rotation), torch.empty_like(output.pose.position)
         maps = QueryMaps.of_crops(output.queries, output.full_logits, batch.valid, batch.camera.K_virt)
         rotations, probability = method.starts(output, self.options.starts)
         for index in batch.part_index.unique().tolist():
@@ -65,17 +64,13 @@ class PoseRefiner:
             surface, keys = self._surface(model, index)
             score = PoseScore(surface, keys, maps[mine], self.options.score)
             radius = method.parts.radius[index]
-            rotation, position = self._best(
+            rotation[mine], in_radii = self._best(
                 score, rotations[mine], output.pose.position[mine] / radius, probability[mine]
             )
-            centre = method.parts.centre[index].double()
-            translation = (position * radius).double() - rotation.double() @ centre
-            T_virt_obj[mine] = make_transform(rotation.double(), translation)
-        pose = encode_pose(
-            T_virt_obj.float(), batch.camera, method.parts.centre[batch.part_index],
-            method.parts.radius[batch.part_index], method.config.pad,
-        )  # fmt: skip
-        return T_virt_obj, method.agreement(replace(output, pose=pose), batch)
+            position[mine] = in_radii * radius
+        radii = method.parts.radius[batch.part_index]
+        pose = head_pose(rotation, position, batch.camera, radii, method.config.pad)
+        return method.poses(replace(output, pose=pose), batch)
 
     def _best(
         self,
@@ -97,10 +92,8 @@ class PoseRefiner:
         evidence = evidence + probability[row, start].clamp_min(1e-6).log()
         table = torch.full(likely.shape, -torch.inf, device=evidence.device, dtype=evidence.dtype)
         table[row, start] = evidence
-        chosen = table.argmax(1)
-        place = torch.zeros(likely.shape, dtype=torch.long, device=row.device)
-        place[row, start] = torch.arange(len(row), device=row.device)
-        pick = place[torch.arange(len(likely), device=row.device), chosen]
+        place = likely.flatten().cumsum(0).view_as(likely) - 1  # of every start among the likely ones
+        pick = place.gather(1, table.argmax(1, keepdim=True))[:, 0]
         return found.rotation[pick], found.position[pick]
 
     def _surface(self, model: Model, index: int) -> tuple[Surface, Float[Tensor, "m e"]]:

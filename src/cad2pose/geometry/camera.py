@@ -32,6 +32,14 @@ def unproject_pixels(
     return torch.cat((pixels, torch.ones_like(pixels[..., :1])), dim=-1) @ invert_intrinsics(K).transpose(-1, -2)
 
 
+def resized_intrinsics(K: Float[Tensor, "*batch 3 3"], scale: float) -> Float[Tensor, "*batch 3 3"]:
+    """K of the image resized by `scale` (half-pixel rule: add 0.5, scale, subtract 0.5)."""
+    resized = K.clone()
+    resized[..., :2, :] *= scale
+    resized[..., :2, 2] += 0.5 * scale - 0.5
+    return resized
+
+
 def invert_intrinsics(K: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
     """Closed-form inverse of an upper triangular K with last row (0, 0, 1)."""
     fx, skew, cx = K[..., 0, 0], K[..., 0, 1], K[..., 0, 2]
@@ -141,11 +149,8 @@ class Camera:
         return entry
 
     def resized(self, scale: float) -> Camera:
-        """The camera of the image resized by `scale` (half-pixel rule: add 0.5, scale, subtract 0.5)."""
-        K = self.K.clone()
-        K[0] *= scale
-        K[1] *= scale
-        K[:2, 2] += 0.5 * scale - 0.5
+        """The camera of the image resized by `scale`."""
+        K = resized_intrinsics(self.K, scale)
         return Camera(K, max(1, round(self.width * scale)), max(1, round(self.height * scale)), self.distortion)
 
     def distort(self, rays: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2"]:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cad2pose.parts import Part, sample_surface
-from cad2pose.parts.surface import sample_by_area
+from cad2pose.parts.surface import sample_by_area, triangle_weights
 
 SURFACE_POINTS = 8192
 SPARSE_POINTS = 256
@@ -81,12 +81,10 @@ class PartSet(nn.Module):
         nothing of the surface between them.
         """
         device = self.triangles.device
-        draw, root, other = torch.rand(3, len(self), count, generator=generator, device=device)
+        draw, *within = torch.rand(3, len(self), count, generator=generator, device=device)
         face = torch.searchsorted(self.area_steps, draw, right=True).clamp_max(self.triangles.shape[1] - 1)
         corners = self.triangles[torch.arange(len(self), device=device)[:, None], face]
-        root = root.sqrt()  # Turk, Graphics Gems 1990: uniform in a triangle
-        weights = torch.stack((1 - root, root * (1 - other), root * other), dim=-1)
-        return (weights[..., None] * corners).sum(2)
+        return (triangle_weights(*within)[..., None] * corners).sum(2)
 
     def nearest_symmetric(
         self,

@@ -78,6 +78,17 @@ def encode_pose(
     """The same record for a known pose; `sphere_centre` `(B, 3)` in the mesh file's frame, mm."""
     rotation = T_virt_obj[:, :3, :3]
     position = (rotation @ sphere_centre.to(rotation)[..., None])[..., 0] + T_virt_obj[:, :3, 3]
+    return head_pose(rotation, position, camera, radius, pad)
+
+
+def head_pose(
+    rotation: Float[Tensor, "batch 3 3"],
+    position: Float[Tensor, "batch 3"],
+    camera: VirtualCamera,
+    radius: Float[Tensor, "batch"],
+    pad: float,
+) -> HeadPose:
+    """The same for a rotation and the position of the sphere's centre, mm, in the crop camera."""
     focal = camera.K_virt[:, 0, 0].to(position)
     centre = position[:, :2] / position[:, 2:] * (focal / camera.size)[:, None]
     log_depth = torch.log(position[:, 2] * camera.size / (2 * radius.to(position) * focal)) - math.log(pad)

@@ -54,13 +54,17 @@ def sample_by_area(mesh: Mesh, count: int, generator: torch.Generator) -> Surfac
     steps = mesh.face_areas.cumsum(0)
     draw = torch.rand(count, generator=generator, dtype=torch.float64) * steps[-1]
     faces = torch.searchsorted(steps, draw, right=True).clamp(max=len(steps) - 1)
-    root, other = torch.rand(2, count, generator=generator, dtype=torch.float64)
-    root = root.sqrt()  # Turk, Graphics Gems 1990: uniform in a triangle
-    weights = torch.stack((1 - root, root * (1 - other), root * other), dim=-1)
+    weights = triangle_weights(*torch.rand(2, count, generator=generator, dtype=torch.float64))
     corners = mesh.faces[faces]
     points = (weights[..., None] * mesh.vertices[corners]).sum(1)
     normals = (weights[..., None] * mesh.normals[corners]).sum(1)
     return SurfaceSamples(points, torch.nn.functional.normalize(normals, dim=-1), faces)
+
+
+def triangle_weights(first: Float[Tensor, "*shape"], second: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape 3"]:
+    """Weights of a triangle's corners, even over its area for draws even in [0, 1] (Turk, Graphics Gems 1990)."""
+    root = first.sqrt()
+    return torch.stack((1 - root, root * (1 - second), root * second), dim=-1)
 
 
 def farthest_points(points: Float[Tensor, "n 3"], count: int) -> Int[Tensor, "count"]:

@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from cad2pose.geometry import resized_intrinsics
+
 
 @dataclass(frozen=True)
 class QueryMaps:
@@ -42,7 +44,7 @@ class QueryMaps:
     ) -> QueryMaps:
         """From a method's output and the crops (r x r) it looked at."""
         stride = valid.shape[-1] // queries.shape[-1]
-        K = coarser_camera(K_virt.to(queries.dtype), stride)
+        K = resized_intrinsics(K_virt.to(queries.dtype), 1 / stride)
         return cls(queries.float(), mask_logits.float(), avg_pool2d(valid, stride)[:, 0], K)
 
     def coarser(self, factor: int) -> QueryMaps:
@@ -50,13 +52,4 @@ class QueryMaps:
         if factor == 1:
             return self
         small = avg_pool2d(torch.cat((self.queries, self.mask_logits[:, None], self.valid[:, None]), dim=1), factor)
-        return QueryMaps(small[:, :-2], small[:, -2], small[:, -1], coarser_camera(self.K, factor))
-
-
-def coarser_camera(K: Float[Tensor, "b 3 3"], factor: int) -> Float[Tensor, "b 3 3"]:
-    """Camera of an image whose pixels are `factor` times as wide (half-pixel rule)."""
-    scaled = K.clone()
-    scaled[:, :2, 2] += 0.5
-    scaled[:, :2] /= factor
-    scaled[:, :2, 2] -= 0.5
-    return scaled
+        return QueryMaps(small[:, :-2], small[:, -2], small[:, -1], resized_intrinsics(self.K, 1 / factor))

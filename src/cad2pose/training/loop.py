@@ -101,6 +101,13 @@ def validate(method: Method, crops: CropSource, count: int, config: TrainingConf
     return CropErrors.join(errors) if errors else CropMatches.join(matches)
 
 
+def run_settings(
+    method: MethodConfig, training: TrainingConfig, others: Mapping[str, object], start: Model | None
+) -> dict[str, object]:
+    """Everything by which a run folder knows its run."""
+    return {"method": method, "training": training, "start": dict(start.info) if start else None, **others}
+
+
 def train(
     parts: Sequence[Part],
     method_config: MethodConfig,
@@ -129,7 +136,7 @@ def train(
         ValueError: if `out` holds a run with other settings.
     """
     folder = RunFolder(out)
-    folder.claim(parts, method=method_config, training=config, **(settings or {}))
+    folder.claim(parts, **run_settings(method_config, config, settings or {}, start))
     state = make_state(method_config, parts, config, device, start)
     state.restore(out)
     folder.drop_curves_after(state.step)
@@ -156,13 +163,11 @@ def train(
                 errors = _judge(state, validation_crops, config, parts, out)
                 _log(folder, writer, state.step, {f"validation/{k}": v for k, v in errors.items()})
             if now - saved > 60 * config.checkpoint_minutes:
-                state.save(out)
-                _save_model(state, parts, config, out, device, start)
+                _save(state, parts, config, out, device, start)
                 saved = time.monotonic()
     finally:
         writer.close()
-    state.save(out)
-    return _save_model(state, parts, config, out, device, start)
+    return _save(state, parts, config, out, device, start)
 
 
 def _judge(
@@ -185,7 +190,7 @@ def _log(folder: RunFolder, writer: SummaryWriter, step: int, values: Mapping[st
         writer.add_scalar(name if "/" in name else f"training/{name}", value, step)
 
 
-def _save_model(
+def _save(
     state: TrainingState,
     parts: Sequence[Part],
     config: TrainingConfig,
@@ -193,6 +198,8 @@ def _save_model(
     device: torch.device,
     start: Model | None,
 ) -> Path:
+    """Checkpoint and model file; returns the latter's path."""
+    state.save(out)
     averaged = state.average.module
     assert isinstance(averaged, Method)
     info = {

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cad2pose.methods import SurfEmbMethod
 from cad2pose.methods.contrastive import at_pixels, full_precision
 from cad2pose.methods.losses import cell_coordinates, cell_share, draw_pixels
 from cad2pose.structures import CropBatch
+from cad2pose.training.crop_figures import CropFigures
 
 _POINTS = 2048
 _CELLS = 256
@@ -19,7 +20,7 @@ _NEAR = 10.0
 
 
 @dataclass(frozen=True)
-class CropMatches:
+class CropMatches(CropFigures):
     """Matches of visible cells to surface points per crop; crops in which no cell is wholly visible are left out.
 
     Args:
@@ -28,31 +29,20 @@ class CropMatches:
         distance: `(N,)` median distance of the likeliest of the 2048 points from the true one or its nearest symmetric
             equivalent, in % of the bounding sphere's diameter.
         matched: `(N,)` share of cells where it is below 10 %.
-        part_index: `(N,)`.
     """
 
     nce: Float[Tensor, "n"]
     mask: Float[Tensor, "n"]
     distance: Float[Tensor, "n"]
     matched: Float[Tensor, "n"]
-    part_index: Int[Tensor, "n"]
 
-    def medians(self, part: int | None = None) -> dict[str, float]:
-        """Medians over all crops or those of one part."""
-        rows = torch.ones_like(self.part_index, dtype=torch.bool) if part is None else self.part_index == part
-        if not bool(rows.any()):
-            return {}
+    def _medians(self, rows: Bool[Tensor, "n"]) -> dict[str, float]:
         return {
             "nce": float(self.nce[rows].median()),
             "mask": float(self.mask[rows].median()),
             "match_percent": float(self.distance[rows].median()),
             "share_matched": float(self.matched[rows].median()),
         }
-
-    @staticmethod
-    def join(many: list[CropMatches]) -> CropMatches:
-        """One record of all."""
-        return CropMatches(*(torch.cat([getattr(one, field.name) for one in many]) for field in fields(CropMatches)))
 
 
 @torch.no_grad()
@@ -76,5 +66,5 @@ def crop_matches(method: SurfEmbMethod, batch: CropBatch) -> CropMatches:
         likeliest = candidates[index].gather(1, others.argmax(-1)[..., None].expand(-1, -1, 3))
         equivalent = torch.einsum("bkij,bnj->bnki", method.parts.symmetry[index], points)
         distance = 50 * (equivalent - likeliest[:, :, None]).norm(dim=-1).amin(-1)  # radii -> % of the diameter
-    figures = (nce.mean(1), mask.mean((1, 2)), distance.median(1).values, (distance < _NEAR).float().mean(1), index)
+    figures = (index, nce.mean(1), mask.mean((1, 2)), distance.median(1).values, (distance < _NEAR).float().mean(1))
     return CropMatches(*(figure[rows].cpu() for figure in figures))

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cad2pose.geometry.rotation import degrees, geodesic_distance
 from cad2pose.methods import Method, PoseMethod
 from cad2pose.structures import CropBatch
+from cad2pose.training.crop_figures import CropFigures
 
 
 @dataclass(frozen=True)
-class CropErrors:
+class CropErrors(CropFigures):
     """Errors per crop.
 
     Args:
@@ -22,32 +23,20 @@ class CropErrors:
         translation: `(N,)` distance of the bounding-sphere centres in % of the true distance.
         depth: `(N,)` signed depth error of that centre in % of the true depth.
         score: `(N,)` the method's own.
-        part_index: `(N,)`.
     """
 
     rotation: Float[Tensor, "n"]
     translation: Float[Tensor, "n"]
     depth: Float[Tensor, "n"]
     score: Float[Tensor, "n"]
-    part_index: Int[Tensor, "n"]
 
-    def medians(self, part: int | None = None) -> dict[str, float]:
-        """Median errors over all crops or those of one part."""
-        rows = torch.ones_like(self.part_index, dtype=torch.bool) if part is None else self.part_index == part
-        if not bool(rows.any()):
-            return {}
+    def _medians(self, rows: Bool[Tensor, "n"]) -> dict[str, float]:
         return {
             "rotation_deg": float(self.rotation[rows].median()),
             "translation_percent": float(self.translation[rows].median()),
             "depth_percent": float(self.depth[rows].abs().median()),
             "share_under_10_deg": float((self.rotation[rows] < 10).float().mean()),
         }
-
-    @staticmethod
-    def join(many: list[CropErrors]) -> CropErrors:
-        """One record of all."""
-        names = ("rotation", "translation", "depth", "score", "part_index")
-        return CropErrors(*(torch.cat([getattr(one, name) for one in many]) for name in names))
 
 
 @torch.no_grad()
