@@ -7,11 +7,12 @@ import torch
 
 from cad2pose.geometry import resized_intrinsics, rotation_from_axis_angle
 from cad2pose.parts import builtin_part
+from cad2pose.solvers.distinct import Gap, distinct
 from cad2pose.solvers.maps import QueryMaps
 from cad2pose.solvers.quick_score import QuickScore
 from cad2pose.solvers.refine import DepthPrior, RefineOptions, perturb, refine
 from cad2pose.solvers.score import PoseScore, ScoreOptions
-from cad2pose.solvers.search import SearchOptions, rotation_grid, search
+from cad2pose.solvers.search import SearchOptions, rotation_grid, search_poses
 from cad2pose.solvers.surface import Surface
 from planted_queries import plant
 
@@ -149,12 +150,12 @@ def test_a_sure_prior_holds_the_depth(score, planted):
 def test_the_search_finds_planted_poses_without_a_start(surface, planted):
     maps = planted.maps.coarser(2)
     rough = QuickScore(surface, planted.keys, maps, OPTIONS)
-    options = SearchOptions(directions=96, turns=18)
-    found, values = search(surface, rough, maps, 8, options)
-    assert found.row.tolist() == [crop for crop in range(COUNT) for _ in range(8)]
-    assert (values.view(COUNT, 8).diff(dim=1) <= 0).all()
-    again, _ = search(surface, rough, maps, 8, options)
-    assert torch.equal(found.rotation, again.rotation)
+    found = search_poses(surface, planted.keys, maps, SearchOptions(directions=96, turns=18))
+    assert found.row.tolist() == [crop for crop in range(COUNT) for _ in range(96 * 18 * 3)]
+    again = search_poses(surface, planted.keys, maps, SearchOptions(directions=96, turns=18))
+    assert torch.equal(found.position, again.position)
+    index = distinct(found, rough(found.row, found.rotation, found.position), COUNT, 8, Gap())
+    found = found[index.flatten()]
     refined = refine(PoseScore(surface, planted.keys, maps, OPTIONS), found.row, found.rotation, found.position)
     best = refined.score.view(COUNT, 8).argmax(1) + 8 * torch.arange(COUNT)
     assert (angles(refined.rotation[best], planted.rotation) < 10).sum() >= COUNT - 1

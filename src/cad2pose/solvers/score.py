@@ -6,9 +6,10 @@ pixels of the crop that lie inside the image of log p(u) inside S and log(1 - p(
     (M / n) mean over S of c(u),   c(u) = log((1 - e) m P(x | u) + e),   M = sum of p(u)
 
 x is the surface point that the pose shows at u, P(x | u) its probability among m surface samples by query and keys, so
-that m P is 1 by chance, and e the share of outliers. The correspondences count as many pixels as the mask holds,
-whatever the silhouette covers: where the part ends is the mask's business alone, and a pose gains nothing by claiming
-pixels (or giving up some) whose correspondence is merely better (or worse) than chance.
+that m P is 1 by chance, and e the share of outliers. Where the mask all but excludes the part, c is 0: no network is
+taught what to say there. The correspondences count as many pixels as the mask holds, whatever the silhouette covers:
+where the part ends is the mask's business alone, and a pose gains nothing by claiming pixels (or giving up some) whose
+correspondence is merely better (or worse) than chance.
 
 No renderer is needed: the sum over the silhouette is one over surface samples, each weighted with the area that it
 covers in the image. That makes the score smooth in the pose, but for the visible set.
@@ -39,13 +40,17 @@ class ScoreOptions:
         outliers: share e of pixels whose correspondence means nothing.
         mask_weight: weight of the mask's terms against the correspondences'.
         largest_logit: mask logits are bounded by it, so that no pixel decides alone.
+        least_mask: mask probability below which c is 0.
+        sharpness: factor on the queries; below 1 every pixel is less sure, and a pose is drawn from farther away.
     """
 
     points: int = 1024
     contrast: int = 4096
-    outliers: float = 0.05
+    outliers: float = 0.3
     mask_weight: float = 1.0
     largest_logit: float = 5.0
+    least_mask: float = 0.1
+    sharpness: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -96,17 +101,14 @@ class PoseScore:
         if keys.shape[1] != maps.queries.shape[1]:
             raise ValueError(f"keys have {keys.shape[1]} numbers, queries {maps.queries.shape[1]}; use one model's")
         self.K = maps.K
-        contrast = keys[:: max(1, len(keys) // self.options.contrast)]
-        partition = partition_of(maps.queries, contrast)
+        queries, chance = ratio_maps(keys, maps, self.options)
         limit = self.options.largest_logit
         logits = maps.mask_logits.clamp(-limit, limit)
         inside = (maps.valid >= 0.5).float()
         self.pixels = inside.flatten(1).sum(1).clamp_min(1)
         self.background = (torch.nn.functional.logsigmoid(-logits) * inside).flatten(1).sum(1)
         self.expected = (torch.sigmoid(logits) * inside).flatten(1).sum(1)
-        # log(m P) = q k - partition + log m; maps of what does not depend on the point stand beside the queries
-        chance = math.log(len(contrast)) - partition[:, None]
-        stacked = torch.cat((maps.queries, chance, logits[:, None], inside[:, None]), dim=1)
+        stacked = torch.cat((queries, chance[:, None], logits[:, None], inside[:, None]), dim=1)
         self.maps = torch.nn.functional.pad(stacked, (1, 1, 1, 1)).permute(0, 2, 3, 1).contiguous()
 
     def __call__(
@@ -154,7 +156,7 @@ class PoseScore:
         tilt = -torch.cat((torch.linalg.cross(normals, position[:, None].expand_as(normals)), normals), dim=-1)
         growth = (scale / depth**3)[..., None] * tilt - (3 * covered / depth)[..., None] * closer
         gradient = ((covered[..., None] * step) + gain[..., None] * growth).sum(1)
-        information = torch.einsum("ns,nsi,nsj->nij", covered, step, step)
+        information = (covered[..., None] * step).transpose(1, 2) @ step
         return Linearization(value, gradient / pixels[:, None], information / pixels[:, None, None])
 
     def _visible(self, rotation: Float[Tensor, "n 3 3"], position: Float[Tensor, "n 3"]) -> Float[Tensor, "n s"]:
@@ -194,8 +196,24 @@ class PoseScore:
         return logit, match, inside, change[..., 1], ((1 - share) / density)[..., None] * change[..., 0]
 
 
-def partition_of(queries: Float[Tensor, "b e h w"], keys: Float[Tensor, "c e"]) -> Float[Tensor, "b h w"]:
-    """Log sum exp of every pixel's products with sampled keys; in chunks, so that n x m is never held."""
-    flat = queries.permute(0, 2, 3, 1).reshape(-1, queries.shape[1])
-    parts = [torch.logsumexp(chunk @ keys.T, dim=1) for chunk in flat.split(2048)]
-    return torch.cat(parts).view(len(queries), *queries.shape[2:])
+def ratio_maps(
+    keys: Float[Tensor, "m e"], maps: QueryMaps, options: ScoreOptions
+) -> tuple[Float[Tensor, "b e h w"], Float[Tensor, "b h w"]]:
+    """Queries and what to add to their products with keys for log(m P); both 0 where the mask says that nothing is.
+
+    Probabilities are normalised over every so many keys, in chunks of pixels, so that n x m is never held.
+    """
+    contrast = keys[:: max(1, len(keys) // options.contrast)]
+    counted = maps.in_mask(options.least_mask)
+    queries = maps.queries.permute(0, 2, 3, 1)[counted] * options.sharpness
+    rows = 128 if queries.device.type == "cpu" else 16_384
+    partition = torch.cat([_log_sum_exp(some @ contrast.T) for some in queries.split(rows)])
+    chance = torch.zeros_like(maps.mask_logits)
+    chance[counted] = math.log(len(contrast)) - partition
+    return maps.queries * (options.sharpness * counted[:, None]), chance
+
+
+def _log_sum_exp(values: Float[Tensor, "n c"]) -> Float[Tensor, "n"]:
+    """Of every row, whose values are lost; many times as fast as torch's where numbers would become denormal."""
+    largest = values.amax(1, keepdim=True)
+    return values.sub_(largest).clamp_(min=-60).exp_().sum(1).log_() + largest[:, 0]

@@ -1,4 +1,4 @@
-"""Deterministic search over SE(3): a grid of rotations, each placed where the mask says, scored and thinned out.
+"""Deterministic search over SE(3): a grid of rotations, each placed where the mask says, at several distances.
 
 For a rotation the mask alone says where the part stands: its area gives the distance, as the area that the part covers
 from that side at unit distance is known, and its centroid the direction.
@@ -16,13 +16,15 @@ from torch import Tensor
 from cad2pose.geometry import rotation_about_z, rotation_to_ray
 from cad2pose.solvers.hypotheses import Hypotheses
 from cad2pose.solvers.maps import QueryMaps
-from cad2pose.solvers.quick_score import QuickScore
 from cad2pose.solvers.surface import Surface, sphere_directions
+
+_LEAST_MASK = 0.2
+_SILHOUETTE_POINTS = 512
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """Settings of `search`.
+    """Settings of `search_poses`.
 
     Attributes:
         directions: viewpoints tried.
@@ -34,30 +36,33 @@ class SearchOptions:
     turns: int = 24
     distances: tuple[float, ...] = (0.92, 1.0, 1.08)
 
+    def __post_init__(self) -> None:
+        if self.directions < 1 or self.turns < 1 or not self.distances or min(self.distances) <= 0:
+            raise ValueError(f"{self}: directions, turns and distances must be positive, and there must be some")
 
-def search(
-    surface: Surface, score: QuickScore, maps: QueryMaps, keep: int, options: SearchOptions | None = None
-) -> tuple[Hypotheses, Float[Tensor, "n"]]:
-    """The `keep` best poses of the grid per crop with their rough scores, best first; crops follow each other."""
+
+def search_poses(
+    surface: Surface, keys: Float[Tensor, "m e"], maps: QueryMaps, options: SearchOptions | None = None
+) -> Hypotheses:
+    """The poses of the grid for every crop, as many for each; none for a crop whose mask shows nothing.
+
+    `keys` do not count: which of the poses agrees with the queries is the score's business.
+    """
     options = options or SearchOptions()
     rotations = rotation_grid(options.directions, options.turns).to(surface.points)
     area, offset = _silhouettes(surface, rotations)
-    found = []
-    for crop in range(len(maps)):
-        total, centroid = _mask_moments(maps, crop)
-        focal = maps.K[crop, 0, 0]
-        depth = focal * (area / total).sqrt()
-        across = (centroid - maps.K[crop, :2, 2]) / focal
-        poses = []
-        for factor in options.distances:
-            z = (depth * factor)[:, None]
-            position = torch.cat((across * z - offset, z), dim=1)
-            poses.append(Hypotheses(torch.full((len(z),), crop, device=z.device), rotations, position))
-        candidates = Hypotheses.join(poses)
-        rough = score(candidates.row, candidates.rotation, candidates.position)
-        best = rough.topk(min(keep, len(rough)))
-        found.append((candidates[best.indices], best.values))
-    return Hypotheses.join([poses for poses, _ in found]), torch.cat([values for _, values in found])
+    total, centroid = _mask_moments(maps)
+    focal = maps.K[:, 0, 0]
+    depth = focal[:, None] * (area / total.clamp_min(1e-3)[:, None]).sqrt()
+    factors = torch.tensor(options.distances, dtype=depth.dtype, device=depth.device)
+    z = (depth[:, None] * factors[:, None])[..., None]
+    across = ((centroid - maps.K[:, :2, 2]) / focal[:, None])[:, None, None]
+    position = torch.cat((across * z - offset, z), dim=-1).flatten(1, 2)
+    row = torch.arange(len(maps), device=z.device)[:, None].expand(position.shape[:2])
+    every = Hypotheses(
+        row.flatten(), rotations.repeat(len(maps) * len(factors), 1, 1), position.flatten(0, 1)
+    )  # fmt: skip
+    return every[(total >= 1)[row].flatten().nonzero()[:, 0]]
 
 
 @lru_cache(maxsize=4)
@@ -69,11 +74,41 @@ def rotation_grid(directions: int, turns: int) -> Float[Tensor, "n 3 3"]:
     return (spin[None] @ upright[:, None]).flatten(0, 1)
 
 
+def placed_by_mask(surface: Surface, maps: QueryMaps, poses: Hypotheses) -> Hypotheses:
+    """The same rotations, moved so that the silhouette has the mask's area and centroid; at most 25 % in distance."""
+    total, centroid = _mask_moments(maps)
+    focal, middle = maps.K[poses.row, 0, 0], maps.K[poses.row, :2, 2]
+    position = poses.position
+    for _ in range(2):  # the first move changes what is seen a little
+        area, centre = _seen_moments(surface, poses.rotation, position)
+        wanted = (centroid[poses.row] - middle) / focal[:, None]
+        factor = (area * focal.square() / total[poses.row].clamp_min(1e-3)).sqrt().clamp(0.8, 1.25)
+        z = position[:, 2:] * factor[:, None]
+        position = torch.cat(((position[:, :2] / position[:, 2:] + wanted - centre) * z, z), dim=1)
+    moved = total[poses.row, None] >= 1
+    return Hypotheses(poses.row, poses.rotation, torch.where(moved, position, poses.position))
+
+
+def _seen_moments(
+    surface: Surface, rotation: Float[Tensor, "n 3 3"], position: Float[Tensor, "n 3"]
+) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 2"]]:
+    """Area and centroid of the silhouette in the image plane z = 1."""
+    count = _SILHOUETTE_POINTS
+    seen = surface.points[:count] @ rotation.transpose(1, 2) + position[:, None]
+    normals = surface.normals[:count] @ rotation.transpose(1, 2)
+    viewpoint = -(rotation.transpose(1, 2) @ position[..., None])[..., 0]
+    shown = surface.visible[(viewpoint @ surface.directions.T).argmax(1), :count]
+    depth = seen[..., 2].clamp_min(1e-3)
+    weight = -(normals * seen).sum(-1).clamp_max(0) * shown * surface.areas[count] / depth**3
+    area = weight.sum(1).clamp_min(1e-9)
+    return area, (weight[..., None] * seen[..., :2] / depth[..., None]).sum(1) / area[:, None]
+
+
 def _silhouettes(
     surface: Surface, rotations: Float[Tensor, "n 3 3"]
 ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 2"]]:
     """Area of the silhouette from far away, in square radii, and where its centroid lies from the sphere's centre."""
-    count = 512
+    count = _SILHOUETTE_POINTS
     points, normals, share = surface.points[:count], surface.normals[:count], surface.areas[count]
     towards = -rotations[:, 2]
     nearest = (towards @ surface.directions.T).argmax(1)
@@ -83,12 +118,10 @@ def _silhouettes(
     return area, centre
 
 
-def _mask_moments(maps: QueryMaps, crop: int) -> tuple[Float[Tensor, ""], Float[Tensor, "2"]]:
-    """Pixels that the mask holds, and their mean position."""
-    probability = torch.sigmoid(maps.mask_logits[crop]) * (maps.valid[crop] >= 0.5)
-    probability = probability * (probability > 0.2)
-    height, width = probability.shape
-    v = torch.arange(height, device=probability.device, dtype=probability.dtype)
-    u = torch.arange(width, device=probability.device, dtype=probability.dtype)
-    total = probability.sum().clamp_min(1e-3)
-    return total, torch.stack(((probability.sum(0) * u).sum(), (probability.sum(1) * v).sum())) / total
+def _mask_moments(maps: QueryMaps) -> tuple[Float[Tensor, "b"], Float[Tensor, "b 2"]]:
+    """Pixels that each mask holds, and their mean position."""
+    probability = torch.sigmoid(maps.mask_logits) * maps.in_mask(_LEAST_MASK)
+    v, u = (torch.arange(n, device=probability.device, dtype=probability.dtype) for n in probability.shape[1:])
+    total = probability.sum((1, 2))
+    moments = torch.stack(((probability.sum(1) * u).sum(1), (probability.sum(2) * v).sum(1)), dim=1)
+    return total, moments / total.clamp_min(1e-3)[:, None]

@@ -1,0 +1,303 @@
+"""From query images to poses: propose, score, refine, tell apart; with what is uncertain, or the reason for no pose.
+
+    result = solve(surface, keys, maps, SolverOptions())
+
+Proposals come from sampled correspondences, from a search without randomness, or from outside (a regressed pose). The
+best distinct ones climb the score, first of unsure queries on coarse maps, which draws them from afar, then of the
+queries as they are on the finest maps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cad2pose.solvers.distinct import Gap, distinct
+from cad2pose.solvers.hypotheses import Hypotheses
+from cad2pose.solvers.maps import QueryMaps
+from cad2pose.solvers.quick_score import QuickScore
+from cad2pose.solvers.refine import DepthPrior, Refined, RefineOptions, refine
+from cad2pose.solvers.sampling import SamplingOptions, sample_poses
+from cad2pose.solvers.score import PoseScore, ScoreOptions
+from cad2pose.solvers.search import SearchOptions, placed_by_mask, search_poses
+from cad2pose.solvers.solution import Solution, SolverStats
+from cad2pose.solvers.surface import Surface
+from cad2pose.solvers.uncertainty import covariance, free_axes
+
+_LEAST_MASK = 0.3
+_THIN = 0.5  # pixels; a mask whose pixels lie that close to one line shows no part
+
+
+@dataclass(frozen=True)
+class Level:
+    """One climb.
+
+    Attributes:
+        side: maps are averaged by the largest whole factor that leaves them at least so many pixels a side.
+        sharpness: factor on the queries (see `ScoreOptions`).
+        points: surface samples.
+        iterations: most steps tried.
+    """
+
+    side: int
+    sharpness: float
+    points: int
+    iterations: int
+
+
+@dataclass(frozen=True)
+class SolverOptions:
+    """Settings of `solve`.
+
+    Attributes:
+        proposals: sampled correspondences, or the search.
+        propose_side: maps are averaged to about so many pixels a side for proposals and their rough scores.
+        distinct: most distinct proposals that are refined.
+        coarse: climbs of all of these.
+        modes: most distinct results of the coarse climbs that go on.
+        fine: climb of those.
+        refine: climb at all; if not, the best proposal is the pose.
+        likely: alternatives less probable than this are not reported.
+        gap: what counts as distinct.
+        independent: a crop's pixels count as so many independent ones, in probabilities and covariances.
+        score: of the score.
+        climb: of the climbs.
+    """
+
+    proposals: SamplingOptions | SearchOptions = field(default_factory=SamplingOptions)
+    propose_side: int = 74
+    distinct: int = 24
+    coarse: tuple[Level, ...] = (Level(56, 0.1, 256, 4), Level(56, 0.2, 256, 4), Level(56, 0.4, 256, 4))
+    modes: int = 12
+    fine: tuple[Level, ...] = (Level(112, 1.0, 1024, 8), Level(224, 1.0, 1024, 8))
+    refine: bool = True
+    likely: float = 0.01
+    gap: Gap = field(default_factory=Gap)
+    independent: float = 115.0
+    score: ScoreOptions = field(default_factory=ScoreOptions)
+    climb: RefineOptions = field(default_factory=RefineOptions)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Poses that are known from elsewhere, to be refined in place of proposals.
+
+    Args:
+        poses: the poses; those of a crop follow each other.
+        log_probability: `(N,)` what is thought of them before.
+        depth_sigma: relative standard deviation of their depth, which is believed that far; None: not at all.
+    """
+
+    poses: Hypotheses
+    log_probability: Float[Tensor, "n"]
+    depth_sigma: float | None = None
+
+
+@torch.no_grad()
+def solve(
+    surface: Surface,
+    keys: Float[Tensor, "m e"],
+    maps: QueryMaps,
+    options: SolverOptions | None = None,
+    start: Start | None = None,
+) -> Solution:
+    """Poses of one part in B crops.
+
+    Args:
+        surface: of the part.
+        keys: `(m, E)` of the surface's points.
+        maps: of the B crops; those that are of no use get no pose and a reason, and do not affect the others.
+        options: settings.
+        start: poses to refine; without them, poses are proposed.
+    """
+    options = options or SolverOptions()
+    reasons = unusable(maps)
+    usable = torch.tensor([reason is None for reason in reasons], device=maps.K.device)
+    maps = _blanked(maps, usable)
+    if start is None:
+        poses, evidence = _proposed(surface, keys, maps, options)
+    else:
+        poses, evidence = start.poses, start.log_probability / options.independent
+    keep = usable[poses.row].nonzero()[:, 0]
+    poses, evidence = poses[keep], evidence[keep]
+    proposed = torch.bincount(poses.row, minlength=len(maps))
+    for crop in (usable & (proposed == 0)).nonzero()[:, 0].tolist():
+        reasons[crop] = "no hypothesis is left: every pose proposed lies too near, too far, or shows the part's back"
+    if not len(poses):
+        return Solution.nothing(reasons, maps.K.device, SolverStats.of(proposed))
+    if start is None:
+        index = distinct(poses, evidence, len(maps), options.distinct if options.refine else options.modes, options.gap)
+        poses = poses[index[index >= 0]]
+        before, sigma = torch.zeros_like(poses.position[:, 0]), None
+    else:
+        before, sigma = evidence, start.depth_sigma
+    refined = torch.bincount(poses.row, minlength=len(maps))
+    score, poses, value = _climbed(surface, keys, maps, poses, before, sigma, start is not None, options)
+    return _concluded(score, poses, value, reasons, options, SolverStats.of(proposed, refined))
+
+
+def unusable(maps: QueryMaps) -> list[str | None]:
+    """Why a crop can have no pose, for those that cannot."""
+    finite = torch.isfinite(maps.queries).all(1).flatten(1).all(1) & torch.isfinite(maps.mask_logits).flatten(1).all(1)
+    shown = maps.in_mask(_LEAST_MASK)
+    count = shown.sum((1, 2))
+    weight = shown.double()
+    v, u = (torch.arange(n, device=weight.device, dtype=weight.dtype) for n in weight.shape[1:])
+    total = count.clamp_min(1).double()
+    mu, mv = (weight.sum(1) * u).sum(1) / total, (weight.sum(2) * v).sum(1) / total
+    uu, vv = (weight.sum(1) * u * u).sum(1) / total - mu * mu, (weight.sum(2) * v * v).sum(1) / total - mv * mv
+    uv = torch.einsum("bvu,v,u->b", weight, v, u) / total - mu * mv
+    thin = (uu + vv) / 2 - ((uu - vv).square() / 4 + uv.square()).sqrt()  # variance across the longest direction
+    reasons: list[str | None] = []
+    for fine, pixels, across in zip(finite.tolist(), count.tolist(), thin.tolist(), strict=True):
+        if not fine:
+            reasons.append("the network's output holds numbers that are not finite")
+        elif not pixels:
+            reasons.append(f"no pixel shows the part: the mask's probability is below {_LEAST_MASK} everywhere")
+        elif pixels < 4:
+            reasons.append(f"{pixels} pixels show the part; a pose needs at least 4 correspondences")
+        elif across < _THIN**2:
+            reasons.append(f"the {pixels} pixels that show the part lie on a line, which leaves its pose open")
+        else:
+            reasons.append(None)
+    return reasons
+
+
+def _blanked(maps: QueryMaps, usable: Bool[Tensor, "b"]) -> QueryMaps:
+    """Maps with nothing in crops that are of no use."""
+    queries = torch.where(usable[:, None, None, None], maps.queries, 0.0)
+    logits = torch.where(usable[:, None, None], maps.mask_logits, -20.0)
+    return replace(maps, queries=queries, mask_logits=logits)
+
+
+def _proposed(
+    surface: Surface, keys: Float[Tensor, "m e"], maps: QueryMaps, options: SolverOptions
+) -> tuple[Hypotheses, Float[Tensor, "n"]]:
+    """Poses with their rough scores."""
+    small = maps.coarser(max(1, round(maps.queries.shape[-1] / options.propose_side)))
+    if isinstance(options.proposals, SamplingOptions):
+        poses = sample_poses(surface, keys, small, options.proposals)
+    else:
+        poses = search_poses(surface, keys, small, options.proposals)
+    rough = QuickScore(surface, keys, small, options.score)
+    return poses, rough(poses.row, poses.rotation, poses.position)
+
+
+def _climbed(
+    surface: Surface,
+    keys: Float[Tensor, "m e"],
+    maps: QueryMaps,
+    poses: Hypotheses,
+    before: Float[Tensor, "n"],
+    depth_sigma: float | None,
+    started: bool,
+    options: SolverOptions,
+) -> tuple[PoseScore, Hypotheses, Float[Tensor, "k"]]:
+    """The finest score, the poses that came to its maxima, and their scores with what was thought of them before."""
+    fine = options.fine if options.refine else options.fine[-1:]
+    expected = poses.position[:, 2]
+
+    def climb(level: Level, poses: Hypotheses, moves: bool) -> tuple[PoseScore, Hypotheses, Float[Tensor, "n"]]:
+        small = maps.coarser(max(1, maps.queries.shape[-1] // level.side))
+        score = PoseScore(
+            surface, keys, small, replace(options.score, points=level.points, sharpness=level.sharpness)
+        )  # fmt: skip
+        if not moves:
+            return score, poses, score(poses.row, poses.rotation, poses.position)
+        prior = None
+        if depth_sigma is not None:
+            prior = DepthPrior(expected, depth_sigma, torch.full_like(expected, options.independent))
+        settings = replace(options.climb, iterations=level.iterations)
+        found: Refined = refine(score, poses.row, poses.rotation, poses.position, settings, prior)
+        return score, Hypotheses(poses.row, found.rotation, found.position), found.score
+
+    if options.refine and options.coarse:
+        poses = _better_placed(surface, keys, maps, poses, options) if depth_sigma is None else poses
+        begun = poses
+        for level in options.coarse:
+            _, poses, value = climb(level, poses, moves=True)
+        if started:  # from afar is not always better: what was given climbs on its own as well
+            order = torch.cat((poses.row, begun.row)).argsort(stable=True)
+            poses = Hypotheses.join([poses, begun])[order]
+            before, expected = before.repeat(2)[order], expected.repeat(2)[order]
+    for number, level in enumerate(fine):
+        score, poses, value = climb(level, poses, moves=options.refine)
+        if number + 1 < len(fine):
+            poses, before, expected = _modes(poses, value + before, before, expected, len(maps), options)
+    return score, poses, value + before
+
+
+def _better_placed(
+    surface: Surface, keys: Float[Tensor, "m e"], maps: QueryMaps, poses: Hypotheses, options: SolverOptions
+) -> Hypotheses:
+    """Poses, or the same where the mask would have them, whichever scores higher to begin with."""
+    level = options.coarse[0]
+    small = maps.coarser(max(1, maps.queries.shape[-1] // level.side))
+    rough = QuickScore(surface, keys, small, replace(options.score, sharpness=level.sharpness))
+    moved = placed_by_mask(surface, small, poses)
+    better = rough(moved.row, moved.rotation, moved.position) > rough(poses.row, poses.rotation, poses.position)
+    return Hypotheses(poses.row, poses.rotation, torch.where(better[:, None], moved.position, poses.position))
+
+
+def _modes(
+    poses: Hypotheses,
+    value: Float[Tensor, "n"],
+    before: Float[Tensor, "n"],
+    expected: Float[Tensor, "n"],
+    crops: int,
+    options: SolverOptions,
+) -> tuple[Hypotheses, Float[Tensor, "k"], Float[Tensor, "k"]]:
+    """The distinct ones among the poses that are not hopeless."""
+    best = torch.full((crops,), -torch.inf, device=value.device).scatter_reduce(0, poses.row, value, "amax")
+    hopeless = options.independent * (best[poses.row] - value) > 12
+    index = distinct(poses, torch.where(hopeless, -torch.inf, value), crops, options.modes, options.gap)
+    chosen = index[index >= 0]
+    return poses[chosen], before[chosen], expected[chosen]
+
+
+def _concluded(
+    score: PoseScore,
+    poses: Hypotheses,
+    value: Float[Tensor, "n"],
+    reasons: list[str | None],
+    options: SolverOptions,
+    stats: SolverStats,
+) -> Solution:
+    """The best pose of every crop, its alternatives and its uncertainty."""
+    crops = len(reasons)
+    index = distinct(poses, value, crops, options.modes, options.gap)
+    there = index >= 0
+    found = there[:, 0]
+    best = poses[index[found, 0]]
+    curvature = score.linearize(best.row, best.rotation, best.position).information
+    axes = free_axes(score, best, curvature)
+    free = torch.zeros(crops, 3, device=axes.device, dtype=axes.dtype)
+    free[found] = axes
+    spread = torch.full((crops, 6, 6), torch.nan, device=axes.device, dtype=torch.float64)
+    spread[found] = covariance(curvature, axes, options.independent)
+    safe = index.clamp_min(0)
+    rotation, position, values = poses.rotation[safe], poses.position[safe], value[safe]
+    there &= ~_turned(rotation, free, options.gap.rotation)
+    values = torch.where(there, values, -torch.inf)
+    probability = torch.softmax(torch.where(found[:, None], values, 0.0) * options.independent, dim=1)
+    there &= probability >= options.likely
+    there[:, 0] = found
+    probability = probability * there
+    probability = probability / probability.sum(1, keepdim=True).clamp_min(1e-12)
+    nowhere = ~there
+    return Solution(
+        rotation.masked_fill(nowhere[..., None, None], torch.nan), position.masked_fill(nowhere[..., None], torch.nan),
+        values.masked_fill(nowhere, -torch.inf), probability, spread, free, tuple(reasons), stats,
+    )  # fmt: skip
+
+
+def _turned(rotation: Float[Tensor, "b k 3 3"], free: Float[Tensor, "b 3"], gap: float) -> Bool[Tensor, "b k"]:
+    """Alternatives that are the best pose turned about its free axis, and so no alternatives."""
+    between = rotation @ rotation[:, :1].transpose(2, 3)
+    along = torch.einsum("bi,bkij,bj->bk", free, between, free)
+    turned = along > float(torch.cos(torch.tensor(gap)))
+    turned[:, 0] = False
+    return turned

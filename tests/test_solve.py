@@ -1,0 +1,106 @@
+"""The whole solver: planted poses found, alternatives of symmetric parts, reasons in place of poses."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cad2pose.geometry import geodesic_distance
+from cad2pose.parts import builtin_part
+from cad2pose.solvers import Level, SamplingOptions, SearchOptions, SolverOptions, Surface, solve
+from cad2pose.solvers.distinct import Gap, distinct
+from cad2pose.solvers.hypotheses import Hypotheses
+from cad2pose.solvers.uncertainty import covariance, fit_factor, squared_distance, within_90
+from planted_queries import plant
+
+SMALL = SolverOptions(
+    proposals=SamplingOptions(samples=2000, kept=300), fine=(Level(56, 1.0, 1024, 10),), distinct=12
+)  # fmt: skip
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def surface():
+    return Surface.of_part(builtin_part("bracket"), 8000)
+
+
+@pytest.fixture(scope="module")
+def planted(surface):
+    return plant(builtin_part("bracket"), surface, 5, SIDE, width=0.06, seed=2)
+
+
+def errors(solution, planted, rows):
+    angle = geodesic_distance(solution.rotation[rows, 0].double(), planted.rotation[rows].double()).rad2deg()
+    shift = (solution.position[rows, 0] - planted.position[rows]).norm(dim=1) / planted.position[rows, 2]
+    return angle, shift
+
+
+@pytest.mark.parametrize("proposals", [SMALL.proposals, SearchOptions(directions=96, turns=18)])
+def test_planted_poses_are_found_from_either_kind_of_proposal(surface, planted, proposals):
+    solution = solve(surface, planted.keys, planted.maps, replace(SMALL, proposals=proposals))
+    angle, shift = errors(solution, planted, range(5))
+    assert (angle < 3).sum() >= 4
+    assert (shift < 0.02).sum() >= 4
+    assert solution.reasons == (None,) * 5
+    torch.testing.assert_close(solution.probability.sum(1), torch.ones(5))
+    assert (solution.free_axis == 0).all()
+    assert (torch.linalg.eigvalsh(solution.covariance) > 0).all()
+    assert (solution.stats.refined >= 1).all()
+
+
+def test_crops_of_no_use_say_why_and_leave_the_others_alone(surface, planted):
+    queries, logits = planted.maps.queries.clone(), planted.maps.mask_logits.clone()
+    queries[0, 1, 3, 3] = torch.nan
+    logits[1] = -6.0
+    logits[2] = -6.0
+    logits[2, 10, 10:13] = 6.0
+    logits[3] = -6.0
+    logits[3, 30] = 6.0
+    solution = solve(surface, planted.keys, replace(planted.maps, queries=queries, mask_logits=logits), SMALL)
+    says = ("not finite", "no pixel shows the part", "3 pixels show the part", "lie on a line")
+    for reason, words in zip(solution.reasons, says, strict=False):
+        assert reason is not None
+        assert words in reason
+    assert solution.found.tolist() == [False] * 4 + [True]
+    assert torch.isnan(solution.rotation[:4]).all()
+    assert torch.isnan(solution.covariance[:4]).all()
+    angle, shift = errors(solution, planted, [4])
+    assert angle < 3
+    assert shift < 0.02
+
+
+def test_a_crop_without_hypotheses_says_so(surface, planted):
+    near = replace(SMALL, proposals=replace(SMALL.proposals, distance=(50.0, 60.0)))
+    solution = solve(surface, planted.keys, planted.maps, near)
+    assert not solution.found.any()
+    assert all("no hypothesis is left" in (reason or "") for reason in solution.reasons)
+
+
+def test_distinct_takes_the_best_of_each_neighbourhood():
+    turn = torch.eye(3).repeat(4, 1, 1)
+    position = torch.tensor([[0.0, 0, 9], [0.1, 0, 9], [2.0, 0, 9], [0.0, 0, 9]])
+    poses = Hypotheses(torch.tensor([0, 0, 0, 1]), turn, position)
+    index = distinct(poses, torch.tensor([1.0, 2.0, 0.5, -torch.inf]), 2, 3, Gap())
+    assert index.tolist() == [[1, 2, -1], [-1, -1, -1]]
+
+
+def test_the_factor_makes_nine_of_ten_ellipsoids_right():
+    generator = torch.Generator().manual_seed(0)
+    squared = 4.0 * torch.randn(4000, 6, generator=generator, dtype=torch.float64).square().sum(1)
+    degrees = torch.full((4000,), 6)
+    factor = fit_factor(squared, degrees)
+    assert abs(factor - 4) < 0.25
+    assert abs(within_90(squared, degrees, factor).double().mean() - 0.9) < 1e-3
+    assert within_90(squared, degrees).double().mean() < 0.3
+
+
+def test_nothing_is_claimed_along_a_free_axis():
+    information = torch.diag(torch.tensor([4.0, 2, 1e-3, 1, 1, 1])).expand(1, 6, 6)
+    axis = torch.tensor([[0.0, 0, 1]])
+    found = covariance(information, axis, 10.0)[0]
+    torch.testing.assert_close(
+        found.diagonal(), torch.tensor([1 / 40, 1 / 20, 0, 0.1, 0.1, 0.1]).double(), rtol=1e-3, atol=1e-9
+    )
+    turned = torch.tensor([[[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]])
+    still, place = torch.eye(3)[None], torch.zeros(1, 3)
+    assert float(squared_distance(still, place, turned, place, found[None])) < 1e-6
