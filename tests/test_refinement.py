@@ -6,7 +6,7 @@ import torch
 from cad2pose.data import SyntheticConfig, SyntheticCrops
 from cad2pose.estimator import EstimatorOptions, PoseEstimator
 from cad2pose.estimator.refinement import PoseRefiner, RefinementOptions
-from cad2pose.geometry import Camera
+from cad2pose.geometry import Camera, geodesic_distance
 from cad2pose.model_file import load_model, shipped_model_path
 from cad2pose.solvers import PoseScore, QueryMaps
 from cad2pose.structures import Detections
@@ -58,6 +58,19 @@ def test_more_starts_give_poses_too(model, nuts):
     one, three = (refiner(model, nuts, output)[0] for refiner in refiners)
     assert one.shape == three.shape
     assert torch.isfinite(three).all()
+
+
+@pytest.mark.parametrize("solver", ["sampling", "search"])
+def test_poses_solved_from_the_query_image_alone_are_near_the_truth(model, nuts, solver):
+    refiner = PoseRefiner(solver=solver)
+    with torch.no_grad():
+        poses, _ = refiner(model, nuts, model.method(nuts))
+    index = int(nuts.part_index[0])
+    true = nuts.truth.T_virt_obj.double()
+    turns = true[:, None, :3, :3] @ model.parts[index].symmetries.rotation_group()
+    angle = geodesic_distance(poses[:, None, :3, :3].expand_as(turns), turns).amin(1).rad2deg()
+    assert angle.median() < 10
+    assert ((poses[:, :3, 3] - true[:, :3, 3]).norm(dim=1) / true[:, 2, 3]).median() < 0.05
 
 
 def test_the_estimator_refines_on_request(model):

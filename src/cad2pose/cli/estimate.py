@@ -44,7 +44,7 @@ def estimate_command(
     targets: OptionalPath = None,
     all_images: bool = False,
     min_score: float = 0.0,
-    options: Annotated[EstimatorOptions, tyro.conf.arg(name="")] = _OPTIONS,
+    options: Annotated[EstimatorOptions, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands] = _OPTIONS,
     pictures: bool = True,
     blend: float = 0.0,
     device: str = "auto",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 from cad2pose.estimator.refinement import RefinementOptions
 
@@ -19,6 +20,9 @@ class EstimatorOptions:
     """the box is also looked at scaled by these factors about its centre"""
     recrop: bool = True
     """estimate twice: the second time from the box of the part as the first pose projects it"""
+    solver: Literal["regression", "sampling", "search"] = "regression"
+    """where poses come from: regressed by the network, or solved for from its query image, by sampled correspondences
+    or by a search without randomness; solved poses are always refined"""
     refine: bool = False
     """let every regressed pose, and the likeliest other rotations, climb the score of the query image"""
     refinement: RefinementOptions = field(default_factory=RefinementOptions)
@@ -31,5 +35,7 @@ class EstimatorOptions:
             raise ValueError(f"rolls is {self.rolls}; give one or more angles in degrees, such as 0.0")
         if not self.zooms or not all(math.isfinite(zoom) and zoom > 0 for zoom in self.zooms):
             raise ValueError(f"zooms is {self.zooms}; it must be one or more positive factors, such as 1.0")
+        if self.solver not in ("regression", "sampling", "search"):
+            raise ValueError(f"solver is {self.solver!r}; it must be regression, sampling or search")
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}; it must be 1 or more")

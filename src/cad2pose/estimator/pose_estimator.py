@@ -64,7 +64,7 @@ class PoseEstimator:
     ) -> None:
         self.device = pick_device(device)
         self.options = options or EstimatorOptions()
-        self._refiner = PoseRefiner(self.options.refinement)
+        self._refiner = PoseRefiner(self.options.refinement, self.options.solver)
         self._known: dict[int, _Known] = {}
         for model in models:
             if not isinstance(model.method, PoseMethod):
@@ -209,7 +209,7 @@ class PoseEstimator:
             method = model.method
             assert isinstance(method, PoseMethod)  # as the constructor saw to
             output = method(batch)
-            if self.options.refine:
+            if self.options.refine or self.options.solver != "regression":
                 T_virt_obj, score = self._refiner(model, batch, output)
             else:
                 T_virt_obj, score = method.poses(output, batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -11,7 +12,16 @@ from torch import Tensor
 from cad2pose.methods import QueryMethod, QueryOutput
 from cad2pose.methods.pose_head import head_pose
 from cad2pose.model_file import Model
-from cad2pose.solvers import Hypotheses, QueryMaps, SolverOptions, Start, Surface, solve
+from cad2pose.solvers import (
+    Hypotheses,
+    QueryMaps,
+    SamplingOptions,
+    SearchOptions,
+    SolverOptions,
+    Start,
+    Surface,
+    solve,
+)
 from cad2pose.structures import CropBatch
 
 
@@ -37,13 +47,19 @@ class PoseRefiner:
 
     Args:
         options: settings.
+        solver: what is refined: the regressed poses, or poses of the query image alone, sampled or searched for.
 
     Raises:
         ValueError: when called with a model that is no query model.
     """
 
-    def __init__(self, options: RefinementOptions | None = None) -> None:
+    def __init__(
+        self,
+        options: RefinementOptions | None = None,
+        solver: Literal["regression", "sampling", "search"] = "regression",
+    ) -> None:
         self.options = options or RefinementOptions()
+        self.proposals = {"sampling": SamplingOptions(), "search": SearchOptions()}.get(solver)
         self._surfaces: dict[tuple[int, int], tuple[Surface, Float[Tensor, "m e"]]] = {}
 
     def __call__(
@@ -59,9 +75,12 @@ class PoseRefiner:
             surface, keys = self._surface(model, index)
             radius = method.parts.radius[index]
             regressed = output.pose.position[mine] / radius
-            start = self._start(rotations[mine], regressed, probability[mine])
-            solution = solve(surface, keys, maps[mine], self.options.solver, start)
-            found = solution.found  # where there is nothing to climb, the regressed pose stays
+            if self.proposals is None:
+                start, options = self._start(rotations[mine], regressed, probability[mine]), self.options.solver
+            else:
+                start, options = None, replace(self.options.solver, proposals=self.proposals)
+            solution = solve(surface, keys, maps[mine], options, start)
+            found = solution.found  # where there is nothing to solve or climb, the regressed pose stays
             rotation[mine] = torch.where(found[:, None, None], solution.rotation[:, 0], output.pose.rotation[mine])
             position[mine] = torch.where(found[:, None], solution.position[:, 0], regressed) * radius
         radii = method.parts.radius[batch.part_index]
