@@ -67,15 +67,20 @@ def crops(
     total = count * len(loaded.parts)
     batches = [source.batch(index, _BATCH) for index in range(-(-total // _BATCH))]
     figures: dict[str, Any] = {}
-    refiner = PoseRefiner()
+    refiner, sampler, searcher = (PoseRefiner(solver=solver) for solver in ("regression", "sampling", "search"))
     ways: dict[str, Callable[[CropBatch], CropErrors]] = {
         "1 look": lambda batch: _errors(loaded, batch, 1),
         "4 looks": lambda batch: _errors(loaded, batch, 4),
         "1 look, refined": lambda batch: _refined_errors(loaded, refiner, batch),
+        "1 look, sampling": lambda batch: _refined_errors(loaded, sampler, batch),
+        "1 look, search": lambda batch: _refined_errors(loaded, searcher, batch),
     }
     for name, judge in ways.items():
+        begun = time.process_time()
         errors = CropErrors.join([judge(batch) for batch in batches])
-        rows: dict[str, Any] = {"all parts": {"n": len(errors.rotation), **errors.medians()}}
+        spent = 1e3 * (time.process_time() - begun) / len(errors.rotation)
+        rows: dict[str, Any] = {"all parts": {"n": len(errors.rotation), **errors.medians(), "milliseconds": spent}}
+        print(name, json.dumps(rows["all parts"]), flush=True)
         for index, part in enumerate(loaded.parts):
             rows[part.name] = {"n": int((errors.part_index == index).sum()), **errors.medians(index)}
         figures[name] = rows
@@ -170,6 +175,8 @@ SETTINGS = {
     "one look, refined": EstimatorOptions(recrop=False, refine=True),
     "two looks": EstimatorOptions(recrop=True),
     "two looks, refined": EstimatorOptions(recrop=True, refine=True),
+    "two looks, sampling": EstimatorOptions(recrop=True, solver="sampling"),
+    "two looks, search": EstimatorOptions(recrop=True, solver="search"),
     "one look, 3 rolls, 3 zooms": EstimatorOptions(rolls=(-15.0, 0.0, 15.0), zooms=(0.9, 1.0, 1.1), recrop=False),
 }
 
