@@ -12,11 +12,12 @@ symmetries.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
-import resource
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -114,14 +115,13 @@ def main(config: Config) -> int:
     sides = {name: Side(name) for name in PARTS}
     first = planted_crop(0)
     sides[first.part.name].ours(first, options)  # what a first call loads is not the solver's
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory = _peak_memory(lambda: sides[first.part.name].ours(first, options))
     ours, twin, seconds = [], [], []
     for number in range(config.crops):
         crop = planted_crop(number)
         begun = time.process_time()
         ours.append(sides[crop.part.name].ours(crop, options))
         seconds.append(time.process_time() - begun)
-    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     for number in range(config.crops):
         crop = planted_crop(number)
         twin.append(sides[crop.part.name].twin(crop, number, config.kept)[0])
@@ -135,6 +135,20 @@ def main(config: Config) -> int:
         )
     print(json.dumps(asdict(config) | {"kept": str(config.kept)} | figures))
     return 0 if all(value for key, value in figures.items() if key.startswith("met_")) else 1
+
+
+def _peak_memory(work: Callable[[], object]) -> float:
+    """MB that the process held at most during the work, over what it held before; of Linux."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    before = _status("VmRSS")
+    work()
+    return (_status("VmHWM") - before) / 1024
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def _timed(sides: dict[str, Side], number: int, options: SolverOptions) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Trains the shipped model of the built-in parts (src/cad2pose/weights/builtin.safetensors).
+"""Trains the shipped model of the built-in parts (src/cad2pose/weights/builtin.safetensors), or SurfEmb for them.
 
 One small shared model, all of SO(3), light clutter and the blur and noise of an ordinary camera. Stopped, it goes on
 when called again.
@@ -7,6 +7,7 @@ when called again.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 import tyro
@@ -15,7 +16,7 @@ from cad2pose.data.appearance import AppearanceConfig
 from cad2pose.data.augmentation import AugmentationConfig
 from cad2pose.data.occluders import ClutterConfig
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
-from cad2pose.methods import QueryConfig
+from cad2pose.methods import QueryConfig, SurfEmbConfig
 from cad2pose.model_file import load_model
 from cad2pose.parts.builtin import BUILTIN_PARTS, builtin_part
 from cad2pose.training import TrainingConfig, train
@@ -26,6 +27,8 @@ VALIDATION_SEED = 7_000_003
 
 def main(
     out: Path,
+    method: Literal["query", "surfemb"] = "query",
+    positives_from: Literal["full", "visible"] = "full",
     samples: int = 296_000,
     crop_size: int = 96,
     batch_size: int = 32,
@@ -39,6 +42,8 @@ def main(
 
     Args:
         out: run folder.
+        method: query is the shipped model's.
+        positives_from: pixels that the contrastive loss draws, as in the method's settings.
         samples: crops in all.
         crop_size: side of the crops in pixels.
         batch_size: crops a step.
@@ -49,7 +54,8 @@ def main(
     torch.set_num_threads(1)
     where = torch.device(device)
     parts = [builtin_part(name) for name in BUILTIN_PARTS]
-    method = QueryConfig(crop_size=crop_size)
+    kind = QueryConfig if method == "query" else SurfEmbConfig
+    method_config = kind(crop_size=crop_size, positives_from=positives_from)
     config = TrainingConfig(
         samples=samples, batch_size=batch_size, learning_rate=learning_rate, key_learning_rate=key_learning_rate,
         flat_share=flat_share,
@@ -72,7 +78,7 @@ def main(
 
     model = load_model(start) if start else None
     source, judge = (SyntheticCrops(parts, c, where, s) for c, s in ((crops, 0), (judged, VALIDATION_SEED)))
-    print(train(parts, method, source, judge, config, out, where, {"crops": crops}, report, start=model))
+    print(train(parts, method_config, source, judge, config, out, where, {"crops": crops}, report, start=model))
 
 
 if __name__ == "__main__":

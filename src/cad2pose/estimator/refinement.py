@@ -1,4 +1,4 @@
-"""Regress, then refine: regressed poses climb the score of their own query image."""
+"""Poses that climb the score of their query image: regressed ones, or ones solved for from that image alone."""
 
 from __future__ import annotations
 
@@ -59,7 +59,11 @@ class PoseRefiner:
         solver: Literal["regression", "sampling", "search"] = "regression",
     ) -> None:
         self.options = options or RefinementOptions()
-        self.proposals = {"sampling": SamplingOptions(), "search": SearchOptions()}.get(solver)
+        kind = {"sampling": SamplingOptions, "search": SearchOptions}.get(solver)
+        self._solves = kind is not None
+        self._solver = self.options.solver
+        if kind is not None and not isinstance(self._solver.proposals, kind):
+            self._solver = replace(self._solver, proposals=kind())
         self._surfaces: dict[tuple[int, int], tuple[Surface, Float[Tensor, "m e"]]] = {}
 
     def __call__(
@@ -75,11 +79,8 @@ class PoseRefiner:
             surface, keys = self._surface(model, index)
             radius = method.parts.radius[index]
             regressed = output.pose.position[mine] / radius
-            if self.proposals is None:
-                start, options = self._start(rotations[mine], regressed, probability[mine]), self.options.solver
-            else:
-                start, options = None, replace(self.options.solver, proposals=self.proposals)
-            solution = solve(surface, keys, maps[mine], options, start)
+            start = None if self._solves else self._start(rotations[mine], regressed, probability[mine])
+            solution = solve(surface, keys, maps[mine], self._solver, start)
             found = solution.found  # where there is nothing to solve or climb, the regressed pose stays
             rotation[mine] = torch.where(found[:, None, None], solution.rotation[:, 0], output.pose.rotation[mine])
             position[mine] = torch.where(found[:, None], solution.position[:, 0], regressed) * radius

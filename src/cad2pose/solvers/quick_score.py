@@ -26,8 +26,7 @@ class QuickScore:
     ) -> None:
         options = options or ScoreOptions()
         self.points, self.normals = surface.points[:_POINTS], surface.normals[:_POINTS]
-        self.area, self.directions = surface.areas[_POINTS], surface.directions
-        self.visible = surface.visible[:, :_POINTS].float()
+        self.area, self.surface = surface.areas[_POINTS], surface
         self.K, self.weight = maps.K, options.mask_weight
         self.width, self.height = maps.queries.shape[-1], maps.queries.shape[-2]
         inside = (maps.valid >= 0.5).float()
@@ -62,8 +61,7 @@ class QuickScore:
         within = (u >= 0) & (v >= 0) & (u < self.width) & (v < self.height)
         pixel = v.clamp(0, self.height - 1).long() * self.width + u.clamp(0, self.width - 1).long()
         pixel = row[:, None] * (self.width * self.height) + pixel
-        viewpoint = -(rotation.transpose(1, 2) @ position[..., None])[..., 0]
-        shown = self.visible[(viewpoint @ self.directions.T).argmax(1)]
+        shown = self.surface.shown(rotation, position, _POINTS)
         facing = -(normals * seen).sum(-1)
         scale = self.area * shown * (K[:, 0, 0] * K[:, 1, 1])[:, None]
         covered = scale * facing.clamp_min(0) / depth**3 * within * self.inside[pixel]

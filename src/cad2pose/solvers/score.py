@@ -96,7 +96,7 @@ class PoseScore:
         if count not in surface.areas:
             raise ValueError(f"points is {count}; it must be one of {', '.join(map(str, surface.areas))}")
         self.points, self.normals, self.area = surface.points[:count], surface.normals[:count], surface.areas[count]
-        self.directions, self.visible = surface.directions, surface.visible[:, :count].float()
+        self.surface = surface
         self.keys = keys[:count]
         if keys.shape[1] != maps.queries.shape[1]:
             raise ValueError(f"keys have {keys.shape[1]} numbers, queries {maps.queries.shape[1]}; use one model's")
@@ -161,8 +161,7 @@ class PoseScore:
 
     def _visible(self, rotation: Float[Tensor, "n 3 3"], position: Float[Tensor, "n 3"]) -> Float[Tensor, "n s"]:
         """What nothing hides, seen from the nearest of the surface's viewpoints."""
-        viewpoint = -(rotation.transpose(1, 2) @ position[..., None])[..., 0]
-        return self.visible[(viewpoint @ self.directions.T).argmax(1)]
+        return self.surface.shown(rotation, position, len(self.points)).float()
 
     def _sample(
         self, row: Int[Tensor, "n"], pixel: Float[Tensor, "n s 2"], derivatives: bool

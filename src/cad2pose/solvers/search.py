@@ -96,8 +96,7 @@ def _seen_moments(
     count = _SILHOUETTE_POINTS
     seen = surface.points[:count] @ rotation.transpose(1, 2) + position[:, None]
     normals = surface.normals[:count] @ rotation.transpose(1, 2)
-    viewpoint = -(rotation.transpose(1, 2) @ position[..., None])[..., 0]
-    shown = surface.visible[(viewpoint @ surface.directions.T).argmax(1), :count]
+    shown = surface.shown(rotation, position, count)
     depth = seen[..., 2].clamp_min(1e-3)
     weight = -(normals * seen).sum(-1).clamp_max(0) * shown * surface.areas[count] / depth**3
     area = weight.sum(1).clamp_min(1e-9)

@@ -19,7 +19,7 @@ from cad2pose.solvers.distinct import Gap, distinct
 from cad2pose.solvers.hypotheses import Hypotheses
 from cad2pose.solvers.maps import QueryMaps
 from cad2pose.solvers.quick_score import QuickScore
-from cad2pose.solvers.refine import DepthPrior, Refined, RefineOptions, refine
+from cad2pose.solvers.refine import DepthPrior, RefineOptions, refine
 from cad2pose.solvers.sampling import SamplingOptions, sample_poses
 from cad2pose.solvers.score import PoseScore, ScoreOptions
 from cad2pose.solvers.search import SearchOptions, placed_by_mask, search_poses
@@ -199,23 +199,25 @@ def _climbed(
     """The finest score, the poses that came to its maxima, and their scores with what was thought of them before."""
     fine = options.fine if options.refine else options.fine[-1:]
     expected = poses.position[:, 2]
+    sizes = {level.side: maps.of_side(level.side) for level in (*options.coarse, *fine)}
 
     def climb(level: Level, poses: Hypotheses, moves: bool) -> tuple[PoseScore, Hypotheses, Float[Tensor, "n"]]:
-        small = maps.coarser(max(1, maps.queries.shape[-1] // level.side))
-        score = PoseScore(
-            surface, keys, small, replace(options.score, points=level.points, sharpness=level.sharpness)
-        )  # fmt: skip
+        settings = replace(options.score, points=level.points, sharpness=level.sharpness)
+        score = PoseScore(surface, keys, sizes[level.side], settings)
         if not moves:
             return score, poses, score(poses.row, poses.rotation, poses.position)
         prior = None
         if depth_sigma is not None:
             prior = DepthPrior(expected, depth_sigma, torch.full_like(expected, options.independent))
-        settings = replace(options.climb, iterations=level.iterations)
-        found: Refined = refine(score, poses.row, poses.rotation, poses.position, settings, prior)
+        limits = replace(options.climb, iterations=level.iterations)
+        found = refine(score, poses.row, poses.rotation, poses.position, limits, prior)
         return score, Hypotheses(poses.row, found.rotation, found.position), found.score
 
     if options.refine and options.coarse:
-        poses = _better_placed(surface, keys, maps, poses, options) if depth_sigma is None else poses
+        first = options.coarse[0]
+        unsure = replace(options.score, sharpness=first.sharpness)
+        if depth_sigma is None:
+            poses = _better_placed(surface, keys, sizes[first.side], poses, unsure)
         begun = poses
         for level in options.coarse:
             _, poses, value = climb(level, poses, moves=True)
@@ -231,13 +233,11 @@ def _climbed(
 
 
 def _better_placed(
-    surface: Surface, keys: Float[Tensor, "m e"], maps: QueryMaps, poses: Hypotheses, options: SolverOptions
+    surface: Surface, keys: Float[Tensor, "m e"], maps: QueryMaps, poses: Hypotheses, options: ScoreOptions
 ) -> Hypotheses:
     """Poses, or the same where the mask would have them, whichever scores higher to begin with."""
-    level = options.coarse[0]
-    small = maps.coarser(max(1, maps.queries.shape[-1] // level.side))
-    rough = QuickScore(surface, keys, small, replace(options.score, sharpness=level.sharpness))
-    moved = placed_by_mask(surface, small, poses)
+    rough = QuickScore(surface, keys, maps, options)
+    moved = placed_by_mask(surface, maps, poses)
     better = rough(moved.row, moved.rotation, moved.position) > rough(poses.row, poses.rotation, poses.position)
     return Hypotheses(poses.row, poses.rotation, torch.where(better[:, None], moved.position, poses.position))
 

@@ -79,6 +79,13 @@ class Surface:
         visible = visibility(points[:even], normals[:even], hiding, directions)
         return cls(points.float(), normals.float(), areas, directions.float(), visible)
 
+    def shown(
+        self, rotation: Float[Tensor, "n 3 3"], position: Float[Tensor, "n 3"], count: int
+    ) -> Bool[Tensor, "n {count}"]:
+        """Which of the first points nothing hides in each of N poses, as seen from the nearest known viewpoint."""
+        viewpoint = -(rotation.transpose(1, 2) @ position[..., None])[..., 0]
+        return self.visible[(viewpoint @ self.directions.T).argmax(1), :count]
+
     def to(self, device: torch.device | str) -> Surface:
         """The same samples on another device."""
         areas = {size: area.to(device) for size, area in self.areas.items()}
