@@ -24,7 +24,7 @@ from cad2pose.data.bop import BopDataset, find_dataset
 from cad2pose.data.results import Results
 from cad2pose.estimator import EstimatorOptions, PoseEstimator, best_per_object
 from cad2pose.estimator.fusion import fuse_poses
-from cad2pose.estimator.refinement import PoseRefiner
+from cad2pose.estimator.pose_solver import PoseSolver
 from cad2pose.evaluation import evaluate
 from cad2pose.files import write_text
 from cad2pose.geometry import rotate_transform, rotation_about_z
@@ -45,8 +45,8 @@ def crops(
     device: str = "cpu",
     threads: int = 1,
 ) -> None:
-    """On fresh crops of the evaluation style, all of SO(3): regression alone from one look at each crop and from four,
-    and regression with refinement.
+    """On fresh crops of the evaluation style, all of SO(3): regression from one look at each crop and from four,
+    regression with refinement, and sampling and search; the latter two alone for models that do not regress.
 
     The four looks are the crop rolled by 0, 90, 180 and 270 degrees, fused as the estimator does with --rolls.
 
@@ -67,14 +67,16 @@ def crops(
     total = count * len(loaded.parts)
     batches = [source.batch(index, _BATCH) for index in range(-(-total // _BATCH))]
     figures: dict[str, Any] = {}
-    refiner, sampler, searcher = (PoseRefiner(solver=solver) for solver in ("regression", "sampling", "search"))
-    ways: dict[str, Callable[[CropBatch], CropErrors]] = {
-        "1 look": lambda batch: _errors(loaded, batch, 1),
-        "4 looks": lambda batch: _errors(loaded, batch, 4),
-        "1 look, refined": lambda batch: _refined_errors(loaded, refiner, batch),
-        "1 look, sampling": lambda batch: _refined_errors(loaded, sampler, batch),
-        "1 look, search": lambda batch: _refined_errors(loaded, searcher, batch),
-    }
+    refiner, sampler, searcher = (PoseSolver(solver=solver) for solver in ("regression", "sampling", "search"))
+    ways: dict[str, Callable[[CropBatch], CropErrors]] = {}
+    if isinstance(loaded.method, PoseMethod):
+        ways = {
+            "1 look": lambda batch: _errors(loaded, batch, 1),
+            "4 looks": lambda batch: _errors(loaded, batch, 4),
+            "1 look, refined": lambda batch: _solved_errors(loaded, refiner, batch),
+        }
+    ways["1 look, sampling"] = lambda batch: _solved_errors(loaded, sampler, batch)
+    ways["1 look, search"] = lambda batch: _solved_errors(loaded, searcher, batch)
     for name, judge in ways.items():
         begun = time.process_time()
         errors = CropErrors.join([judge(batch) for batch in batches])
@@ -156,10 +158,14 @@ def _errors(model: Model, batch: CropBatch, looks: int) -> CropErrors:
 
 
 @torch.no_grad()
-def _refined_errors(model: Model, refiner: PoseRefiner, batch: CropBatch) -> CropErrors:
-    """Errors of the poses that the estimator's refinement makes of one look."""
-    T_virt_obj, score = refiner(model, batch, model.method(batch))
-    return pose_crop_errors(model.method, batch, T_virt_obj, score)
+def _solved_errors(model: Model, solver: PoseSolver, batch: CropBatch) -> CropErrors:
+    """Errors of the poses that are refined or solved for from one look; no pose counts as one that is all wrong."""
+    found = solver(model, batch, model.method(batch))
+    errors = pose_crop_errors(model.method, batch, found.T_cam_obj, found.score)
+    return replace(
+        errors, rotation=errors.rotation.nan_to_num(180.0), translation=errors.translation.nan_to_num(100.0),
+        depth=errors.depth.nan_to_num(100.0),
+    )  # fmt: skip
 
 
 def _rolled(batch: CropBatch, turns: int) -> CropBatch:

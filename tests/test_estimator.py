@@ -352,7 +352,8 @@ def test_axis_angle_of_planted_noise_is_what_it_says(generator):
     assert float(omega.norm()) == pytest.approx(0.5)
 
 
-def test_models_without_poses_are_refused_by_name():
+def test_models_that_regress_nothing_are_refused_where_regression_is_asked_for():
     model = Model(SurfEmbMethod(SMALL_SURFEMB, [wedge()]).eval(), (wedge(),), {})
-    with pytest.raises(ValueError, match=r"wedge is a SurfEmbMethod.*--method query"):
-        PoseEstimator([model], "cpu")
+    with pytest.raises(ValueError, match=r"wedge is a SurfEmbMethod, which regresses no poses.*--method query"):
+        PoseEstimator([model], "cpu", EstimatorOptions(solver="regression"))
+    PoseEstimator([model], "cpu")

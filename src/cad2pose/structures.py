@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -116,15 +117,104 @@ class CropBatch:
 
 
 @dataclass(frozen=True)
+class PoseDetails:
+    """What is known of N poses beside the poses.
+
+    Args:
+        covariance: `(N, 6, 6)` float64 of the left perturbation (rotation vector, translation), rad and mm, in the
+            camera frame, about the bounding sphere's centre; NaN where it is not known.
+        free_axis: `(N, 3)` unit axis in the camera frame about which the part may turn at will (a continuous symmetry,
+            seen as such), of which the covariance says nothing; zeros where there is none.
+        alternatives: `(N, k, 4, 4)` float64, the distinct poses that the image allows, likeliest first: the pose itself
+            and others like those that a symmetry gives; NaN where there are no more, or none are known.
+        probability: `(N, k)` float64 of the alternatives; 0 likewise.
+        reasons: for every row None, or why it has no pose.
+    """
+
+    covariance: Float[Tensor, "n 6 6"]
+    free_axis: Float[Tensor, "n 3"]
+    alternatives: Float[Tensor, "n k 4 4"]
+    probability: Float[Tensor, "n k"]
+    reasons: tuple[str | None, ...]
+
+    @classmethod
+    def unknown(cls, reasons: Sequence[str | None]) -> PoseDetails:
+        """Of poses of which nothing is known but whether there are any."""
+        count = len(reasons)
+
+        def filled(*shape: int, value: float) -> Tensor:
+            return torch.full((count, *shape), value, dtype=torch.float64)
+
+        return cls(
+            filled(6, 6, value=torch.nan), filled(3, value=0.0), filled(0, 4, 4, value=torch.nan),
+            filled(0, value=0.0), tuple(reasons),
+        )  # fmt: skip
+
+    def __getitem__(self, index: Int[Tensor, "k"]) -> PoseDetails:
+        return PoseDetails(
+            self.covariance[index], self.free_axis[index], self.alternatives[index], self.probability[index],
+            tuple(self.reasons[row] for row in index.tolist()),
+        )  # fmt: skip
+
+    @classmethod
+    def join(cls, parts: Sequence[PoseDetails]) -> PoseDetails:
+        """All of them, one after the other, with room for as many alternatives as any has."""
+        most = max((part.probability.shape[1] for part in parts), default=0)
+        pad = torch.nn.functional.pad
+
+        def longer(part: PoseDetails) -> tuple[Tensor, Tensor]:
+            missing = most - part.probability.shape[1]
+            alternatives = pad(part.alternatives, (0, 0, 0, 0, 0, missing), value=torch.nan)
+            return alternatives, pad(part.probability, (0, missing))
+
+        alternatives, probability = zip(*map(longer, parts), strict=True)
+        return cls(
+            torch.cat([part.covariance for part in parts]), torch.cat([part.free_axis for part in parts]),
+            torch.cat(alternatives), torch.cat(probability), tuple(r for part in parts for r in part.reasons),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Poses:
+    """N poses in one camera's frame.
+
+    Args:
+        T_cam_obj: `(N, 4, 4)` float64, mm, mesh file's frame; NaN where there is none.
+        score: `(N,)` float64 in [0, 1]; 0 where there is none.
+        details: of them.
+    """
+
+    T_cam_obj: Float[Tensor, "n 4 4"]
+    score: Float[Tensor, "n"]
+    details: PoseDetails
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def __getitem__(self, index: Int[Tensor, "k"]) -> Poses:
+        return Poses(self.T_cam_obj[index], self.score[index], self.details[index])
+
+    @classmethod
+    def join(cls, parts: Sequence[Poses]) -> Poses:
+        """All of them, one after the other."""
+        return cls(
+            torch.cat([part.T_cam_obj for part in parts]), torch.cat([part.score for part in parts]),
+            PoseDetails.join([part.details for part in parts]),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class PoseEstimates:
     """Poses found in one image.
 
     Args:
         object_id: `(N,)`.
-        T_cam_obj: `(N, 4, 4)` float64, mm, mesh file's frame; the rotation part is orthonormal.
-        score: `(N,)` higher is better.
+        T_cam_obj: `(N, 4, 4)` float64, mm, mesh file's frame; the rotation part is orthonormal. NaN where no pose was
+            found.
+        score: `(N,)` higher is better; 0 where no pose was found.
         box: `(N, 4)` the boxes they were found from.
         seconds: time the whole image took.
+        details: uncertainty, alternatives, and the reasons where no pose was found; all unknown by default.
     """
 
     object_id: Int[Tensor, "n"]
@@ -132,6 +222,25 @@ class PoseEstimates:
     score: Float[Tensor, "n"]
     box: Float[Tensor, "n 4"]
     seconds: float = -1.0
+    details: PoseDetails = field(default_factory=lambda: PoseDetails.unknown(()))
+
+    def __post_init__(self) -> None:
+        if len(self.details.reasons) != len(self.object_id):
+            if self.details.reasons:
+                given = len(self.details.reasons)
+                raise ValueError(f"there are details of {given} poses for {len(self.object_id)} objects")
+            object.__setattr__(self, "details", PoseDetails.unknown((None,) * len(self.object_id)))
 
     def __len__(self) -> int:
         return len(self.object_id)
+
+    def __getitem__(self, index: Int[Tensor, "k"]) -> PoseEstimates:
+        return PoseEstimates(
+            self.object_id[index], self.T_cam_obj[index], self.score[index], self.box[index], self.seconds,
+            self.details[index],
+        )  # fmt: skip
+
+    @property
+    def found(self) -> Bool[Tensor, "n"]:
+        """Which rows have a pose."""
+        return torch.tensor([reason is None for reason in self.details.reasons], dtype=torch.bool)

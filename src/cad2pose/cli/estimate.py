@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from cad2pose import __version__
 from cad2pose.cli.arguments import ObjectIds, OptionalPath
@@ -43,6 +45,9 @@ def estimate_command(
     objects: ObjectIds = (),
     targets: OptionalPath = None,
     all_images: bool = False,
+    depth: OptionalPath = None,
+    depth_scale: float = 1.0,
+    bop_depth: bool = False,
     min_score: float = 0.0,
     options: Annotated[EstimatorOptions, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands] = _OPTIONS,
     pictures: bool = True,
@@ -53,7 +58,9 @@ def estimate_command(
 
     Either --image with --camera and one of --box, --mask and --detections, or --bop with --detections. Writes
     results.csv (BOP's form), results.json, and a picture per image with the contours, axes and scores of the poses
-    (pictures/). Where several boxes claim the same object, those with the best pose scores are kept.
+    (pictures/). Where several boxes claim the same object, those with the best pose scores are kept. results.json has
+    more: poses that were refined or solved for with their covariance, their free axis and their alternatives, and boxes
+    without a pose with the reason.
 
     Args:
         model: model file, or a folder of them, which then means all their objects.
@@ -69,6 +76,10 @@ def estimate_command(
         objects: look for these objects only; all that the model knows by default.
         targets: targets file in place of the dataset's own (SPLIT_targets_bop19.json).
         all_images: every image that has detections, whatever the targets file asks for.
+        depth: depth image of the same pixels, or a folder of them named as the images; poses are moved along their rays
+            to where it has them.
+        depth_scale: millimetres per unit of the depth images.
+        bop_depth: use the depth images of the BOP dataset.
         min_score: leave out poses with a lower score (0 to 1).
         options: of the estimator.
         pictures: save a picture per image.
@@ -76,18 +87,19 @@ def estimate_command(
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
     """
     _check_choice(image, camera, box, mask, detections, bop)
+    _check_depth(bop, depth, depth_scale, bop_depth)
     check_folder(out)
     style = OverlayStyle(blend=blend)
     estimator = PoseEstimator.load(model, device, options)
     estimator.check_known(objects)
     if bop is not None:
         assert detections is not None, "checked above"
-        tasks = tasks_of_bop(bop, split, detections, objects or tuple(estimator.parts), targets, all_images)
+        tasks = tasks_of_bop(bop, split, detections, objects or tuple(estimator.parts), targets, all_images, bop_depth)
     else:
         assert image is not None, "checked above"
         assert camera is not None, "checked above"
         named = None if detections is not None else _object_of_box(estimator, object_id)
-        tasks = tasks_of_images(image, camera, named, box, mask, detections, objects)
+        tasks = tasks_of_images(image, camera, named, box, mask, detections, objects, depth, depth_scale)
     _check_tasks(estimator, tasks)
     console = Console()
     done = _estimate(console, estimator, tasks, min_score, out if pictures else None, style)
@@ -114,6 +126,15 @@ def _check_choice(
         raise ValueError("--image needs --camera, a json file with fx, fy, cx, cy, width and height")
     if sum(given is not None for given in (box, mask, detections)) != 1:
         raise ValueError("--image needs one of --box X Y W H, --mask FILE and --detections FILE: where to look")
+
+
+def _check_depth(bop: Path | None, depth: Path | None, scale: float, bop_depth: bool) -> None:
+    if bop is None and bop_depth:
+        raise ValueError("--bop-depth is about a BOP dataset; give --depth FILE with --image")
+    if bop is not None and depth is not None:
+        raise ValueError("--depth goes with --image; the depth images of a BOP dataset are used with --bop-depth")
+    if not 0 < scale < float("inf"):
+        raise ValueError(f"--depth-scale is {scale}; it must be a positive number of millimetres per unit")
 
 
 def _check_tasks(estimator: PoseEstimator, tasks: Sequence[ImageTask]) -> None:
@@ -151,7 +172,7 @@ def _estimate(
         for task in progress.track(tasks, description="images"):
             pixels = task.read()
             try:
-                found = estimator.estimate(pixels, task.camera, task.detections, min_score)
+                found = estimator.estimate(pixels, task.camera, task.detections, min_score, task.read_depth())
             except ValueError as error:
                 raise ValueError(f"{task.path}: {error}") from error
             found = best_per_object(found, task.counts)
@@ -184,15 +205,27 @@ def _write(out: Path, model: Path, estimator: PoseEstimator, done: Sequence[Done
 
 
 def _pose_entry(estimator: PoseEstimator, found: PoseEstimates, row: int) -> dict[str, object]:
-    object_id, T_cam_obj = int(found.object_id[row]), found.T_cam_obj[row]
-    return {
-        "obj_id": object_id,
-        "name": estimator.parts[object_id].name,
-        "score": float(found.score[row]),
-        "R": T_cam_obj[:3, :3].flatten().tolist(),
-        "t": T_cam_obj[:3, 3].tolist(),
-        "box": found.box[row].tolist(),
-    }
+    """A pose with all that is known of it, or why there is none."""
+    object_id, details = int(found.object_id[row]), found.details
+    entry: dict[str, object] = {"obj_id": object_id, "name": estimator.parts[object_id].name}
+    if details.reasons[row] is not None:
+        return entry | {"no_pose": details.reasons[row], "box": found.box[row].tolist()}
+    entry |= {"score": float(found.score[row])} | _pose_numbers(found.T_cam_obj[row])
+    entry["box"] = found.box[row].tolist()
+    if not bool(torch.isnan(details.covariance[row]).any()):
+        entry["covariance"] = details.covariance[row].tolist()
+        entry["free_axis"] = details.free_axis[row].tolist() if bool(details.free_axis[row].any()) else None
+    known = (details.probability[row] > 0).nonzero()[:, 0].tolist()
+    if known:
+        entry["alternatives"] = [
+            {"probability": float(details.probability[row, k])} | _pose_numbers(details.alternatives[row, k])
+            for k in known
+        ]
+    return entry
+
+
+def _pose_numbers(T_cam_obj: Tensor) -> dict[str, object]:
+    return {"R": T_cam_obj[:3, :3].flatten().tolist(), "t": T_cam_obj[:3, 3].tolist()}
 
 
 def _say(console: Console, estimator: PoseEstimator, done: Sequence[Done], out: Path) -> None:
@@ -200,14 +233,22 @@ def _say(console: Console, estimator: PoseEstimator, done: Sequence[Done], out: 
     if len(done) == 1:
         for row in range(len(done[0][1])):
             entry = _pose_entry(estimator, done[0][1], row)
+            title = f"{entry['name']} (object {entry['obj_id']})"
+            if "no_pose" in entry:
+                console.print(f"{title}: no pose: {entry['no_pose']}", soft_wrap=True, highlight=False)
+                continue
             x, y, z = done[0][1].T_cam_obj[row, :3, 3].tolist()
-            line = (
-                f"{entry['name']} (object {entry['obj_id']}): score {entry['score']:.3f}, t = {x:.1f} {y:.1f} {z:.1f}"
-            )
+            line = f"{title}: score {entry['score']:.3f}, t = {x:.1f} {y:.1f} {z:.1f}"
             console.print(f"{line} mm", highlight=False)
-    poses = sum(len(found) for _, found in done)
+    poses = sum(int(found.found.sum()) for _, found in done)
+    lost = sum(len(found) for _, found in done) - poses
     seconds = sorted(found.seconds for _, found in done)[len(done) // 2]
     console.print(
-        f"{poses} poses in {len(done)} images, {seconds:.2f} s per image (median): {out / 'results.csv'}",
+        f"{poses} poses in {len(done)} images{_without(lost)}, {seconds:.2f} s per image (median): "
+        f"{out / 'results.csv'}",
         soft_wrap=True, highlight=False,
     )  # fmt: skip
+
+
+def _without(lost: int) -> str:
+    return f" ({lost} {'box' if lost == 1 else 'boxes'} without a pose, see results.json)" if lost else ""

@@ -13,7 +13,7 @@ from torch import Tensor
 from cad2pose.cli.sources import find_camera
 from cad2pose.data.bop import BopDataset, find_dataset
 from cad2pose.data.detections import read_detections
-from cad2pose.data.images import IMAGE_SUFFIXES, image_size, read_image, read_mask
+from cad2pose.data.images import IMAGE_SUFFIXES, image_size, read_depth, read_image, read_mask
 from cad2pose.geometry import Camera, mask_box
 from cad2pose.structures import Detections
 
@@ -29,6 +29,8 @@ class ImageTask:
         camera: of this image.
         detections: boxes and objects to look for.
         counts: how many instances to keep of each object (one number for every object).
+        depth_path: depth image file, None where there is none.
+        depth_scale: millimetres per unit of the depth image.
     """
 
     scene_id: int
@@ -38,10 +40,16 @@ class ImageTask:
     camera: Camera
     detections: Detections
     counts: Mapping[int, int] | int = 1
+    depth_path: Path | None = None
+    depth_scale: float = 1.0
 
     def read(self) -> Float[Tensor, "3 h w"]:
         """The image, RGB in [0, 1]."""
         return read_image(self.path)
+
+    def read_depth(self) -> Float[Tensor, "h w"] | None:
+        """The depth image in mm, where there is one."""
+        return None if self.depth_path is None else read_depth(self.depth_path, self.depth_scale)
 
     def check_size(self) -> None:
         """Raise ValueError where the image's header and its camera disagree."""
@@ -100,11 +108,14 @@ def tasks_of_images(
     mask: Path | None = None,
     detections: Path | None = None,
     objects: Collection[int] = (),
+    depth: Path | None = None,
+    depth_scale: float = 1.0,
 ) -> list[ImageTask]:
     """Tasks of image files, of which exactly one of `box`, `mask` and `detections` says where to look.
 
-    A box holds for every image. A mask is a file, or a folder of files named after their images. Detections go by
-    the images' numbers (000017.png is image 17); for a single image, a file about one image needs no number.
+    A box holds for every image. A mask is a file, or a folder of files named after their images, and so is a depth
+    image. Detections go by the images' numbers (000017.png is image 17); for a single image, a file about one image
+    needs no number.
 
     Raises:
         FileNotFoundError, ValueError: for anything missing or malformed.
@@ -120,17 +131,33 @@ def tasks_of_images(
             scene_id, boxes = found.get(number) or found.get(-1) or (0, _none())
         else:
             assert object_id is not None, "a box is of an object"
-            chosen = box if box is not None else box_of_mask(_mask_of(mask, file), file)
+            chosen = box if box is not None else box_of_mask(_named_after(mask, file, "mask"), file)
             boxes = single_box(chosen, object_id)
         name = file.stem if stems.count(file.stem) == 1 else file.name
-        tasks.append(ImageTask(scene_id, number, name, file, find_camera(camera, *image_size(file)), boxes))
+        measured = None if depth is None else _named_after(depth, file, "depth image")
+        known = find_camera(camera, *image_size(file))
+        tasks.append(ImageTask(scene_id, number, name, file, known, boxes, 1, measured, depth_scale))
     return tasks
 
 
 def tasks_of_bop(
-    bop: Path, split: str, detections: Path, objects: Collection[int], targets: Path | None, all_images: bool
+    bop: Path,
+    split: str,
+    detections: Path,
+    objects: Collection[int],
+    targets: Path | None,
+    all_images: bool,
+    depth: bool = False,
 ) -> list[ImageTask]:
     """Tasks of a BOP split: what its targets file asks for, or every image that has detections.
+
+    Args:
+        bop, split: the data set.
+        detections: file of detections.
+        objects: whose.
+        targets: targets file in place of the data set's own.
+        all_images: every image that has detections.
+        depth: take the data set's depth images as well.
 
     Raises:
         FileNotFoundError, ValueError: for anything missing or malformed, or if nothing is left to do.
@@ -152,7 +179,8 @@ def tasks_of_bop(
         boxes = _of_objects(found.get((scene_id, image_id), _none()), counts if isinstance(counts, dict) else objects)
         name = f"{scene_id:06d}_{image_id:06d}"
         path, camera = scene.image_file(image_id), scene.camera(image_id)
-        tasks.append(ImageTask(scene_id, image_id, name, path, camera, boxes, counts))
+        measured, scale = (scene.depth_file(image_id), scene.depth_scale(image_id)) if depth else (None, 1.0)
+        tasks.append(ImageTask(scene_id, image_id, name, path, camera, boxes, counts, measured, scale))
     if not any(len(task.detections) for task in tasks):
         raise ValueError(
             f"{detections} has no box of the objects {sorted(objects)} in the images asked for of {dataset.root}, "
@@ -180,14 +208,15 @@ def _numbers(files: Sequence[Path]) -> list[int]:
     return list(range(len(files)))
 
 
-def _mask_of(mask: Path | None, image: Path) -> Path:
-    assert mask is not None, "one of box and mask is given"
-    if not mask.is_dir():
-        return mask
-    named = [mask / f"{image.stem}{suffix}" for suffix in IMAGE_SUFFIXES]
-    found = next((path for path in named if path.is_file()), None)
+def _named_after(path: Path | None, image: Path, what: str) -> Path:
+    """The file itself, or the one of a folder that is named after an image."""
+    assert path is not None, "one of box and mask is given"
+    if not path.is_dir():
+        return path
+    named = [path / f"{image.stem}{suffix}" for suffix in IMAGE_SUFFIXES]
+    found = next((file for file in named if file.is_file()), None)
     if found is None:
-        raise FileNotFoundError(f"the folder {mask} has no mask named {image.stem}, after the image {image}")
+        raise FileNotFoundError(f"the folder {path} has no {what} named {image.stem}, after the image {image}")
     return found
 
 

@@ -198,12 +198,33 @@ class BopScene:
             FileNotFoundError, ValueError: as `camera`, `image_file` and `instances`.
         """
         camera = self.camera(image_id)
-        entry = self.camera_entries[image_id]
-        scale = entry.get("depth_scale", 1.0) if isinstance(entry, dict) else 1.0
         return BopImage(
             self.scene_id, image_id, self.image_file(image_id), camera, self.instances(image_id),
-            self.depth_files.get(image_id), float(scale),
+            self.depth_files.get(image_id), self.depth_scale(image_id),
         )  # fmt: skip
+
+    def depth_file(self, image_id: int) -> Path:
+        """Path of one depth image.
+
+        Raises:
+            FileNotFoundError: if there is none.
+        """
+        if image_id not in self.depth_files:
+            raise FileNotFoundError(f"{self.path} has no depth image {image_id:06d} in its folder depth")
+        return self.depth_files[image_id]
+
+    def depth_scale(self, image_id: int) -> float:
+        """Millimetres per unit of the depth image, 1 unless the camera's entry says otherwise.
+
+        Raises:
+            ValueError: if what it says is no positive number.
+        """
+        entry = self.camera_entries.get(image_id)
+        scale = entry.get("depth_scale", 1.0) if isinstance(entry, dict) else 1.0
+        if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not 0 < scale < float("inf"):
+            where = f"{self.file('scene_camera')}, image {image_id}"
+            raise ValueError(f"{where}: depth_scale is {scale!r}; it must be a positive number")
+        return float(scale)
 
 
 def find_sensors(scene: Path) -> list[str]:

@@ -49,8 +49,10 @@ class Results:
 
     @classmethod
     def from_estimates(cls, estimates: Mapping[tuple[int, int], PoseEstimates]) -> Results:
-        """Rows of the estimates of several images, by (scene, image) number."""
-        rows = [(scene, image, e, i) for (scene, image), e in estimates.items() for i in range(len(e))]
+        """Rows of the poses found in several images, by (scene, image) number; boxes without a pose have none."""
+        rows = [
+            (scene, image, e, i) for (scene, image), e in estimates.items() for i in e.found.nonzero()[:, 0].tolist()
+        ]
         poses = [e.T_cam_obj[i].double().cpu() for _, _, e, i in rows]
         return cls(
             torch.tensor([scene for scene, _, _, _ in rows], dtype=torch.int64),

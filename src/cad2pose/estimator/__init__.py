@@ -3,6 +3,6 @@
 from cad2pose.estimator.fusion import fuse_poses
 from cad2pose.estimator.options import EstimatorOptions
 from cad2pose.estimator.pose_estimator import PoseEstimator
-from cad2pose.estimator.selection import best_per_object, select
+from cad2pose.estimator.selection import best_per_object
 
-__all__ = ["EstimatorOptions", "PoseEstimator", "best_per_object", "fuse_poses", "select"]
+__all__ = ["EstimatorOptions", "PoseEstimator", "best_per_object", "fuse_poses"]

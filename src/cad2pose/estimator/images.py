@@ -43,3 +43,20 @@ def check_size(image: Float[Tensor, "3 h w"], camera: Camera) -> None:
             f"the image is {width} x {height} pixels and its camera {camera.width} x {camera.height}; "
             "give the intrinsics of this very image size (Camera.resized makes them)"
         )
+
+
+def depth_tensor(depth: Tensor | np.ndarray) -> Float[Tensor, "h w"]:
+    """Float32 depth in mm, 0 where nothing was measured (not finite, or not positive).
+
+    Raises:
+        ValueError: for anything but an H x W tensor or array of numbers.
+    """
+    if isinstance(depth, np.ndarray):
+        if depth.dtype.kind not in "uif":
+            raise ValueError(f"the depth image is a {depth.dtype} array; give H x W numbers in mm")
+        depth = torch.from_numpy(depth.astype(np.float32))
+    if not isinstance(depth, Tensor) or depth.ndim != 2 or depth.is_complex():
+        shape = list(depth.shape) if isinstance(depth, Tensor) else type(depth).__name__
+        raise ValueError(f"the depth image is {shape}; give a tensor or an array H x W of depths in mm")
+    depth = depth.detach().to(torch.float32)
+    return torch.where(torch.isfinite(depth) & (depth > 0), depth, 0.0)

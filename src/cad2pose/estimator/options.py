@@ -1,4 +1,4 @@
-"""How a pose is estimated: how many copies of each crop are looked at, how often, and whether poses are refined."""
+"""How a pose is estimated: how many copies of each crop are looked at, how often, and where poses come from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cad2pose.estimator.refinement import RefinementOptions
+from cad2pose.estimator.pose_solver import RefinementOptions
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,16 @@ class EstimatorOptions:
     """the box is also looked at scaled by these factors about its centre"""
     recrop: bool = True
     """estimate twice: the second time from the box of the part as the first pose projects it"""
-    solver: Literal["regression", "sampling", "search"] = "regression"
+    solver: Literal["auto", "regression", "sampling", "search"] = "auto"
     """where poses come from: regressed by the network, or solved for from its query image, by sampled correspondences
-    or by a search without randomness; solved poses are always refined"""
+    or by a search without randomness; solved poses are always refined. auto: regressed by models that do, sampled for
+    SurfEmb's"""
     refine: bool = False
     """let every regressed pose, and the likeliest other rotations, climb the score of the query image"""
     refinement: RefinementOptions = field(default_factory=RefinementOptions)
     """settings of that"""
+    query_turns: Literal[1, 2, 4] = 1
+    """SurfEmb's query image is the mean of those of so many copies of the crop, turned by quarters"""
     batch_size: int = 64
     """crops that go through the network at once"""
 
@@ -35,7 +38,9 @@ class EstimatorOptions:
             raise ValueError(f"rolls is {self.rolls}; give one or more angles in degrees, such as 0.0")
         if not self.zooms or not all(math.isfinite(zoom) and zoom > 0 for zoom in self.zooms):
             raise ValueError(f"zooms is {self.zooms}; it must be one or more positive factors, such as 1.0")
-        if self.solver not in ("regression", "sampling", "search"):
-            raise ValueError(f"solver is {self.solver!r}; it must be regression, sampling or search")
+        if self.solver not in ("auto", "regression", "sampling", "search"):
+            raise ValueError(f"solver is {self.solver!r}; it must be auto, regression, sampling or search")
+        if self.query_turns not in (1, 2, 4):
+            raise ValueError(f"query_turns is {self.query_turns}; it must be 1, 2 or 4: crops are turned by quarters")
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}; it must be 1 or more")

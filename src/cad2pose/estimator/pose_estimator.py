@@ -15,16 +15,14 @@ from torch import Tensor
 
 from cad2pose.devices import pick_device
 from cad2pose.estimator.boxes import check_boxes, posed_boxes, undistort_boxes, zoom_boxes
-from cad2pose.estimator.fusion import fuse_poses
-from cad2pose.estimator.images import check_size, image_tensor
+from cad2pose.estimator.fusion import fuse_copies
+from cad2pose.estimator.images import check_size, depth_tensor, image_tensor
+from cad2pose.estimator.looking import Look, poses_in_source
 from cad2pose.estimator.options import EstimatorOptions
-from cad2pose.estimator.refinement import PoseRefiner
-from cad2pose.estimator.selection import select
-from cad2pose.geometry import Camera, make_transform, nearest_rotation, virtual_camera, warp_to_crops
-from cad2pose.methods import PoseMethod
+from cad2pose.geometry import Camera, virtual_camera, warp_depth_to_crops, warp_to_crops
 from cad2pose.model_file import Model, load_model
 from cad2pose.parts.part import Part
-from cad2pose.structures import CropBatch, Detections, PoseEstimates
+from cad2pose.structures import CropBatch, Detections, PoseDetails, PoseEstimates, Poses
 
 
 @dataclass(frozen=True)
@@ -40,9 +38,10 @@ class _Known:
 
 @dataclass(frozen=True)
 class _View:
-    """An undistorted image on the device, with its camera."""
+    """An undistorted image on the device, with its camera and, where there is one, its depth image."""
 
     pixels: Float[Tensor, "3 h w"]
+    depth: Float[Tensor, "h w"] | None
     K: Float[Tensor, "3 3"]
     size: Float[Tensor, "2"]
 
@@ -56,7 +55,7 @@ class PoseEstimator:
         options: copies per crop and passes.
 
     Raises:
-        ValueError: if an object id occurs twice, or for a model whose method has no poses.
+        ValueError: if an object id occurs twice, or for a model that has no poses of the kind that the options want.
     """
 
     def __init__(
@@ -64,15 +63,10 @@ class PoseEstimator:
     ) -> None:
         self.device = pick_device(device)
         self.options = options or EstimatorOptions()
-        self._refiner = PoseRefiner(self.options.refinement, self.options.solver)
+        self._look_at = Look(self.options)
         self._known: dict[int, _Known] = {}
         for model in models:
-            if not isinstance(model.method, PoseMethod):
-                names = ", ".join(part.name for part in model.parts)
-                raise ValueError(
-                    f"the model of {names} is a {type(model.method).__name__}, which gives no poses; "
-                    "train a query model for these parts (--method query)"
-                )
+            self._look_at.check(model)
             model.method.to(self.device).eval()
             for index, part in enumerate(model.parts):
                 if part.object_id in self._known:
@@ -126,7 +120,12 @@ class PoseEstimator:
         self.check_known(detections.object_id.tolist())
 
     def estimate(
-        self, image: Tensor | np.ndarray, camera: Camera, detections: Detections, min_score: float = 0.0
+        self,
+        image: Tensor | np.ndarray,
+        camera: Camera,
+        detections: Detections,
+        min_score: float = 0.0,
+        depth: Tensor | np.ndarray | None = None,
     ) -> PoseEstimates:
         """Poses of all detections of one image, in their order.
 
@@ -136,9 +135,13 @@ class PoseEstimator:
             camera: of this very image size.
             detections: object ids and boxes (in the image as given).
             min_score: estimates with a lower pose score are left out.
+            depth: H x W depths of the same pixels in mm, 0 or NaN where there is none; poses are moved along their
+                rays to where it has them.
 
         Returns:
-            Poses `(N, 4, 4)` float64, mm, in the mesh files' frames, orthonormal; scores in [0, 1].
+            Poses `(N, 4, 4)` float64, mm, in the mesh files' frames, orthonormal; scores in [0, 1]. A detection that
+            no pose is found for keeps its row, whatever `min_score`, with a pose of NaN and the reason in the details:
+            that of its crop, or a depth image of another size or unit.
 
         Raises:
             ValueError: for an image of another kind or size, an unknown object id, or a box outside the image or
@@ -148,56 +151,74 @@ class PoseEstimator:
         pixels = image_tensor(image)
         check_size(pixels, camera)
         self.check(camera, detections)
+        object_id = detections.object_id.to("cpu", torch.int64)
+        found = self._of_image(pixels, camera, object_id, detections, depth)
+        seconds = time.perf_counter() - start
+        estimates = PoseEstimates(
+            object_id, found.T_cam_obj, found.score, detections.box.cpu(), seconds, found.details
+        )  # fmt: skip
+        return estimates[((found.score >= min_score) | ~estimates.found).nonzero()[:, 0]]
+
+    def _of_image(
+        self,
+        pixels: Float[Tensor, "3 h w"],
+        camera: Camera,
+        object_id: Int[Tensor, "n"],
+        detections: Detections,
+        depth: Tensor | np.ndarray | None,
+    ) -> Poses:
+        measured = None if depth is None else depth_tensor(depth)
+        if measured is not None and measured.shape != (camera.height, camera.width):
+            height, width = measured.shape
+            reason = f"the depth image is {width} x {height} pixels, the image {camera.width} x {camera.height}"
+            return _no_poses([reason] * len(object_id))
         view = _View(
-            camera.undistort_image(pixels).to(self.device), camera.K,
-            torch.tensor([camera.width, camera.height], dtype=torch.float64),
+            camera.undistort_image(pixels).to(self.device),
+            None if measured is None else camera.undistort_depth(measured).to(self.device),
+            camera.K, torch.tensor([camera.width, camera.height], dtype=torch.float64),
         )  # fmt: skip
         box = undistort_boxes(detections.box.to("cpu", torch.float64), camera)
-        object_id = detections.object_id.to("cpu", torch.int64)
-        T_cam_obj, score = self._fused(view, object_id, box)
-        if self.options.recrop:
-            T_cam_obj, score = self._fused(view, object_id, self._posed(view, object_id, box, T_cam_obj))
-        estimates = PoseEstimates(object_id, T_cam_obj, score, detections.box.cpu(), time.perf_counter() - start)
-        return select(estimates, score >= min_score)
+        found = self._fused(view, object_id, box)
+        if not self.options.recrop:
+            return found
+        again = self._fused(view, object_id, self._posed(view, object_id, box, found.T_cam_obj))
+        rows = torch.arange(len(box))
+        lost = torch.isnan(again.T_cam_obj[:, 0, 0])  # the first pass may have seen more
+        return Poses.join([again, found])[torch.where(lost, rows + len(box), rows)]
 
-    def _fused(
-        self, view: _View, object_id: Int[Tensor, "n"], box: Float[Tensor, "n 4"]
-    ) -> tuple[Float[Tensor, "n 4 4"], Float[Tensor, "n"]]:
+    def _fused(self, view: _View, object_id: Int[Tensor, "n"], box: Float[Tensor, "n 4"]) -> Poses:
         """One pose per box: all copies of its crop are looked at, model by model, then fused part by part."""
-        T_cam_obj, score = torch.zeros(len(box), 4, 4, dtype=torch.float64), torch.zeros(len(box), dtype=torch.float64)
         ids = object_id.tolist()
+        found, order = [_no_poses([])], [torch.zeros(0, dtype=torch.int64)]
         for model in {id(self._known[i].model): self._known[i].model for i in ids}.values():
             rows = torch.tensor([row for row, i in enumerate(ids) if self._known[i].model is model])
             index = torch.tensor([self._known[ids[row]].part_index for row in rows.tolist()])
-            T_copies, score_copies = self._copies(view, model, index, box[rows])
+            copies = self._copies(view, model, index, box[rows])
+            count = len(copies) // len(rows)
             for part_index in index.unique().tolist():
                 known = self._known[model.parts[part_index].object_id]
-                mine = index == part_index
-                T_cam_obj[rows[mine]], score[rows[mine]] = fuse_poses(
-                    T_copies[mine], score_copies[mine], known.symmetry, known.part.center
-                )
-        return T_cam_obj, score
+                mine = (index == part_index).nonzero()[:, 0]
+                of_part = copies[(mine[:, None] * count + torch.arange(count)).flatten()]
+                found.append(fuse_copies(of_part, count, known.symmetry, known.part.center))
+                order.append(rows[mine])
+        return Poses.join(found)[torch.cat(order).argsort()]
 
-    def _copies(
-        self, view: _View, model: Model, part_index: Int[Tensor, "n"], box: Float[Tensor, "n 4"]
-    ) -> tuple[Float[Tensor, "n copies 4 4"], Float[Tensor, "n copies"]]:
-        """Poses from every zoomed and rolled copy of every box."""
+    def _copies(self, view: _View, model: Model, part_index: Int[Tensor, "n"], box: Float[Tensor, "n 4"]) -> Poses:
+        """Poses from every zoomed and rolled copy of every box; the copies of a box follow each other."""
         zooms = zoom_boxes(box, torch.tensor(self.options.zooms, dtype=box.dtype))
         rolls = torch.tensor([math.radians(angle) for angle in self.options.rolls], dtype=box.dtype)
         copies = zooms.shape[1] * len(rolls)
         boxes = zooms.repeat_interleave(len(rolls), dim=1).flatten(0, 1)
         roll = rolls.repeat(len(box) * zooms.shape[1])
         index = part_index.repeat_interleave(copies)
-        chunks = range(0, len(boxes), self.options.batch_size)
-        results = [self._look(view, model, *(t[i : i + self.options.batch_size] for t in (index, boxes, roll)))
-                   for i in chunks]  # fmt: skip
-        T_cam_obj, score = (torch.cat(tensors) for tensors in zip(*results, strict=True))
-        return T_cam_obj.unflatten(0, (len(box), copies)), score.unflatten(0, (len(box), copies))
+        size = self.options.batch_size
+        chunks = zip(index.split(size), boxes.split(size), roll.split(size), strict=True)
+        return Poses.join([self._look(view, model, *chunk) for chunk in chunks])
 
     def _look(
         self, view: _View, model: Model, part_index: Int[Tensor, "b"], box: Float[Tensor, "b 4"],
         roll: Float[Tensor, "b"],
-    ) -> tuple[Float[Tensor, "b 4 4"], Float[Tensor, "b"]]:  # fmt: skip
+    ) -> Poses:  # fmt: skip
         """One batch of crops through the network."""
         count, config = len(box), model.method.config
         K, size = view.K.expand(count, -1, -1), view.size.expand(count, -1)
@@ -205,17 +226,9 @@ class PoseEstimator:
         with torch.inference_mode():
             images = view.pixels[None].expand(count, -1, -1, -1)
             crops, valid = warp_to_crops(images, camera.to(self.device))
+            depth = None if view.depth is None else warp_depth_to_crops(view.depth, camera.to(self.device))
             batch = CropBatch(crops, valid, camera.to(self.device, torch.float32), part_index.to(self.device))
-            method = model.method
-            assert isinstance(method, PoseMethod)  # as the constructor saw to
-            output = method(batch)
-            if self.options.refine or self.options.solver != "regression":
-                T_virt_obj, score = self._refiner(model, batch, output)
-            else:
-                T_virt_obj, score = method.poses(output, batch)
-        T_cam_obj = camera.to_source(T_virt_obj.to("cpu", torch.float64))
-        rotation = nearest_rotation(T_cam_obj[:, :3, :3])
-        return make_transform(rotation, T_cam_obj[:, :3, 3]), score.to("cpu", torch.float64)
+            return poses_in_source(self._look_at(model, batch, depth), camera)
 
     def _posed(
         self, view: _View, object_id: Int[Tensor, "n"], box: Float[Tensor, "n 4"], T_cam_obj: Float[Tensor, "n 4 4"]
@@ -223,6 +236,12 @@ class PoseEstimator:
         """Boxes of the parts as first estimated, for the second pass."""
         box = box.clone()
         for i in object_id.unique().tolist():
-            rows = object_id == i
+            rows = (object_id == i) & ~torch.isnan(T_cam_obj[:, 0, 0])
             box[rows] = posed_boxes(box[rows], T_cam_obj[rows], self._known[i].vertices, view.K, view.size)
         return box
+
+
+def _no_poses(reasons: Sequence[str | None]) -> Poses:
+    count = len(reasons)
+    nothing = torch.full((count, 4, 4), torch.nan, dtype=torch.float64)
+    return Poses(nothing, torch.zeros(count, dtype=torch.float64), PoseDetails.unknown(reasons))

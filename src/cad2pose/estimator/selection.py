@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Bool, Int
-from torch import Tensor
 
 from cad2pose.structures import PoseEstimates
-
-
-def select(estimates: PoseEstimates, rows: Int[Tensor, "k"] | Bool[Tensor, "n"]) -> PoseEstimates:
-    """Some of the estimates, by index or by mask."""
-    return PoseEstimates(
-        estimates.object_id[rows], estimates.T_cam_obj[rows], estimates.score[rows], estimates.box[rows],
-        estimates.seconds,
-    )  # fmt: skip
 
 
 def best_per_object(estimates: PoseEstimates, counts: Mapping[int, int] | int = 1) -> PoseEstimates:
@@ -28,12 +18,16 @@ def best_per_object(estimates: PoseEstimates, counts: Mapping[int, int] | int = 
             number holds for every object.
 
     Returns:
-        At most `counts` estimates of every object.
+        At most `counts` estimates of every object, and the rows of boxes in which none was found, with their reasons.
     """
+    nothing = ~estimates.found
     kept: list[int] = []
     for object_id in sorted(set(estimates.object_id.tolist())):
-        rows = (estimates.object_id == object_id).nonzero()[:, 0]
+        of_object = estimates.object_id == object_id
+        rows = (of_object & ~nothing).nonzero()[:, 0]
         count = counts if isinstance(counts, int) else counts.get(object_id, 0)
         order = estimates.score[rows].argsort(descending=True, stable=True)[:count]
         kept.extend(rows[order].tolist())
-    return select(estimates, torch.tensor(sorted(kept), dtype=torch.long))
+        if count:
+            kept.extend((of_object & nothing).nonzero()[:, 0].tolist())
+    return estimates[torch.tensor(sorted(kept), dtype=torch.long)]

@@ -2,7 +2,13 @@
 
 from cad2pose.geometry.boxes import clip_box, mask_box, projected_box
 from cad2pose.geometry.camera import Camera, invert_intrinsics, project_points, resized_intrinsics, unproject_pixels
-from cad2pose.geometry.crop import VirtualCamera, rotate_transform, virtual_camera, warp_to_crops
+from cad2pose.geometry.crop import (
+    VirtualCamera,
+    rotate_transform,
+    virtual_camera,
+    warp_depth_to_crops,
+    warp_to_crops,
+)
 from cad2pose.geometry.rotation import (
     axis_angle_from_rotation,
     geodesic_distance,
@@ -25,5 +31,5 @@ __all__ = [
     "project_points", "projected_box", "quaternion_from_rotation", "random_rotations", "resized_intrinsics",
     "rotate_transform", "rotation_about_z", "rotation_from_6d", "rotation_from_axis_angle", "rotation_from_quaternion",
     "rotation_to_ray", "six_d_from_rotation", "skew", "transform_points", "unproject_pixels", "virtual_camera",
-    "warp_to_crops",
+    "warp_depth_to_crops", "warp_to_crops",
 ]  # fmt: skip

@@ -177,14 +177,34 @@ class Camera:
             raise ValueError(f"the image is {width} x {height} pixels but its camera {self.width} x {self.height}")
         if not any(self.distortion):
             return image
-        K = self.K.to(image)
+        colour, valid = sample_image(image[None], self._bent_pixels(image))
+        return (colour * valid)[0]
+
+    def undistort_depth(self, depth: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+        """As `undistort_image`, of the nearest measurements; 0 where the lens did not see.
+
+        Raises:
+            ValueError: if the depth image has another size than the camera.
+        """
+        if depth.shape != (self.height, self.width):
+            height, width = depth.shape
+            raise ValueError(
+                f"the depth image is {width} x {height} pixels but its camera {self.width} x {self.height}"
+            )
+        if not any(self.distortion):
+            return depth
+        u, v = self._bent_pixels(depth)[0].round().clamp(-1, max(depth.shape)).long().unbind(-1)
+        inside = (u >= 0) & (v >= 0) & (u < self.width) & (v < self.height)
+        return torch.where(inside, depth[v.clamp(0, self.height - 1), u.clamp(0, self.width - 1)], 0.0)
+
+    def _bent_pixels(self, like: Tensor) -> Float[Tensor, "1 h w 2"]:
+        """Where the lens shows what every pixel without distortion would."""
+        K = self.K.to(like)
         v, u = torch.meshgrid(torch.arange(self.height), torch.arange(self.width), indexing="ij")
-        pixels = torch.stack((u, v), dim=-1).to(image).reshape(1, -1, 2)
+        pixels = torch.stack((u, v), dim=-1).to(like).reshape(1, -1, 2)
         rays = unproject_pixels(K[None], pixels)
         bent = torch.cat((self.distort(rays[..., :2]), rays[..., 2:]), dim=-1)
-        source = project_points(K[None], bent).reshape(1, self.height, self.width, 2)
-        colour, valid = sample_image(image[None], source)
-        return (colour * valid)[0]
+        return project_points(K[None], bent).reshape(1, self.height, self.width, 2)
 
     def without_distortion(self) -> Camera:
         """The camera that belongs to `undistort_image`'s result."""

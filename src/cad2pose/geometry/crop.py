@@ -204,3 +204,23 @@ def warp_to_crops(
         crops[rows] = torch.nn.functional.avg_pool2d(colour, samples)
         covered[rows] = torch.nn.functional.avg_pool2d(inside, samples)
     return crops, covered
+
+
+def warp_depth_to_crops(depth: Float[Tensor, "h w"], camera: VirtualCamera) -> Float[Tensor, "batch size size"]:
+    """Depth images of the crop cameras from that of the source camera.
+
+    Every crop pixel takes the source pixel nearest to it: means of depths before and behind an edge would be depths of
+    nothing. A depth is that of the point along the crop camera's own axis.
+
+    Args:
+        depth: `(H, W)` z in the source camera, 0 where nothing was measured.
+        camera: B cameras of this image.
+    """
+    height, width = depth.shape
+    pixels, front = crop_pixels(torch.linalg.inv(camera.homography).to(depth.dtype), camera.size)
+    u, v = pixels.nan_to_num().clamp(-1, max(height, width) + 1).round().long().unbind(-1)
+    inside = front & (u >= 0) & (v >= 0) & (u < width) & (v < height)
+    u, v = u.clamp(0, width - 1), v.clamp(0, height - 1)
+    rays = torch.stack((u, v, torch.ones_like(u)), dim=-1).to(depth.dtype)
+    into = (camera.R_virt_cam @ torch.linalg.inv(camera.K_cam)).to(depth.dtype)[:, 2]
+    return torch.where(inside, depth[v, u] * torch.einsum("bijk,bk->bij", rays, into), 0.0).clamp_min(0)

@@ -3,9 +3,10 @@
 from cad2pose.methods.losses import LossTerms
 from cad2pose.methods.method import Method, MethodConfig, PoseMethod
 from cad2pose.methods.query import LossWeights, QueryConfig, QueryMethod, QueryOutput
+from cad2pose.methods.query_image import QueryImageMethod
 from cad2pose.methods.surfemb import SurfEmbConfig, SurfEmbMethod, SurfEmbOutput
 
 __all__ = [
-    "LossTerms", "LossWeights", "Method", "MethodConfig", "PoseMethod", "QueryConfig", "QueryMethod", "QueryOutput",
-    "SurfEmbConfig", "SurfEmbMethod", "SurfEmbOutput",
+    "LossTerms", "LossWeights", "Method", "MethodConfig", "PoseMethod", "QueryConfig", "QueryImageMethod",
+    "QueryMethod", "QueryOutput", "SurfEmbConfig", "SurfEmbMethod", "SurfEmbOutput",
 ]  # fmt: skip

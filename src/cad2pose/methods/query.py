@@ -8,7 +8,6 @@ mask, rotation, centre and depth losses (equation 7.1 of the thesis).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,8 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cad2pose.geometry import make_transform, project_points, rotation_to_ray
-from cad2pose.geometry.crop import DEFAULT_PAD, sample_image
+from cad2pose.geometry import make_transform, rotation_to_ray
+from cad2pose.geometry.crop import DEFAULT_PAD
 from cad2pose.methods.contrastive import ImageInput, check_contrastive, contrastive_loss, full_precision
 from cad2pose.methods.losses import LossTerms, cell_share, mask_loss, point_matching
 from cad2pose.methods.method import PoseMethod
@@ -31,13 +30,14 @@ from cad2pose.methods.pose_head import (
     initial_numbers,
     pose_numbers,
 )
+from cad2pose.methods.query_image import QueryImageMethod
 from cad2pose.methods.rotation_charts import CHART_COUNTS, RotationCharts, anchor_rotations, chart_targets
 from cad2pose.networks import KeyNetwork, PatchPnP, ResNetEncoder, UNetDecoder
 from cad2pose.parts import Part
+from cad2pose.solvers import QueryMaps
 from cad2pose.structures import CropBatch
 
 _MASKS = 2
-_CONTRAST_KEYS = 1024
 _CHARTS_MATCHED = 6
 
 
@@ -133,7 +133,7 @@ class QueryOutput:
     charts: RotationCharts
 
 
-class QueryMethod(PoseMethod):
+class QueryMethod(PoseMethod, QueryImageMethod):
     """Query image and direct pose regression for one or several parts."""
 
     config: QueryConfig
@@ -155,13 +155,6 @@ class QueryMethod(PoseMethod):
         self.head = PatchPnP(channels, map_size, outputs, count, config.head_width, config.head_hidden)
         self.head.output_bias.data[:] = initial_numbers(anchors)
         self.register_buffer("anchors", anchors.float(), persistent=False)
-        self._cached_keys: Tensor | None = None
-
-    def train(self, mode: bool = True) -> QueryMethod:
-        """As in torch; also forgets the cached keys, which training would change."""
-        self._cached_keys = None
-        super().train(mode)
-        return self
 
     def forward(self, batch: CropBatch) -> QueryOutput:
         """Masks, queries and pose of every crop."""
@@ -249,37 +242,11 @@ class QueryMethod(PoseMethod):
         centre = self.parts.centre.double()[batch.part_index]
         translation = output.pose.position.double() - (rotation * centre[:, None]).sum(-1)
         with full_precision(output.queries):
-            return make_transform(rotation, translation), self.agreement(output, batch)
+            agreement = self.agreement(
+                self.query_maps(output, batch), output.pose.rotation, output.pose.position, batch.part_index
+            )
+        return make_transform(rotation, translation), agreement
 
-    @torch.no_grad()
-    def agreement(self, output: QueryOutput, batch: CropBatch) -> Float[Tensor, "batch"]:
-        """How well the regressed pose agrees with the mask and the queries, in [0, 1].
-
-        The front-facing ones of 256 surface points are projected with the pose; each adds the mask's
-        probability there times sigmoid(log p(point | query) - log p(point | chance)).
-        """
-        pose, index = output.pose, batch.part_index
-        points = self.parts.sparse[index] * self.parts.radius[index][:, None, None]
-        seen = points @ pose.rotation.transpose(1, 2) + pose.position[:, None]
-        normals = self.parts.sparse_normals[index] @ pose.rotation.transpose(1, 2)
-        front = ((normals * seen).sum(-1) < 0).float()
-        pixels = project_points(batch.camera.K_virt.to(seen), seen)
-        cells = ((pixels + 0.5) / self.config.stride - 0.5)[:, :, None]
-        maps = torch.cat((output.queries, torch.sigmoid(output.full_logits)[:, None]), dim=1)
-        sampled, inside = sample_image(maps, cells)
-        sampled = sampled[..., 0].transpose(1, 2)
-        queries, mask = sampled[..., :-1], sampled[..., -1] * inside[:, 0, :, 0]
-        own_keys, contrast_keys = self._surface_keys()
-        own = (queries * own_keys[index]).sum(-1)
-        chance = torch.logsumexp(queries @ contrast_keys[index].transpose(1, 2), -1)
-        ratio = own - chance + math.log(_CONTRAST_KEYS)
-        return (front * mask * torch.sigmoid(ratio)).sum(1) / front.sum(1).clamp_min(1)
-
-    def _surface_keys(self) -> tuple[Float[Tensor, "parts 256 e"], Float[Tensor, "parts contrast e"]]:
-        keys = self._cached_keys
-        if keys is None or self.training:
-            points = torch.cat((self.parts.sparse, self.parts.surface[:, :_CONTRAST_KEYS]), dim=1)
-            keys = self.keys(points, torch.arange(len(self.parts), device=points.device))
-            self._cached_keys = keys
-        sparse = self.parts.sparse.shape[1]
-        return keys[:, :sparse], keys[:, sparse:]
+    def query_maps(self, output: QueryOutput, batch: CropBatch) -> QueryMaps:
+        """The query images with the logits of the full silhouettes."""
+        return QueryMaps.of_crops(output.queries, output.full_logits, batch.valid, batch.camera.K_virt)

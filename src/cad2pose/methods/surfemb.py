@@ -26,14 +26,14 @@ from cad2pose.methods.contrastive import (
     full_precision,
 )
 from cad2pose.methods.losses import LossTerms, cell_share, mask_loss
-from cad2pose.methods.method import Method
 from cad2pose.methods.part_set import PartSet
+from cad2pose.methods.query_image import QueryImageMethod
 from cad2pose.networks import KeyNetwork, ResNetEncoder, UNetDecoder
 from cad2pose.parts import Part
+from cad2pose.solvers import QueryMaps
 from cad2pose.structures import CropBatch
 
 _SYMMETRY_STEPS = 72  # of a continuous symmetry, where what was learnt is judged; training needs to know of none
-_KEY_CHUNK = 16_384
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class SurfEmbOutput:
     mask_logits: Float[Tensor, "batch m m"]
 
 
-class SurfEmbMethod(Method):
+class SurfEmbMethod(QueryImageMethod):
     """Queries, mask and keys for one or several parts.
 
     A batch is sorted by object and each decoder runs once, on its own rows: dense convolutions as for a single object,
@@ -171,12 +171,9 @@ class SurfEmbMethod(Method):
         mask = truth.mask_full if self.config.mask_from == "full" else truth.mask_visible
         return cell_share(mask, self.config.stride)
 
-    @torch.no_grad()
-    def surface_keys(self, part_index: int, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n e"]:
-        """Keys of one part's surface points, in normalised coordinates; to be kept by whoever needs them again."""
-        index = torch.tensor([part_index], device=points.device)
-        chunks = [self.keys(chunk[None], index)[0] for chunk in points.split(_KEY_CHUNK)]
-        return torch.cat(chunks)
+    def query_maps(self, output: SurfEmbOutput, batch: CropBatch) -> QueryMaps:
+        """The query images with the mask that was learnt."""
+        return QueryMaps.of_crops(output.queries, output.mask_logits, batch.valid, batch.camera.K_virt)
 
     def subset(self, part_indices: Sequence[int]) -> SurfEmbMethod:
         """A method for some of the parts alone, in the order given, with copies of their weights and of no others.
@@ -195,7 +192,8 @@ class SurfEmbMethod(Method):
         for decoder, row in zip(chosen.decoders, rows, strict=True):
             decoder.load_state_dict(self.decoders[row].state_dict())
         chosen.keys.load_state_dict({name: value[rows] for name, value in self.keys.state_dict().items()})
-        return chosen.to(self.parts.radius.device).train(self.training)
+        chosen.to(self.parts.radius.device).train(self.training)
+        return chosen
 
 
 def _output(maps: Float[Tensor, "batch outputs m m"]) -> SurfEmbOutput:

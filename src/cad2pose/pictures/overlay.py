@@ -71,8 +71,10 @@ def draw_poses(
     canvas = to_bytes(image)
     width = max(1, round(max(canvas.shape[:2]) / 320))
     colors = {object_id: OBJECT_COLORS[i % len(OBJECT_COLORS)] for i, object_id in enumerate(sorted(parts))}
-    order = estimates.score.argsort()
-    poses = [(int(estimates.object_id[i]), estimates.T_cam_obj[i].double().cpu(), i) for i in order.tolist()]
+    order, found = estimates.score.argsort(), estimates.found
+    poses = [
+        (int(estimates.object_id[i]), estimates.T_cam_obj[i].double().cpu(), i) for i in order.tolist() if found[i]
+    ]
     for object_id, T_cam_obj, _ in poses:
         _draw_surface(canvas, camera, parts[object_id], T_cam_obj, colors[object_id], width, style)
     taken: list[Rectangle] = []

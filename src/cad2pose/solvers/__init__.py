@@ -1,5 +1,6 @@
 """From query images to poses: proposals, score, refinement, uncertainty; batched over hypotheses and crops."""
 
+from cad2pose.solvers.depth import DepthOptions, DepthRefined, measured_along_ray, other_unit, refine_depth
 from cad2pose.solvers.distinct import Gap
 from cad2pose.solvers.hypotheses import Hypotheses
 from cad2pose.solvers.maps import QueryMaps
@@ -13,7 +14,8 @@ from cad2pose.solvers.solve import Level, SolverOptions, Start, solve
 from cad2pose.solvers.surface import Surface
 
 __all__ = [
-    "DepthPrior", "Gap", "Hypotheses", "Level", "PoseScore", "QueryMaps", "QuickScore", "RefineOptions", "Refined",
-    "SamplingOptions", "ScoreOptions", "SearchOptions", "Solution", "SolverOptions", "SolverStats", "Start", "Surface",
-    "refine", "sample_poses", "search_poses", "solve",
+    "DepthOptions", "DepthPrior", "DepthRefined", "Gap", "Hypotheses", "Level", "PoseScore", "QueryMaps", "QuickScore",
+    "RefineOptions", "Refined", "SamplingOptions", "ScoreOptions", "SearchOptions", "Solution", "SolverOptions",
+    "SolverStats", "Start", "Surface", "measured_along_ray", "other_unit", "refine", "refine_depth", "sample_poses",
+    "search_poses", "solve",
 ]  # fmt: skip

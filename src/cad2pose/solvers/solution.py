@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int
@@ -60,6 +60,18 @@ class Solution:
     def found(self) -> Bool[Tensor, "b"]:
         """Which crops have a pose."""
         return torch.tensor([reason is None for reason in self.reasons], device=self.rotation.device)
+
+    def without_failed(self) -> Solution:
+        """The same with nothing left of the crops that have a reason for no pose."""
+        lost = ~self.found
+        return replace(
+            self, rotation=self.rotation.masked_fill(lost[:, None, None, None], torch.nan),
+            position=self.position.masked_fill(lost[:, None, None], torch.nan),
+            score=self.score.masked_fill(lost[:, None], -torch.inf),
+            probability=self.probability.masked_fill(lost[:, None], 0.0),
+            covariance=self.covariance.masked_fill(lost[:, None, None], torch.nan),
+            free_axis=self.free_axis.masked_fill(lost[:, None], 0.0),
+        )  # fmt: skip
 
     @classmethod
     def nothing(cls, reasons: list[str | None], device: torch.device, stats: SolverStats) -> Solution:

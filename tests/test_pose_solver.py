@@ -5,10 +5,10 @@ import torch
 
 from cad2pose.data import SyntheticConfig, SyntheticCrops
 from cad2pose.estimator import EstimatorOptions, PoseEstimator
-from cad2pose.estimator.refinement import PoseRefiner, RefinementOptions
+from cad2pose.estimator.pose_solver import PoseSolver, RefinementOptions
 from cad2pose.geometry import Camera, geodesic_distance
 from cad2pose.model_file import load_model, shipped_model_path
-from cad2pose.solvers import PoseScore, QueryMaps
+from cad2pose.solvers import PoseScore
 from cad2pose.structures import Detections
 
 
@@ -28,15 +28,13 @@ def nuts(model):
 
 @torch.no_grad()
 def test_refined_poses_score_higher_and_stay_where_the_mask_is(model, nuts):
-    refiner = PoseRefiner(RefinementOptions(starts=1))
+    refiner = PoseSolver(RefinementOptions(starts=1))
     output = model.method(nuts)
     before, _ = model.method.poses(output, nuts)
-    after, agreement = refiner(model, nuts, output)
+    found = refiner(model, nuts, output)
+    after, agreement = found.T_cam_obj, found.score
     index = int(nuts.part_index[0])
-    surface, keys = refiner._surface(model, index)
-    score = PoseScore(
-        surface, keys, QueryMaps.of_crops(output.queries, output.full_logits, nuts.valid, nuts.camera.K_virt)
-    )
+    score = PoseScore(*refiner.surface(model, index), model.method.query_maps(output, nuts))
     part = model.parts[index]
 
     def scored(T):
@@ -53,18 +51,18 @@ def test_refined_poses_score_higher_and_stay_where_the_mask_is(model, nuts):
 @torch.no_grad()
 def test_more_starts_give_poses_too(model, nuts):
     output = model.method(nuts)
-    refiners = [PoseRefiner(RefinementOptions(starts=starts, least_probability=0.0)) for starts in (1, 3)]
+    refiners = [PoseSolver(RefinementOptions(starts=starts, least_probability=0.0)) for starts in (1, 3)]
     refiners[1]._surfaces = refiners[0]._surfaces
-    one, three = (refiner(model, nuts, output)[0] for refiner in refiners)
+    one, three = (refiner(model, nuts, output).T_cam_obj for refiner in refiners)
     assert one.shape == three.shape
     assert torch.isfinite(three).all()
 
 
 @pytest.mark.parametrize("solver", ["sampling", "search"])
 def test_poses_solved_from_the_query_image_alone_are_near_the_truth(model, nuts, solver):
-    refiner = PoseRefiner(solver=solver)
+    refiner = PoseSolver(solver=solver)
     with torch.no_grad():
-        poses, _ = refiner(model, nuts, model.method(nuts))
+        poses = refiner(model, nuts, model.method(nuts)).T_cam_obj
     index = int(nuts.part_index[0])
     true = nuts.truth.T_virt_obj.double()
     turns = true[:, None, :3, :3] @ model.parts[index].symmetries.rotation_group()

@@ -1,0 +1,99 @@
+"""One look at a batch of crops: the network's output, and the poses that are read off it or solved for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cad2pose.estimator.options import EstimatorOptions
+from cad2pose.estimator.pose_solver import PoseSolver
+from cad2pose.geometry import VirtualCamera, make_transform, nearest_rotation
+from cad2pose.methods import PoseMethod, QueryImageMethod, SurfEmbMethod
+from cad2pose.model_file import Model
+from cad2pose.structures import CropBatch, PoseDetails, Poses
+
+
+class Look:
+    """Poses of crops, as the options want them.
+
+    Args:
+        options: of the estimator.
+    """
+
+    def __init__(self, options: EstimatorOptions) -> None:
+        self.options = options
+        refinement = options.refinement
+        as_regressed = replace(refinement, starts=1, solver=replace(refinement.solver, refine=False))
+        self._as_regressed = PoseSolver(as_regressed, "regression")
+        self._refiner = PoseSolver(refinement, "regression")
+        self._solver = PoseSolver(refinement, "search" if options.solver == "search" else "sampling")
+
+    def check(self, model: Model) -> None:
+        """Raise ValueError for a model that has no poses in the way that the options ask for."""
+        names, method = ", ".join(part.name for part in model.parts), type(model.method).__name__
+        regresses, solves = isinstance(model.method, PoseMethod), isinstance(model.method, QueryImageMethod)
+        if not regresses and self.options.solver == "regression":
+            raise ValueError(
+                f"the model of {names} is a {method}, which regresses no poses; solve for them (solver sampling or "
+                "search), or train a query model for these parts (--method query)"
+            )
+        if not regresses and not solves:
+            raise ValueError(f"the model of {names} is a {method}, which gives no poses")
+        if not solves and (self.options.refine or self.options.solver in ("sampling", "search")):
+            raise ValueError(f"the model of {names} is a {method}, which has no query image to solve for poses with")
+
+    def __call__(self, model: Model, batch: CropBatch, depth: Float[Tensor, "b r r"] | None = None) -> Poses:
+        """Poses T_virt_obj in the crop cameras, mm, in the mesh file's frame.
+
+        Args:
+            model: one that passed `check`.
+            batch: crops on its device.
+            depth: z in the crop cameras, mm, 0 where there is none.
+        """
+        method = model.method
+        if isinstance(method, SurfEmbMethod) and self.options.query_turns > 1:
+            output = method.ensemble(batch, self.options.query_turns)
+        else:
+            output = method(batch)
+        if not isinstance(method, PoseMethod) or self.options.solver in ("sampling", "search"):
+            return self._solver(model, batch, output, depth)
+        if self.options.refine:
+            return self._refiner(model, batch, output, depth)
+        if depth is not None:
+            return self._as_regressed(model, batch, output, depth)
+        return regressed_poses(*method.poses(output, batch))
+
+
+def poses_in_source(poses: Poses, camera: VirtualCamera) -> Poses:
+    """Poses of crop cameras in the frame of the source camera, with orthonormal rotations.
+
+    The cameras differ by a rotation alone, and so do the left perturbations that a covariance is about.
+    """
+    R = camera.R_virt_cam.to("cpu", torch.float64).transpose(1, 2)
+    details = poses.details
+    both = torch.zeros(len(poses), 6, 6, dtype=torch.float64)
+    both[:, :3, :3] = both[:, 3:, 3:] = R
+    turned = replace(
+        details, covariance=both @ details.covariance @ both.transpose(1, 2),
+        free_axis=(R @ details.free_axis[..., None])[..., 0], alternatives=_turned(details.alternatives, R[:, None]),
+    )  # fmt: skip
+    return Poses(_turned(poses.T_cam_obj, R), poses.score, turned)
+
+
+def _turned(T: Float[Tensor, "*batch 4 4"], R: Float[Tensor, "*any 3 3"]) -> Float[Tensor, "*batch 4 4"]:
+    there = torch.isfinite(T[..., :1, 0])[..., None]
+    rotation = torch.where(there, R @ T[..., :3, :3], torch.eye(3, dtype=T.dtype))
+    T = make_transform(nearest_rotation(rotation), (R @ T[..., :3, 3:])[..., 0])
+    return torch.where(there, T, torch.nan)
+
+
+def regressed_poses(T_virt_obj: Float[Tensor, "b 4 4"], score: Float[Tensor, "b"]) -> Poses:
+    """Poses of which nothing else is known; those that are not finite are none."""
+    T_virt_obj, score = T_virt_obj.double().cpu(), score.double().cpu()
+    finite = torch.isfinite(T_virt_obj).flatten(1).all(1) & torch.isfinite(score)
+    reasons = [None if fine else "the network's output holds numbers that are not finite" for fine in finite.tolist()]
+    T_virt_obj = torch.where(finite[:, None, None], T_virt_obj, torch.nan)
+    return Poses(T_virt_obj, torch.where(finite, score, 0.0), PoseDetails.unknown(reasons))

@@ -1,0 +1,201 @@
+"""Poses that climb the score of their query image: regressed ones, or ones solved for from that image alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cad2pose.geometry import make_transform, nearest_rotation
+from cad2pose.methods import QueryImageMethod, QueryMethod, QueryOutput, SurfEmbOutput
+from cad2pose.model_file import Model
+from cad2pose.solvers import (
+    DepthOptions,
+    Hypotheses,
+    QueryMaps,
+    SamplingOptions,
+    SearchOptions,
+    Solution,
+    SolverOptions,
+    Start,
+    Surface,
+    measured_along_ray,
+    other_unit,
+    refine_depth,
+    solve,
+)
+from cad2pose.structures import CropBatch, PoseDetails, Poses
+
+Solver = Literal["regression", "sampling", "search"]
+
+
+@dataclass(frozen=True)
+class RefinementOptions:
+    """Settings of the refinement.
+
+    Attributes:
+        starts: most rotations per crop that are refined, of those that the head finds likely.
+        least_probability: less likely ones are not.
+        depth_sigma: relative standard deviation of the regressed depth, which is believed that far; None: not at all.
+        solver: of the climb and of the choice between its results.
+        depth: of the depth refinement, where a depth image is given.
+    """
+
+    starts: int = 3
+    least_probability: float = 0.05
+    depth_sigma: float | None = 0.03
+    solver: SolverOptions = field(default_factory=SolverOptions)
+    depth: DepthOptions = field(default_factory=DepthOptions)
+
+
+class PoseSolver:
+    """From what a network says of crops to poses; keeps the surfaces of the models' parts and their keys.
+
+    Args:
+        options: settings.
+        solver: what is refined: the regressed poses, or poses of the query image alone, sampled or searched for.
+    """
+
+    def __init__(self, options: RefinementOptions | None = None, solver: Solver = "regression") -> None:
+        self.options = options or RefinementOptions()
+        kind = {"sampling": SamplingOptions, "search": SearchOptions}.get(solver)
+        self._solves = kind is not None
+        self._solver = self.options.solver
+        if kind is not None and not isinstance(self._solver.proposals, kind):
+            self._solver = replace(self._solver, proposals=kind())
+        self._surfaces: dict[tuple[int, int], tuple[Surface, Float[Tensor, "m e"]]] = {}
+
+    def __call__(
+        self,
+        model: Model,
+        batch: CropBatch,
+        output: QueryOutput | SurfEmbOutput,
+        depth: Float[Tensor, "b r r"] | None = None,
+    ) -> Poses:
+        """Poses T_virt_obj, mm, in the mesh file's frame, with their agreement with the output as scores.
+
+        Args:
+            model: whose output it is.
+            batch: the crops.
+            output: of them.
+            depth: z in the crop cameras, mm, 0 where there is none.
+
+        Raises:
+            ValueError: for a method without a query image, or one that regresses no poses where these are asked for.
+        """
+        method, maps = _query_images(model, output, batch)
+        starts = None if self._solves else self._starts(method, output)
+        found, rows = [], []
+        for index in batch.part_index.unique().tolist():
+            mine = (batch.part_index == index).nonzero()[:, 0]
+            surface, keys = self.surface(model, index)
+            radius = method.parts.radius[index]
+            start = None
+            if starts is not None:
+                rotation, position, probability = (tensor[mine] for tensor in starts)
+                start = self._start(rotation, position / radius, probability)
+            solution = solve(surface, keys, maps[mine], self._solver, start)
+            if depth is not None:
+                K = batch.camera.K_virt[mine]
+                solution = moved_to_depth(surface, maps[mine], depth[mine] / radius, K, solution, self.options.depth)
+            agreement = self._agreement(method, maps[mine], solution, index)
+            found.append(_in_mm(solution, agreement, model.parts[index].center, float(radius)))
+            rows.append(mine)
+        order = torch.cat(rows).argsort().cpu() if rows else torch.zeros(0, dtype=torch.int64)
+        return Poses.join(found)[order]
+
+    def surface(self, model: Model, index: int) -> tuple[Surface, Float[Tensor, "m e"]]:
+        """Surface samples of one of a model's parts, and their keys; made at the first call."""
+        known = self._surfaces.get((id(model), index))
+        if known is None:
+            method = model.method
+            assert isinstance(method, QueryImageMethod), "as `_query_images` saw to"
+            surface = Surface.of_part(model.parts[index]).to(method.parts.radius.device)
+            known = self._surfaces[(id(model), index)] = (surface, method.surface_keys(index, surface.points))
+        return known
+
+    def _starts(
+        self, method: QueryImageMethod, output: QueryOutput | SurfEmbOutput
+    ) -> tuple[Float[Tensor, "b k 3 3"], Float[Tensor, "b 3"], Float[Tensor, "b k"]]:
+        """Likely rotations, the regressed position, and the rotations' probabilities."""
+        if not isinstance(method, QueryMethod) or not isinstance(output, QueryOutput):
+            raise ValueError(f"a {type(method).__name__} regresses no poses; use the solver sampling or search")
+        rotation, probability = method.starts(output, self.options.starts)
+        return rotation, output.pose.position, probability
+
+    def _start(
+        self,
+        rotations: Float[Tensor, "b k 3 3"],
+        position: Float[Tensor, "b 3"],
+        probability: Float[Tensor, "b k"],
+    ) -> Start:
+        """The rotations that the head finds likely, at the regressed position."""
+        likely = probability >= self.options.least_probability
+        likely[:, 0] = True
+        row, start = likely.nonzero().unbind(1)
+        poses = Hypotheses(row, rotations[row, start], position[row])
+        return Start(poses, probability[row, start].clamp_min(1e-6).log(), self.options.depth_sigma)
+
+    @staticmethod
+    def _agreement(method: QueryImageMethod, maps: QueryMaps, solution: Solution, index: int) -> Float[Tensor, "b"]:
+        there = solution.found
+        rows = there.nonzero()[:, 0]
+        score = torch.zeros(len(solution), dtype=torch.float64, device=rows.device)
+        position = solution.position[rows, 0] * method.parts.radius[index]
+        parts = torch.full_like(rows, index)
+        score[rows] = method.agreement(maps[rows], solution.rotation[rows, 0], position, parts).double()
+        return score
+
+
+def moved_to_depth(
+    surface: Surface,
+    maps: QueryMaps,
+    depth: Float[Tensor, "b r r"],
+    K: Float[Tensor, "b 3 3"],
+    solution: Solution,
+    options: DepthOptions,
+) -> Solution:
+    """The solution with every pose and alternative at the distance that the depth image has.
+
+    Crops whose depth can only be in another unit have no pose any more, and the reason.
+    """
+    there = torch.isfinite(solution.position[..., 0])
+    row, place = there.nonzero().unbind(1)
+    found = refine_depth(
+        surface, maps, depth, K, Hypotheses(row, solution.rotation[row, place], solution.position[row, place]), options
+    )
+    position = solution.position.clone()
+    position[row, place] = found.position
+    sigma = torch.full_like(position[:, 0, 0], torch.nan)
+    best = place == 0
+    sigma[row[best]] = found.sigma[best]
+    spread = measured_along_ray(solution.covariance, position[:, 0], sigma)
+    units = other_unit(maps, depth, solution.position[:, 0, 2], options)
+    reasons = [known or unit for known, unit in zip(solution.reasons, units, strict=True)]
+    return replace(solution, position=position, covariance=spread, reasons=tuple(reasons)).without_failed()
+
+
+def _query_images(
+    model: Model, output: QueryOutput | SurfEmbOutput, batch: CropBatch
+) -> tuple[QueryImageMethod, QueryMaps]:
+    if not isinstance(model.method, QueryImageMethod):
+        raise ValueError(f"a {type(model.method).__name__} has no query image to solve for poses with")
+    return model.method, model.method.query_maps(output, batch)
+
+
+def _in_mm(solution: Solution, score: Float[Tensor, "b"], center: Float[Tensor, "3"], radius: float) -> Poses:
+    """A solution as poses of the mesh file's frame, float64, on the CPU."""
+    rotation, position = solution.rotation.double().cpu(), solution.position.double().cpu() * radius
+    there = torch.isfinite(position[..., 0])
+    rotation = nearest_rotation(torch.where(there[..., None, None], rotation, torch.eye(3, dtype=rotation.dtype)))
+    T = make_transform(rotation, position - rotation @ center.double())
+    T = torch.where(there[..., None, None], T, torch.nan)
+    scale = torch.tensor([1.0, 1, 1, radius, radius, radius], dtype=torch.float64)
+    details = PoseDetails(
+        solution.covariance.double().cpu() * scale[:, None] * scale, solution.free_axis.double().cpu(), T,
+        solution.probability.double().cpu(), solution.reasons,
+    )  # fmt: skip
+    return Poses(T[:, 0], score.double().cpu(), details)
