@@ -41,6 +41,7 @@ class PlantedCrop:
         K: `(3, 3)` of the crop camera.
         T_cam_obj: `(4, 4)` true pose, mm.
         depth: `(r, r)` of the part in that pose, mm, 0 where it is not.
+        hidden: `(r, r)` where something stands before it.
     """
 
     part: Part
@@ -49,6 +50,7 @@ class PlantedCrop:
     K: Tensor
     T_cam_obj: Tensor
     depth: Tensor
+    hidden: Tensor
 
 
 def planted_crop(number: int, side: int = 224, faults: float = 1.0) -> PlantedCrop:
@@ -77,7 +79,7 @@ def planted_crop(number: int, side: int = 224, faults: float = 1.0) -> PlantedCr
     logits = (_signed_distance(mask) + 2 * faults * _smooth(1, side, side / 12, generator)[0]).clamp(-6, 6)
     logits = torch.where(hidden, 0.4 * logits + 0.5 * faults * _smooth(1, side, side / 12, generator)[0], logits)
     assert len(inside), "a planted part is always seen"
-    return PlantedCrop(part, queries.float(), logits.float(), K, T, seen.depth[0])
+    return PlantedCrop(part, queries.float(), logits.float(), K, T, seen.depth[0], hidden)
 
 
 def embed(part: Part, points: Tensor) -> Tensor:

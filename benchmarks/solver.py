@@ -12,6 +12,7 @@ symmetries.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
@@ -31,7 +32,7 @@ from torch import Tensor
 from cad2pose.files import write_text
 from cad2pose.geometry import geodesic_distance
 from cad2pose.parts import builtin_part
-from cad2pose.solvers import QueryMaps, SearchOptions, SolverOptions, Surface, solve
+from cad2pose.solvers import QueryMaps, SearchOptions, SolverOptions, Surface, key_symmetry, solve
 from planted_crops import PARTS, PlantedCrop, embed, planted_crop
 from surfemb_twin import TwinOptions, estimate_pose
 
@@ -63,6 +64,12 @@ class Errors:
     translation: float
 
 
+def maps_of(crop: PlantedCrop) -> QueryMaps:
+    """A batch of one crop."""
+    valid = torch.ones_like(crop.mask_logits)
+    return QueryMaps(crop.queries[None], crop.mask_logits[None], valid[None], crop.K[None])
+
+
 class Side:
     """What both solvers know of a part."""
 
@@ -70,13 +77,11 @@ class Side:
         self.part = builtin_part(name)
         self.surface = Surface.of_part(self.part, POINTS)
         self.keys = embed(self.part, self.surface.points)
+        self.symmetry = key_symmetry(self.surface, self.keys)
         self.points = (self.surface.points.double() * self.part.radius + self.part.center).float()
 
     def ours(self, crop: PlantedCrop, options: SolverOptions) -> Errors:
-        maps = QueryMaps(
-            crop.queries[None], crop.mask_logits[None], torch.ones_like(crop.mask_logits)[None], crop.K[None]
-        )  # fmt: skip
-        found = solve(self.surface, self.keys, maps, options)
+        found = solve(self.surface, self.keys, maps_of(crop), options, symmetry=self.symmetry)
         if not bool(found.found[0]):
             return Errors(float("inf"), float("inf"))
         return self.errors(crop, found.rotation[0, 0].double(), found.position[0, 0].double())
@@ -140,6 +145,7 @@ def main(config: Config) -> int:
 def _peak_memory(work: Callable[[], object]) -> float:
     """MB that the process held at most during the work, over what it held before; of Linux."""
     gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what earlier work has freed must not be there for the taking
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
     before = _status("VmRSS")
     work()

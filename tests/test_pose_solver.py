@@ -34,7 +34,8 @@ def test_refined_poses_score_higher_and_stay_where_the_mask_is(model, nuts):
     found = refiner(model, nuts, output)
     after, agreement = found.T_cam_obj, found.score
     index = int(nuts.part_index[0])
-    score = PoseScore(*refiner.surface(model, index), model.method.query_maps(output, nuts))
+    surface, keys, _ = refiner.surface(model, index)
+    score = PoseScore(surface, keys, model.method.query_maps(output, nuts))
     part = model.parts[index]
 
     def scored(T):

@@ -15,6 +15,7 @@ from cad2pose.model_file import Model
 from cad2pose.solvers import (
     DepthOptions,
     Hypotheses,
+    KeySymmetry,
     QueryMaps,
     SamplingOptions,
     SearchOptions,
@@ -22,6 +23,7 @@ from cad2pose.solvers import (
     SolverOptions,
     Start,
     Surface,
+    key_symmetry,
     measured_along_ray,
     other_unit,
     refine_depth,
@@ -46,7 +48,7 @@ class RefinementOptions:
 
     starts: int = 3
     least_probability: float = 0.05
-    depth_sigma: float | None = 0.03
+    depth_sigma: float | None = 0.06
     solver: SolverOptions = field(default_factory=SolverOptions)
     depth: DepthOptions = field(default_factory=DepthOptions)
 
@@ -66,7 +68,7 @@ class PoseSolver:
         self._solver = self.options.solver
         if kind is not None and not isinstance(self._solver.proposals, kind):
             self._solver = replace(self._solver, proposals=kind())
-        self._surfaces: dict[tuple[int, int], tuple[Surface, Float[Tensor, "m e"]]] = {}
+        self._surfaces: dict[tuple[int, int], tuple[Surface, Float[Tensor, "m e"], KeySymmetry]] = {}
 
     def __call__(
         self,
@@ -91,13 +93,13 @@ class PoseSolver:
         found, rows = [], []
         for index in batch.part_index.unique().tolist():
             mine = (batch.part_index == index).nonzero()[:, 0]
-            surface, keys = self.surface(model, index)
+            surface, keys, symmetry = self.surface(model, index)
             radius = method.parts.radius[index]
             start = None
             if starts is not None:
                 rotation, position, probability = (tensor[mine] for tensor in starts)
                 start = self._start(rotation, position / radius, probability)
-            solution = solve(surface, keys, maps[mine], self._solver, start)
+            solution = solve(surface, keys, maps[mine], self._solver, start, symmetry)
             if depth is not None:
                 K = batch.camera.K_virt[mine]
                 solution = moved_to_depth(surface, maps[mine], depth[mine] / radius, K, solution, self.options.depth)
@@ -107,14 +109,15 @@ class PoseSolver:
         order = torch.cat(rows).argsort().cpu() if rows else torch.zeros(0, dtype=torch.int64)
         return Poses.join(found)[order]
 
-    def surface(self, model: Model, index: int) -> tuple[Surface, Float[Tensor, "m e"]]:
-        """Surface samples of one of a model's parts, and their keys; made at the first call."""
+    def surface(self, model: Model, index: int) -> tuple[Surface, Float[Tensor, "m e"], KeySymmetry]:
+        """Surface samples of one of a model's parts, their keys, and the keys' symmetries; made at the first call."""
         known = self._surfaces.get((id(model), index))
         if known is None:
             method = model.method
             assert isinstance(method, QueryImageMethod), "as `_query_images` saw to"
             surface = Surface.of_part(model.parts[index]).to(method.parts.radius.device)
-            known = self._surfaces[(id(model), index)] = (surface, method.surface_keys(index, surface.points))
+            keys = method.surface_keys(index, surface.points)
+            known = self._surfaces[(id(model), index)] = (surface, keys, key_symmetry(surface, keys))
         return known
 
     def _starts(

@@ -3,6 +3,7 @@
 from cad2pose.solvers.depth import DepthOptions, DepthRefined, measured_along_ray, other_unit, refine_depth
 from cad2pose.solvers.distinct import Gap
 from cad2pose.solvers.hypotheses import Hypotheses
+from cad2pose.solvers.key_symmetry import KeySymmetry, key_symmetry
 from cad2pose.solvers.maps import QueryMaps
 from cad2pose.solvers.quick_score import QuickScore
 from cad2pose.solvers.refine import DepthPrior, Refined, RefineOptions, refine
@@ -14,8 +15,8 @@ from cad2pose.solvers.solve import Level, SolverOptions, Start, solve
 from cad2pose.solvers.surface import Surface
 
 __all__ = [
-    "DepthOptions", "DepthPrior", "DepthRefined", "Gap", "Hypotheses", "Level", "PoseScore", "QueryMaps", "QuickScore",
-    "RefineOptions", "Refined", "SamplingOptions", "ScoreOptions", "SearchOptions", "Solution", "SolverOptions",
-    "SolverStats", "Start", "Surface", "measured_along_ray", "other_unit", "refine", "refine_depth", "sample_poses",
-    "search_poses", "solve",
+    "DepthOptions", "DepthPrior", "DepthRefined", "Gap", "Hypotheses", "KeySymmetry", "Level", "PoseScore",
+    "QueryMaps", "QuickScore", "RefineOptions", "Refined", "SamplingOptions", "ScoreOptions", "SearchOptions",
+    "Solution", "SolverOptions", "SolverStats", "Start", "Surface", "key_symmetry", "measured_along_ray", "other_unit",
+    "refine", "refine_depth", "sample_poses", "search_poses", "solve",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ queries as they are on the finest maps.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from cad2pose.solvers.distinct import Gap, distinct
 from cad2pose.solvers.hypotheses import Hypotheses
+from cad2pose.solvers.key_symmetry import KeySymmetry
 from cad2pose.solvers.maps import QueryMaps
 from cad2pose.solvers.quick_score import QuickScore
 from cad2pose.solvers.refine import DepthPrior, RefineOptions, refine
@@ -28,6 +30,8 @@ from cad2pose.solvers.surface import Surface
 from cad2pose.solvers.uncertainty import covariance, free_axes
 
 _LEAST_MASK = 0.3
+_WORTH_CLIMBING = 25.0  # log-likelihood below the best pose
+_MORE_STEPS = 4
 _THIN = 0.5  # pixels; a mask whose pixels lie that close to one line shows no part
 
 
@@ -60,9 +64,11 @@ class SolverOptions:
         modes: most distinct results of the coarse climbs that go on.
         fine: climb of those.
         refine: climb at all; if not, the best proposal is the pose.
-        likely: alternatives less probable than this are not reported.
+        alternatives: most distinct poses that are reported.
+        likely: alternatives less probable than this are not.
         gap: what counts as distinct.
         independent: a crop's pixels count as so many independent ones, in probabilities and covariances.
+        covariance_factor: what covariances are multiplied with, fitted on crops of known pose.
         score: of the score.
         climb: of the climbs.
     """
@@ -74,9 +80,11 @@ class SolverOptions:
     modes: int = 12
     fine: tuple[Level, ...] = (Level(112, 1.0, 1024, 8), Level(224, 1.0, 1024, 8))
     refine: bool = True
+    alternatives: int = 24
     likely: float = 0.01
     gap: Gap = field(default_factory=Gap)
-    independent: float = 115.0
+    independent: float = 30.0
+    covariance_factor: float = 1.8
     score: ScoreOptions = field(default_factory=ScoreOptions)
     climb: RefineOptions = field(default_factory=RefineOptions)
 
@@ -103,6 +111,7 @@ def solve(
     maps: QueryMaps,
     options: SolverOptions | None = None,
     start: Start | None = None,
+    symmetry: KeySymmetry | None = None,
 ) -> Solution:
     """Poses of one part in B crops.
 
@@ -112,6 +121,7 @@ def solve(
         maps: of the B crops; those that are of no use get no pose and a reason, and do not affect the others.
         options: settings.
         start: poses to refine; without them, poses are proposed.
+        symmetry: of the keys; without it no free axis is found, and only those alternatives that proposals led to.
     """
     options = options or SolverOptions()
     reasons = unusable(maps)
@@ -136,7 +146,11 @@ def solve(
         before, sigma = evidence, start.depth_sigma
     refined = torch.bincount(poses.row, minlength=len(maps))
     score, poses, value = _climbed(surface, keys, maps, poses, before, sigma, start is not None, options)
-    return _concluded(score, poses, value, reasons, options, SolverStats.of(proposed, refined))
+    axes = torch.zeros(len(maps), 3, device=value.device)
+    if symmetry is not None:
+        axes = free_axes(score, _best(poses, value, len(maps)), symmetry.axis, len(maps), options.independent)
+        poses, value = _with_symmetric(score, poses, value, symmetry, axes, options)
+    return _concluded(score, poses, value, axes, reasons, options, SolverStats.of(proposed, refined))
 
 
 def unusable(maps: QueryMaps) -> list[str | None]:
@@ -258,26 +272,67 @@ def _modes(
     return poses[chosen], before[chosen], expected[chosen]
 
 
+def _best(poses: Hypotheses, value: Float[Tensor, "n"], crops: int) -> Hypotheses:
+    """The best pose of every crop that has one."""
+    index = distinct(poses, value, crops, 1, Gap())[:, 0]
+    return poses[index[index >= 0]]
+
+
+def _with_symmetric(
+    score: PoseScore,
+    poses: Hypotheses,
+    value: Float[Tensor, "n"],
+    symmetry: KeySymmetry,
+    free: Float[Tensor, "b 3"],
+    options: SolverOptions,
+) -> tuple[Hypotheses, Float[Tensor, "k"]]:
+    """The poses, and the best one of every crop turned by the keys' symmetries where that is about as likely."""
+    index = distinct(poses, value, len(free), 1, options.gap)[:, 0]
+    best = index[index >= 0]
+    others = symmetry.rotations[1:]
+    count = len(others)
+    if not count:
+        return poses, value
+    turned = Hypotheses(
+        poses.row[best].repeat_interleave(count), (poses.rotation[best, None] @ others).flatten(0, 1),
+        poses.position[best].repeat_interleave(count, dim=0),
+    )  # fmt: skip
+    here = score(poses.row[best], poses.rotation[best], poses.position[best])
+    known = (value[best] - here).repeat_interleave(count)  # what was thought of the best pose before
+    loss = here.repeat_interleave(count) - score(turned.row, turned.rotation, turned.position)
+    between = turned.rotation @ poses.rotation[best].repeat_interleave(count, 0).transpose(1, 2)
+    axis = free[turned.row]
+    about = torch.einsum("ni,nij,nj->n", axis, between, axis) > math.cos(options.gap.rotation)
+    keep = (~about & (options.independent * loss < _WORTH_CLIMBING)).nonzero()[:, 0]
+    turned, known = turned[keep], known[keep]
+    if options.refine and len(turned):
+        limits = replace(options.climb, iterations=_MORE_STEPS)
+        found = refine(score, turned.row, turned.rotation, turned.position, limits)
+        turned, reached = Hypotheses(turned.row, found.rotation, found.position), found.score
+    else:
+        reached = score(turned.row, turned.rotation, turned.position)
+    order = torch.cat((poses.row, turned.row)).argsort(stable=True)
+    return Hypotheses.join([poses, turned])[order], torch.cat((value, reached + known))[order]
+
+
 def _concluded(
     score: PoseScore,
     poses: Hypotheses,
     value: Float[Tensor, "n"],
+    free: Float[Tensor, "b 3"],
     reasons: list[str | None],
     options: SolverOptions,
     stats: SolverStats,
 ) -> Solution:
     """The best pose of every crop, its alternatives and its uncertainty."""
     crops = len(reasons)
-    index = distinct(poses, value, crops, options.modes, options.gap)
+    index = distinct(poses, value, crops, options.alternatives, options.gap)
     there = index >= 0
     found = there[:, 0]
     best = poses[index[found, 0]]
     curvature = score.linearize(best.row, best.rotation, best.position).information
-    axes = free_axes(score, best, curvature)
-    free = torch.zeros(crops, 3, device=axes.device, dtype=axes.dtype)
-    free[found] = axes
-    spread = torch.full((crops, 6, 6), torch.nan, device=axes.device, dtype=torch.float64)
-    spread[found] = covariance(curvature, axes, options.independent)
+    spread = torch.full((crops, 6, 6), torch.nan, device=free.device, dtype=torch.float64)
+    spread[found] = options.covariance_factor * covariance(curvature, free[found], options.independent)
     safe = index.clamp_min(0)
     rotation, position, values = poses.rotation[safe], poses.position[safe], value[safe]
     there &= ~_turned(rotation, free, options.gap.rotation)

@@ -21,28 +21,32 @@ CHI_SQUARE_90 = {5: 9.2364, 6: 10.6446}
 """What a chi-square variable of so many degrees of freedom stays below with probability 0.9."""
 
 _TURNS = 12
-_FREE = 0.15
+_AS_LIKELY = 0.01
 
 
-def free_axes(score: PoseScore, poses: Hypotheses, information: Float[Tensor, "n 6 6"]) -> Float[Tensor, "n 3"]:
-    """The axis about which a pose may turn at will, in the crop camera; zeros where there is none.
+def free_axes(
+    score: PoseScore, poses: Hypotheses, axis: Float[Tensor, "3"], crops: int, independent: float
+) -> Float[Tensor, "crops 3"]:
+    """The axis about which the pose of a crop may turn at will, in the crop camera; zeros where there is none.
 
-    Tried is the axis about which the score is flattest, all the way round: turns about a symmetry axis cost next to
-    nothing of what the same turns about the axes across it cost.
+    Args:
+        score: of poses.
+        poses: at most one of each crop.
+        axis: about which the keys are (all but) symmetric, in the object's frame; zeros for none.
+        crops: their number.
+        independent: pixels that a crop counts as; every turn must be at least `_AS_LIKELY` times as likely as the pose.
     """
-    values, vectors = torch.linalg.eigh(information[:, :3, :3].double().cpu())
-    del values
-    axes = vectors.transpose(1, 2).to(information)  # rows, the flattest first
+    free = torch.zeros(crops, 3, device=axis.device)
+    if not bool(axis.any()) or not len(poses):
+        return free
+    axes = poses.rotation @ axis
     angle = torch.arange(1, _TURNS, device=axes.device) * (2 * math.pi / _TURNS)
-    turns = rotation_from_axis_angle(axes[:, :, None] * angle[:, None])
-    rotation = turns @ poses.rotation[:, None, None]
-    count = len(poses)
-    row = poses.row[:, None, None].expand(count, 3, _TURNS - 1).flatten()
-    position = poses.position[:, None, None].expand(count, 3, _TURNS - 1, 3).flatten(0, 2)
-    there = score(row, rotation.flatten(0, 2), position).view(count, 3, -1)
-    loss = score(poses.row, poses.rotation, poses.position)[:, None, None] - there
-    free = loss[:, 0].amax(1) < _FREE * loss[:, 1:].mean((1, 2))
-    return axes[:, 0] * free[:, None]
+    rotation = (rotation_from_axis_angle(axes[:, None] * angle[:, None]) @ poses.rotation[:, None]).flatten(0, 1)
+    row, position = (t.repeat_interleave(_TURNS - 1, dim=0) for t in (poses.row, poses.position))
+    there = score(row, rotation, position).unflatten(0, (len(poses), -1))
+    loss = (score(poses.row, poses.rotation, poses.position)[:, None] - there).amax(1)
+    free[poses.row] = axes * (independent * loss < -math.log(_AS_LIKELY))[:, None]
+    return free
 
 
 def covariance(
