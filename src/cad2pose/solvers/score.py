@@ -160,8 +160,8 @@ class PoseScore:
         return Linearization(value, gradient / pixels[:, None], information / pixels[:, None, None])
 
     def _visible(self, rotation: Float[Tensor, "n 3 3"], position: Float[Tensor, "n 3"]) -> Float[Tensor, "n s"]:
-        """What nothing hides, seen from the nearest of the surface's viewpoints."""
-        return self.surface.shown(rotation, position, len(self.points)).float()
+        """What nothing hides, as the surface's viewpoints have it."""
+        return self.surface.share_shown(rotation, position, len(self.points))
 
     def _sample(
         self, row: Int[Tensor, "n"], pixel: Float[Tensor, "n s 2"], derivatives: bool

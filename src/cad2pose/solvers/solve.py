@@ -78,7 +78,7 @@ class SolverOptions:
     distinct: int = 24
     coarse: tuple[Level, ...] = (Level(56, 0.1, 256, 4), Level(56, 0.2, 256, 4), Level(56, 0.4, 256, 4))
     modes: int = 12
-    fine: tuple[Level, ...] = (Level(112, 1.0, 1024, 8), Level(224, 1.0, 1024, 8))
+    fine: tuple[Level, ...] = (Level(112, 1.0, 1024, 8), Level(224, 1.0, 1024, 16))
     refine: bool = True
     alternatives: int = 24
     likely: float = 0.01
@@ -216,7 +216,8 @@ def _climbed(
     sizes = {level.side: maps.of_side(level.side) for level in (*options.coarse, *fine)}
 
     def climb(level: Level, poses: Hypotheses, moves: bool) -> tuple[PoseScore, Hypotheses, Float[Tensor, "n"]]:
-        settings = replace(options.score, points=level.points, sharpness=level.sharpness)
+        contrast = min(options.score.contrast, 4 * level.points)
+        settings = replace(options.score, points=level.points, contrast=contrast, sharpness=level.sharpness)
         score = PoseScore(surface, keys, sizes[level.side], settings)
         if not moves:
             return score, poses, score(poses.row, poses.rotation, poses.position)

@@ -86,6 +86,19 @@ class Surface:
         viewpoint = -(rotation.transpose(1, 2) @ position[..., None])[..., 0]
         return self.visible[(viewpoint @ self.directions.T).argmax(1), :count]
 
+    def share_shown(
+        self, rotation: Float[Tensor, "n 3 3"], position: Float[Tensor, "n 3"], count: int
+    ) -> Float[Tensor, "n {count}"]:
+        """As `shown`, in between the three nearest viewpoints, so that it changes smoothly from one to the next."""
+        viewpoint = -(rotation.transpose(1, 2) @ position[..., None])[..., 0]
+        along, index = (torch.nn.functional.normalize(viewpoint, dim=1) @ self.directions.T).topk(4, dim=1)
+        weight = along[:, :3] - along[:, 3:]
+        weight = weight / weight.sum(1, keepdim=True).clamp_min(1e-9)
+        share = weight[:, :1] * self.visible[index[:, 0], :count]
+        for other in (1, 2):
+            share = share + weight[:, other, None] * self.visible[index[:, other], :count]
+        return share
+
     def to(self, device: torch.device | str) -> Surface:
         """The same samples on another device."""
         areas = {size: area.to(device) for size, area in self.areas.items()}
