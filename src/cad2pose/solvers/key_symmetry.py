@@ -15,18 +15,24 @@ from jaxtyping import Float, Float64
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from cad2pose.geometry import axis_angle_from_rotation, nearest_rotation, rotation_from_axis_angle
+from cad2pose.geometry import (
+    axis_angle_from_rotation,
+    geodesic_distance,
+    nearest_rotation,
+    rotation_from_axis_angle,
+)
 from cad2pose.solvers.search import rotation_grid
 from cad2pose.solvers.surface import Surface
 
 _TARGETS = 8192
-_ROUGH, _FINE = 128, 512  # points turned, in the grid and when a rotation is made exact
+_ROUGH, _FINE = 128, 384  # points turned, in the grid and when a rotation is made exact
 _NEIGHBOURS = 4
 _SMOOTHED = 32  # points whose keys are averaged: what differs from point to point tells none of them apart
 _PLACE, _KEY = 0.15, 0.63  # radii, and spreads of the keys: what is as good as elsewhere
 _ALIKE = 0.45  # mean cost of a symmetry, of at most 1
 _RING = 12
-_CANDIDATES, _ROUNDS = 96, 6
+_CANDIDATES, _ROUNDS = 96, 16
+_SETTLED = 2e-3  # rad; a rotation that moves less is exact
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,13 @@ def key_symmetry(
     grid = rotation_grid(162, 20)
     cost = match.cost(grid, _ROUGH)
     rotations = _apart(grid, cost, gap, _CANDIDATES)
+    moving = torch.arange(len(rotations))
     for _ in range(_ROUNDS):
-        rotations = match.improved(rotations)
+        before = rotations[moving]
+        rotations[moving] = match.improved(before)
+        moving = moving[geodesic_distance(before, rotations[moving]) > _SETTLED]
+        if not len(moving):
+            break
     rotations = torch.cat((torch.eye(3, dtype=torch.float64)[None], rotations))
     cost = match.cost(rotations, _FINE)
     alike = (cost < _ALIKE).nonzero()[:, 0]

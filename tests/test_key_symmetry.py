@@ -1,0 +1,100 @@
+"""Symmetries that are read off the keys, and what the solver makes of them."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cad2pose.geometry import geodesic_distance
+from cad2pose.parts import builtin_part
+from cad2pose.solvers import Level, SamplingOptions, SolverOptions, Surface, key_symmetry, solve
+from planted_queries import Planted, gaussian_keys, plant
+
+SMALL = SolverOptions(
+    proposals=SamplingOptions(samples=2000, kept=300), fine=(Level(56, 1.0, 1024, 10),), distinct=12
+)  # fmt: skip
+
+
+def invariant(name, points):
+    """Coordinates that the part's symmetries leave as they are, spread about as far as the points."""
+    x, y, z = points.unbind(-1)
+    radius, angle = torch.hypot(x, y), torch.atan2(y, x)
+    if name == "nut":  # six turns, and upside down
+        return torch.stack((radius, z * z, z * (6 * angle).sin(), 0.3 * radius * (6 * angle).cos()), -1)
+    return torch.stack((radius, z * z), -1)
+
+
+def symmetric_crops(name, surface, count):
+    """As `plant` makes them, with keys and queries of invariant coordinates."""
+    planted = plant(builtin_part(name), surface, count, 64, width=0.06, seed=5)
+    places = planted.maps.queries[:, :3] * 0.06**2
+    shown = planted.maps.mask_logits > 0
+    features = invariant(name, places.movedim(1, -1))
+    queries = torch.cat((features, torch.full_like(features[..., :1], -0.5)), -1).movedim(-1, 1) / 0.06**2
+    maps = replace(planted.maps, queries=queries * shown[:, None])
+    return Planted(maps, gaussian_keys(invariant(name, surface.points)), planted.rotation, planted.position)
+
+
+@pytest.fixture(scope="module")
+def surfaces():
+    return {name: Surface.of_part(builtin_part(name), 12_000) for name in ("bracket", "nut", "bushing")}
+
+
+def test_a_part_without_symmetry_has_the_identity_alone(surfaces):
+    found = key_symmetry(surfaces["bracket"], gaussian_keys(surfaces["bracket"].points))
+    torch.testing.assert_close(found.rotations, torch.eye(3)[None])
+    assert not found.axis.any()
+
+
+def test_the_twelve_turns_of_a_nut_are_found(surfaces):
+    surface = surfaces["nut"]
+    found = key_symmetry(surface, gaussian_keys(invariant("nut", surface.points)))
+    true = builtin_part("nut").symmetries.rotation_group()
+    assert len(true) == 12
+    assert not found.axis.any()
+    apart = geodesic_distance(
+        found.rotations.double()[:, None].expand(-1, 12, 3, 3), true[None].expand(len(found.rotations), -1, -1, -1)
+    )  # fmt: skip
+    assert (apart.amin(0) < math.radians(4)).all()
+    assert len(found.rotations) == 12
+    torch.testing.assert_close(found.rotations[0], torch.eye(3))
+
+
+def test_an_axis_is_found(surfaces):
+    surface = surfaces["bushing"]
+    found = key_symmetry(surface, gaussian_keys(invariant("bushing", surface.points)))
+    assert abs(float(found.axis[2])) > math.cos(math.radians(3))
+    assert len(found.rotations) > 10
+
+
+def test_all_modes_of_a_nut_are_alternatives_and_as_likely_as_each_other(surfaces):
+    surface = surfaces["nut"]
+    crops = symmetric_crops("nut", surface, 3)
+    symmetry = key_symmetry(surface, crops.keys)
+    solution = solve(surface, crops.keys, crops.maps, SMALL, symmetry=symmetry)
+    assert solution.found.all()
+    group = builtin_part("nut").symmetries.rotation_group()
+    assert (solution.free_axis == 0).all()
+    for row in range(3):
+        known = solution.rotation[row][solution.probability[row] > 0].double()
+        own = solution.rotation[row, 0].double() @ group
+        apart = geodesic_distance(known[:, None].expand(-1, 12, 3, 3), own[None].expand(len(known), -1, -1, -1))
+        assert (apart.amin(0) < 0.2).all()
+        assert float(solution.probability[row].max()) < 0.3
+    torch.testing.assert_close(solution.probability.sum(1), torch.ones(3))
+
+
+def test_a_bushing_may_turn_about_its_axis(surfaces):
+    surface = surfaces["bushing"]
+    crops = symmetric_crops("bushing", surface, 3)
+    solution = solve(surface, crops.keys, crops.maps, SMALL, symmetry=key_symmetry(surface, crops.keys))
+    assert solution.found.all()
+    along = (solution.free_axis * solution.rotation[:, 0, :, 2]).sum(1).abs()
+    assert (along > math.cos(math.radians(4))).all()
+    axis = torch.cat((solution.free_axis, torch.zeros(3, 3)), 1).double()
+    variance = torch.einsum("bi,bij,bj->b", axis, solution.covariance, axis)
+    assert (variance.abs() < 1e-9).all()
+    assert (torch.linalg.eigvalsh(solution.covariance)[:, 1:] > 0).all()
+    # what is left of its symmetry is upside down
+    assert ((solution.probability > 0).sum(1) <= 3).all()
