@@ -243,3 +243,60 @@ def test_a_folder_that_cannot_be_is_found_out_first(world, capsys):
     assert "image.png is a file, so nothing can be written into" in capsys.readouterr().err
     assert _run(world, *_image(world), *BOX, out="image.png/deeper") == 2
     assert "image.png is a file, so nothing can be written into" in capsys.readouterr().err
+
+
+def _depth(path, size=(120, 160), value=900):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full(size, value, dtype=np.uint16))
+    return path
+
+
+def test_a_box_without_a_pose_has_a_row_with_the_reason(world, capsys):
+    _depth(world / "depth.png", size=(60, 160))
+    assert _run(world, *_image(world), *BOX, "--depth", world / "depth.png") == 0
+    (entry,) = json.loads((world / "out" / "results.json").read_text())["images"][0]["poses"]
+    assert entry["no_pose"] == "the depth image is 160 x 60 pixels, the image 160 x 120"
+    assert entry["box"] == [40, 30, 60, 50]
+    assert "R" not in entry
+    assert len(read_results_csv(world / "out" / "results.csv")) == 0
+    assert (world / "out" / "pictures" / "image.png").is_file()
+    said = capsys.readouterr().out
+    assert "cat (object 6): no pose: the depth image is 160 x 60" in said
+    assert "0 poses in 1 images (1 box without a pose, see results.json)" in said
+
+
+def test_refined_poses_have_covariance_and_alternatives(world):
+    assert _run(world, *_image(world), *BOX, "--refine", "--no-pictures") == 0
+    (entry,) = json.loads((world / "out" / "results.json").read_text())["images"][0]["poses"]
+    if "no_pose" not in entry:
+        assert np.array(entry["covariance"]).shape == (6, 6)
+        assert sum(other["probability"] for other in entry["alternatives"]) == pytest.approx(1)
+        assert entry["alternatives"][0]["t"] == pytest.approx(entry["t"])
+        assert entry["free_axis"] is None or len(entry["free_axis"]) == 3
+
+
+def test_depth_images_go_by_name_and_scale(world, capsys):
+    for name in ("a", "b"):
+        _picture(world / "images" / f"{name}.png")
+        _depth(world / "depth" / f"{name}.png")
+    images = ("--image", world / "images", "--camera", world / "camera.json")
+    assert _run(world, *images, *BOX, "--depth", world / "depth", "--depth-scale", "0.5", "--no-pictures") == 0
+    (world / "depth" / "b.png").unlink()
+    assert _run(world, *images, *BOX, "--depth", world / "depth", out="second") == 2
+    assert "no depth image named b" in capsys.readouterr().err
+    (world / "depth" / "b.png").write_bytes(b"not a picture")
+    assert _run(world, *images, *BOX, "--depth", world / "depth", out="second") == 2
+    assert "b.png" in capsys.readouterr().err
+    assert not (world / "second").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--bop-depth",), "--depth FILE with --image"),
+        (("--depth-scale", "0"), "--depth-scale is 0.0"),
+        (("--depth", "nowhere.png"), "nowhere.png"),
+    ],
+)
+def test_depth_arguments_that_cannot_be(world, capsys, arguments, says):
+    assert says in _refused(world, capsys, *_image(world), *BOX, *arguments)

@@ -52,7 +52,9 @@ class ImageTask:
         return None if self.depth_path is None else read_depth(self.depth_path, self.depth_scale)
 
     def check_size(self) -> None:
-        """Raise ValueError where the image's header and its camera disagree."""
+        """Raise ValueError where the image's header and its camera disagree, or the depth image cannot be read."""
+        if self.depth_path is not None:
+            image_size(self.depth_path)
         size, camera = image_size(self.path), self.camera
         if size != (camera.width, camera.height):
             raise ValueError(
