@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# What only a machine with CUDA can say, in less than 8 minutes: does CUDA agree with the CPU, and how fast is it?
+# What only a machine with CUDA can say, in less than 9 minutes: does CUDA agree with the CPU, and how fast is it?
 #
 #   OUT=folder benchmarks/gpu.sh
 #
-# Writes environment.txt, tests.txt, render.txt, train.txt, train_full.txt, infer.txt, infer_full.txt and summary.txt
+# Writes environment.txt, tests.txt, render.txt, train.txt, train_full.txt, infer.txt, infer_full.txt, solver.txt
+# and summary.txt
 # into OUT (gpu_out by default); the last line of a benchmark's file is its JSON. Exit status 1 if anything failed.
 # Other settings: gpu_environment.sh.
 set -u
@@ -50,5 +51,6 @@ stage train 50 "$PYTHON" benchmarks/train.py --device cuda
 stage train_full 70 "$PYTHON" benchmarks/train.py --device cuda --full --batch-size 64
 stage infer 40 "$PYTHON" benchmarks/infer.py
 stage infer_full 50 "$PYTHON" benchmarks/infer.py --devices cuda --full
+stage solver 70 "$PYTHON" benchmarks/solver_gpu.py
 cat "$OUT/summary.txt"
 exit $failed

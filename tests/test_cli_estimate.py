@@ -300,3 +300,19 @@ def test_depth_images_go_by_name_and_scale(world, capsys):
 )
 def test_depth_arguments_that_cannot_be(world, capsys, arguments, says):
     assert says in _refused(world, capsys, *_image(world), *BOX, *arguments)
+
+
+def test_debug_sheets_are_drawn_for_every_box(world):
+    box = [40, 30, 60, 50]
+    (world / "d.json").write_text(_bop_list((0, 0, 5, box, 0.9), (0, 0, 6, box, 0.7)))
+    arguments = ("--detections", world / "d.json", "--debug-pictures", "--no-pictures")
+    assert _run(world, *_image(world), *arguments) == 0
+    sheets = sorted((world / "out" / "debug").iterdir())
+    assert [sheet.name for sheet in sheets] == ["image_00_duck.png", "image_01_cat.png"]
+    for sheet in sheets:
+        picture = cv2.imread(str(sheet))
+        assert picture is not None
+        assert picture.shape[1] > 1000
+    _depth(world / "depth.png", size=(60, 160))
+    assert _run(world, *_image(world), *arguments, "--depth", world / "depth.png", out="lost") == 0
+    assert len(list((world / "lost" / "debug").iterdir())) == 2

@@ -12,13 +12,26 @@ import torch
 
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.estimator import EstimatorOptions, PoseEstimator
-from cad2pose.geometry import Camera
+from cad2pose.geometry import Camera, geodesic_distance
 from cad2pose.methods import QueryMethod
 from cad2pose.model_file import Model
+from cad2pose.parts import builtin_part
+from cad2pose.solvers import (
+    Hypotheses,
+    QueryMaps,
+    SamplingOptions,
+    SearchOptions,
+    SolverOptions,
+    Surface,
+    key_symmetry,
+    refine_depth,
+    solve,
+)
 from cad2pose.structures import CropBatch, CropTruth, Detections
 from cad2pose.training import TrainingConfig, make_state, train, training_step
 from cad2pose.training.checkpoint import TrainingState
 from cad2pose.training.prefetch import prefetch
+from planted_queries import plant
 from small_models import SMALL, wedge
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -128,6 +141,44 @@ def test_estimates_agree(options: EstimatorOptions) -> None:
     torch.testing.assert_close(cuda.score, cpu.score, rtol=2e-2, atol=2e-3)
     again = found[1].estimate(image.cuda(), camera, detections)
     torch.testing.assert_close(again.T_cam_obj, cuda.T_cam_obj, rtol=1e-3, atol=1e-1)
+
+
+@pytest.mark.parametrize("proposals", [SamplingOptions(samples=2000, kept=300), SearchOptions()])
+def test_the_solver_finds_the_same_poses(proposals: SamplingOptions | SearchOptions) -> None:
+    part = builtin_part("bracket")
+    surface = Surface.of_part(part, 8000)
+    planted = plant(part, surface, 4, 64, width=0.06, seed=2)
+    symmetry = key_symmetry(surface, planted.keys)
+    options = SolverOptions(proposals=proposals)
+    maps = QueryMaps(*(getattr(planted.maps, name).cuda() for name in ("queries", "mask_logits", "valid", "K")))
+    cpu = solve(surface, planted.keys, planted.maps, options, symmetry=symmetry)
+    cuda = solve(surface.to("cuda"), planted.keys.cuda(), maps, options, symmetry=symmetry.to("cuda"))
+    assert cuda.rotation.is_cuda
+    assert cuda.reasons == cpu.reasons
+    for found in (cpu, cuda):  # they draw different samples, so both are held against the truth
+        angle = geodesic_distance(found.rotation[:, 0].cpu().double(), planted.rotation.double()).rad2deg()
+        assert (angle < 2).sum() >= 3
+    depth = planted.position[:, 2, None, None].expand(4, 64, 64).contiguous()
+    poses = Hypotheses(torch.arange(4), planted.rotation, 1.05 * planted.position)
+    there = Hypotheses(poses.row.cuda(), poses.rotation.cuda(), poses.position.cuda())
+    moved = [
+        refine_depth(surface, planted.maps, depth, planted.maps.K, poses).position,
+        refine_depth(surface.to("cuda"), maps, depth.cuda(), maps.K, there).position.cpu(),
+    ]
+    torch.testing.assert_close(*moved, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("options", [EstimatorOptions(refine=True), EstimatorOptions(solver="search")])
+def test_refined_and_solved_estimates_work_with_depth(options: EstimatorOptions) -> None:
+    camera = Camera.from_values(600.0, 610.0, 150.0, 130.0, 320, 240)
+    detections = Detections(torch.tensor([1, 2]), torch.tensor([[20.0, 30, 90, 60], [150, 80, 50, 120]]), torch.ones(2))
+    model = Model(QueryMethod(CONFIG, parts()).eval(), tuple(parts()), {})
+    estimator = PoseEstimator([model], "cuda", options)
+    for depth in (None, torch.full((240, 320), 500.0)):
+        found = estimator.estimate(torch.rand(3, 240, 320), camera, detections, depth=depth)
+        assert len(found) == 2
+        assert not found.details.covariance.is_cuda
+        assert torch.isfinite(found.T_cam_obj[found.found]).all()
 
 
 def test_batches_made_on_another_stream_are_whole() -> None:

@@ -80,3 +80,12 @@ def test_bad_input_is_named(detection):
         debug_sheet(crop, queries, mask[:7], *rest)
     with pytest.raises(ValueError, match="numbers of the queries are not finite"):
         debug_sheet(crop, queries.masked_fill(queries > 5, torch.nan), mask, *rest)
+
+
+def test_a_detection_without_a_pose_is_drawn_and_says_so(detection):
+    *rest, _, K_virt = detection
+    sheet = debug_sheet(*rest, None, K_virt, tile_width=TILE)
+    assert sheet.shape == debug_sheet(*detection, tile_width=TILE).shape
+    torch.testing.assert_close(panel(sheet, 3), panel(sheet, 4))
+    assert float(panel(sheet, 3).max()) > 0.6  # the words
+    assert float(panel(sheet, 2).std()) > 0.02  # the query image is there

@@ -136,12 +136,8 @@ def test_a_model_that_only_embeds_estimates_too():
     torch.manual_seed(0)
     model = Model(SurfEmbMethod(SMALL_SURFEMB, [wedge()]).eval(), (wedge(),), {})
     image = torch.rand(3, 240, 320, generator=torch.Generator().manual_seed(1))
-    estimators = [
-        PoseEstimator([model], "cpu", EstimatorOptions(solver=solver, query_turns=turns))
-        for solver, turns in (("auto", 1), ("search", 4))
-    ]
-    for estimator in estimators:
-        found = estimator.estimate(image, CAMERA, detections(2))
+    for options in (EstimatorOptions(), EstimatorOptions(solver="search", query_turns=4)):
+        found = PoseEstimator([model], "cpu", options).estimate(image, CAMERA, detections(2))
         assert len(found) == 2
         for row in found.found.nonzero()[:, 0].tolist():
             R = found.T_cam_obj[row, :3, :3]
@@ -177,6 +173,8 @@ def test_depth_sets_the_distance_right(rendered):
     model, batch = rendered
     part = next(part for part in model.parts if part.name == "bracket")
     before, after = [], []
+    image, camera, box, truth, mask = scene_of(batch, 0)
+    depth, found = torch.zeros(0), detections(1)
     estimator = PoseEstimator([model], "cpu", EstimatorOptions(refine=True, recrop=False))
     for row in range(len(batch)):
         image, camera, box, truth, mask = scene_of(batch, row)

@@ -66,7 +66,7 @@ def demo_command(
     images: int = 8,
     seed: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None,
     model: OptionalPath = None,
-    options: Annotated[EstimatorOptions, tyro.conf.arg(name="")] = _OPTIONS,
+    options: Annotated[EstimatorOptions, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands] = _OPTIONS,
     device: str = "auto",
 ) -> None:
     """Render fresh pictures of the built-in parts in clutter, estimate their poses, and compare them with the truth.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cad2pose import __version__
 from cad2pose.cli.arguments import ObjectIds, OptionalPath
+from cad2pose.cli.debug_sheets import DebugSheets
 from cad2pose.cli.estimate_inputs import ImageTask, tasks_of_bop, tasks_of_images
 from cad2pose.data.results import Results, write_results_csv
 from cad2pose.estimator import EstimatorOptions, PoseEstimator, best_per_object
@@ -51,6 +52,7 @@ def estimate_command(
     min_score: float = 0.0,
     options: Annotated[EstimatorOptions, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands] = _OPTIONS,
     pictures: bool = True,
+    debug_pictures: bool = False,
     blend: float = 0.0,
     device: str = "auto",
 ) -> None:
@@ -83,6 +85,8 @@ def estimate_command(
         min_score: leave out poses with a lower score (0 to 1).
         options: of the estimator.
         pictures: save a picture per image.
+        debug_pictures: save a sheet per box (debug/): the crop, its mask and query image in false colour, the keys in
+            the pose found, the distribution of the surest pixel over the part, and the pose's score pixel by pixel.
         blend: opacity of the part drawn over the picture, 0 to 1.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
     """
@@ -102,7 +106,8 @@ def estimate_command(
         tasks = tasks_of_images(image, camera, named, box, mask, detections, objects, depth, depth_scale)
     _check_tasks(estimator, tasks)
     console = Console()
-    done = _estimate(console, estimator, tasks, min_score, out if pictures else None, style)
+    inspect = DebugSheets(estimator, out / "debug") if debug_pictures else None
+    done = _estimate(console, estimator, tasks, min_score, out if pictures else None, style, inspect)
     _write(out, model, estimator, done)
     _say(console, estimator, done, out)
 
@@ -164,6 +169,7 @@ def _estimate(
     min_score: float,
     out: Path | None,
     style: OverlayStyle,
+    inspect: DebugSheets | None,
 ) -> list[Done]:
     """Poses of all tasks; each picture is written as soon as it is drawn."""
     done: list[Done] = []
@@ -177,6 +183,8 @@ def _estimate(
                 raise ValueError(f"{task.path}: {error}") from error
             found = best_per_object(found, task.counts)
             done.append((task, found))
+            if inspect is not None:
+                inspect.save(task, pixels, found)
             if out is not None:
                 straight, camera = task.camera.undistort_image(pixels), task.camera.without_distortion()
                 save_png(

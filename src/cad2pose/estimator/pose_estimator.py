@@ -107,6 +107,15 @@ class PoseEstimator:
         """The known parts by object id."""
         return {object_id: known.part for object_id, known in sorted(self._known.items())}
 
+    def model_of(self, object_id: int) -> tuple[Model, int]:
+        """The model that serves an object, and the index of its part there.
+
+        Raises:
+            ValueError: for an object id that no model knows.
+        """
+        self.check_known([object_id])
+        return self._known[object_id].model, self._known[object_id].part_index
+
     def check_known(self, object_ids: Sequence[int]) -> None:
         """Raise ValueError for an object id that no model knows."""
         unknown = sorted(set(object_ids) - set(self._known))

@@ -27,13 +27,13 @@ _BLACK = (0, 0, 0)
 
 def debug_sheet(
     crop: Float[Tensor, "3 r r"], queries: Float[Tensor, "e h w"], mask: Float[Tensor, "h2 w2"], part: Part,
-    palette: EmbeddingPalette, T_virt_obj: Float[Tensor, "4 4"], K_virt: Float[Tensor, "3 3"],
+    palette: EmbeddingPalette, T_virt_obj: Float[Tensor, "4 4"] | None, K_virt: Float[Tensor, "3 3"],
     scores: Float[Tensor, "h3 w3"] | None = None, tile_width: int = 320, decades: int | None = None,
 ) -> Float[Tensor, "3 H W"]:  # fmt: skip
     """One detection's crop, mask, query image, pose in key colours, surest pixel's distribution, and score map.
 
     A ring marks the surest pixel, the longest query in the mask, wherever it can be seen. Where no pixel is in the
-    mask, the panels of the distribution say so.
+    mask, or there is no pose, the panels say so.
 
     Args:
         crop: RGB in [0, 1].
@@ -41,7 +41,7 @@ def debug_sheet(
         mask: `(h, w)` probability of the silhouette.
         part: the one detected.
         palette: of this part's keys, from `embedding_colours`.
-        T_virt_obj: estimated pose in the crop camera, mm.
+        T_virt_obj: estimated pose in the crop camera, mm; None where there is none.
         K_virt: the crop camera's intrinsics, in pixels of the crop.
         scores: of the pose, per pixel, as `score_map_picture` takes them.
         tile_width: of a panel in pixels.
@@ -58,11 +58,12 @@ def debug_sheet(
     panels = [
         image, _outlined(image, mask),
         _enlarged(query_picture(queries, mask, palette), tile_width, cv2.INTER_NEAREST),
-        to_bytes(key_picture(part, palette, T_virt_obj, K, tile_width)),
+        _empty("no pose", tile_width) if T_virt_obj is None
+        else to_bytes(key_picture(part, palette, T_virt_obj, K, tile_width)),
     ]  # fmt: skip
     labels = ["crop", "where the mask is one half", "query image", "keys in the estimated pose"]
     labels += [f"surest pixel, {view_name(view)}" for view in VIEWS]
-    if bool((mask >= 0.5).any()):
+    if T_virt_obj is not None and bool((mask >= 0.5).any()):
         row, column = most_certain_pixel(queries, mask)
         views = distribution_views(
             part, palette.points, palette.keys, queries[:, row, column], T_virt_obj, K, tile_width, VIEWS, decades
@@ -71,7 +72,8 @@ def debug_sheet(
         for panel in panels[: -len(VIEWS) + 1]:  # those that show the crop
             _ring(panel, (row + 0.5) / mask.shape[0], (column + 0.5) / mask.shape[1])
     else:
-        panels += [_empty("no pixel in the mask", tile_width)] * len(VIEWS)
+        text = "no pixel in the mask" if T_virt_obj is not None else "no pose"
+        panels += [_empty(text, tile_width)] * len(VIEWS)
     if scores is not None:
         panels.append(to_bytes(score_map_picture(scores, width=tile_width)))
         labels.append("score of the pose")

@@ -11,7 +11,8 @@ from cad2pose.solvers.sampling import SamplingOptions, sample_poses
 from cad2pose.solvers.score import PoseScore, ScoreOptions
 from cad2pose.solvers.search import SearchOptions, search_poses
 from cad2pose.solvers.solution import Solution, SolverStats
-from cad2pose.solvers.solve import Level, SolverOptions, Start, solve
+from cad2pose.solvers.solve import solve
+from cad2pose.solvers.solver_options import Level, SolverOptions, Start
 from cad2pose.solvers.surface import Surface
 
 __all__ = [

@@ -25,7 +25,8 @@ from cad2pose.solvers.search import rotation_grid
 from cad2pose.solvers.surface import Surface
 
 _TARGETS = 8192
-_ROUGH, _FINE = 128, 384  # points turned, in the grid and when a rotation is made exact
+_ROUGHEST, _ROUGH, _FINE = 40, 128, 384  # points turned: in the whole grid, its likely ones, and for exactness
+_LIKELY = 800
 _NEIGHBOURS = 4
 _SMOOTHED = 32  # points whose keys are averaged: what differs from point to point tells none of them apart
 _PLACE, _KEY = 0.15, 0.63  # radii, and spreads of the keys: what is as good as elsewhere
@@ -66,8 +67,8 @@ def key_symmetry(
     device = keys.device
     match = _Matcher(surface.points.cpu().double(), keys.cpu().double())
     grid = rotation_grid(162, 20)
-    cost = match.cost(grid, _ROUGH)
-    rotations = _apart(grid, cost, gap, _CANDIDATES)
+    grid = grid[match.cost(grid, _ROUGHEST).argsort()[:_LIKELY]]
+    rotations = _apart(grid, match.cost(grid, _ROUGH), gap, _CANDIDATES)
     moving = torch.arange(len(rotations))
     for _ in range(_ROUNDS):
         before = rotations[moving]
@@ -111,9 +112,10 @@ class _Matcher:
 
     def _nearest(self, rotations: Float64[Tensor, "g 3 3"], count: int) -> tuple[Tensor, Float64[Tensor, "g n"]]:
         turned = self.points[:count] @ rotations.transpose(1, 2)
-        distance, place = self.tree.query(turned.reshape(-1, 3).numpy(), k=_NEIGHBOURS, workers=1)
+        distance, place = self.tree.query(turned.reshape(-1, 3).numpy(), k=_NEIGHBOURS, distance_upper_bound=_PLACE)
         shape = (len(rotations), count, _NEIGHBOURS)
-        place, distance = torch.from_numpy(place).view(shape), torch.from_numpy(distance).view(shape)
+        distance = torch.from_numpy(distance).view(shape)  # infinite where nothing is that near
+        place = torch.from_numpy(place).view(shape).clamp_max(len(self.targets) - 1)
         apart = (self.keys[place] - self.keys[:count, None]).square().sum(-1) / _KEY**2
         cost, best = (apart + (distance / _PLACE).square()).min(-1)
         return place.gather(-1, best[..., None])[..., 0], cost

@@ -10,7 +10,7 @@ queries as they are on the finest maps.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,87 +21,18 @@ from cad2pose.solvers.hypotheses import Hypotheses
 from cad2pose.solvers.key_symmetry import KeySymmetry
 from cad2pose.solvers.maps import QueryMaps
 from cad2pose.solvers.quick_score import QuickScore
-from cad2pose.solvers.refine import DepthPrior, RefineOptions, refine
+from cad2pose.solvers.refine import DepthPrior, refine
 from cad2pose.solvers.sampling import SamplingOptions, sample_poses
 from cad2pose.solvers.score import PoseScore, ScoreOptions
-from cad2pose.solvers.search import SearchOptions, placed_by_mask, search_poses
+from cad2pose.solvers.search import placed_by_mask, search_poses
 from cad2pose.solvers.solution import Solution, SolverStats
+from cad2pose.solvers.solver_options import Level, SolverOptions, Start
 from cad2pose.solvers.surface import Surface
 from cad2pose.solvers.uncertainty import covariance, free_axes
+from cad2pose.solvers.usable import unusable
 
-_LEAST_MASK = 0.3
 _WORTH_CLIMBING = 25.0  # log-likelihood below the best pose
 _MORE_STEPS = 4
-_THIN = 0.5  # pixels; a mask whose pixels lie that close to one line shows no part
-
-
-@dataclass(frozen=True)
-class Level:
-    """One climb.
-
-    Attributes:
-        side: maps are averaged by the largest whole factor that leaves them at least so many pixels a side.
-        sharpness: factor on the queries (see `ScoreOptions`).
-        points: surface samples.
-        iterations: most steps tried.
-    """
-
-    side: int
-    sharpness: float
-    points: int
-    iterations: int
-
-
-@dataclass(frozen=True)
-class SolverOptions:
-    """Settings of `solve`.
-
-    Attributes:
-        proposals: sampled correspondences, or the search.
-        propose_side: maps are averaged to about so many pixels a side for proposals and their rough scores.
-        distinct: most distinct proposals that are refined.
-        coarse: climbs of all of these.
-        modes: most distinct results of the coarse climbs that go on.
-        fine: climb of those.
-        refine: climb at all; if not, the best proposal is the pose.
-        alternatives: most distinct poses that are reported.
-        likely: alternatives less probable than this are not.
-        gap: what counts as distinct.
-        independent: a crop's pixels count as so many independent ones, in probabilities and covariances.
-        covariance_factor: what covariances are multiplied with, fitted on crops of known pose.
-        score: of the score.
-        climb: of the climbs.
-    """
-
-    proposals: SamplingOptions | SearchOptions = field(default_factory=SamplingOptions)
-    propose_side: int = 74
-    distinct: int = 24
-    coarse: tuple[Level, ...] = (Level(56, 0.1, 256, 4), Level(56, 0.2, 256, 4), Level(56, 0.4, 256, 4))
-    modes: int = 12
-    fine: tuple[Level, ...] = (Level(112, 1.0, 1024, 8), Level(224, 1.0, 1024, 16))
-    refine: bool = True
-    alternatives: int = 24
-    likely: float = 0.01
-    gap: Gap = field(default_factory=Gap)
-    independent: float = 30.0
-    covariance_factor: float = 1.8
-    score: ScoreOptions = field(default_factory=ScoreOptions)
-    climb: RefineOptions = field(default_factory=RefineOptions)
-
-
-@dataclass(frozen=True)
-class Start:
-    """Poses that are known from elsewhere, to be refined in place of proposals.
-
-    Args:
-        poses: the poses; those of a crop follow each other.
-        log_probability: `(N,)` what is thought of them before.
-        depth_sigma: relative standard deviation of their depth, which is believed that far; None: not at all.
-    """
-
-    poses: Hypotheses
-    log_probability: Float[Tensor, "n"]
-    depth_sigma: float | None = None
 
 
 @torch.no_grad()
@@ -151,33 +82,6 @@ def solve(
         axes = free_axes(score, _best(poses, value, len(maps)), symmetry.axis, len(maps), options.independent)
         poses, value = _with_symmetric(score, poses, value, symmetry, axes, options)
     return _concluded(score, poses, value, axes, reasons, options, SolverStats.of(proposed, refined))
-
-
-def unusable(maps: QueryMaps) -> list[str | None]:
-    """Why a crop can have no pose, for those that cannot."""
-    finite = torch.isfinite(maps.queries).all(1).flatten(1).all(1) & torch.isfinite(maps.mask_logits).flatten(1).all(1)
-    shown = maps.in_mask(_LEAST_MASK)
-    count = shown.sum((1, 2))
-    weight = shown.double()
-    v, u = (torch.arange(n, device=weight.device, dtype=weight.dtype) for n in weight.shape[1:])
-    total = count.clamp_min(1).double()
-    mu, mv = (weight.sum(1) * u).sum(1) / total, (weight.sum(2) * v).sum(1) / total
-    uu, vv = (weight.sum(1) * u * u).sum(1) / total - mu * mu, (weight.sum(2) * v * v).sum(1) / total - mv * mv
-    uv = torch.einsum("bvu,v,u->b", weight, v, u) / total - mu * mv
-    thin = (uu + vv) / 2 - ((uu - vv).square() / 4 + uv.square()).sqrt()  # variance across the longest direction
-    reasons: list[str | None] = []
-    for fine, pixels, across in zip(finite.tolist(), count.tolist(), thin.tolist(), strict=True):
-        if not fine:
-            reasons.append("the network's output holds numbers that are not finite")
-        elif not pixels:
-            reasons.append(f"no pixel shows the part: the mask's probability is below {_LEAST_MASK} everywhere")
-        elif pixels < 4:
-            reasons.append(f"{pixels} pixels show the part; a pose needs at least 4 correspondences")
-        elif across < _THIN**2:
-            reasons.append(f"the {pixels} pixels that show the part lie on a line, which leaves its pose open")
-        else:
-            reasons.append(None)
-    return reasons
 
 
 def _blanked(maps: QueryMaps, usable: Bool[Tensor, "b"]) -> QueryMaps:
