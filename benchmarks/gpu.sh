@@ -3,10 +3,9 @@
 #
 #   OUT=folder benchmarks/gpu.sh
 #
-# Writes environment.txt, tests.txt, render.txt, train.txt, train_full.txt, infer.txt, infer_full.txt, solver.txt
-# and summary.txt
-# into OUT (gpu_out by default); the last line of a benchmark's file is its JSON. Exit status 1 if anything failed.
-# Other settings: gpu_environment.sh.
+# Writes environment.txt, tests.txt, render.txt, train.txt, train_full.txt, infer.txt, infer_full.txt, solver.txt and
+# summary.txt into OUT (gpu_out by default); the last line of a benchmark's file is its JSON. Exit status 1 if anything
+# failed. Other settings: gpu_environment.sh.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 OUT=${OUT:-gpu_out}

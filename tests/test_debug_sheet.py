@@ -83,8 +83,8 @@ def test_bad_input_is_named(detection):
 
 
 def test_a_detection_without_a_pose_is_drawn_and_says_so(detection):
-    *rest, _, K_virt = detection
-    sheet = debug_sheet(*rest, None, K_virt, tile_width=TILE)
+    crop, queries, mask, part, palette, _, K_virt = detection
+    sheet = debug_sheet(crop, queries, mask, part, palette, None, K_virt, tile_width=TILE)
     assert sheet.shape == debug_sheet(*detection, tile_width=TILE).shape
     torch.testing.assert_close(panel(sheet, 3), panel(sheet, 4))
     assert float(panel(sheet, 3).max()) > 0.6  # the words
