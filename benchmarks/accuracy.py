@@ -118,7 +118,10 @@ def bop(
     targets = tuple(t for t in dataset.targets() if t.object_id in objects)
     tasks = tasks_of_bop(bop, split, detections, objects, None, False)
     figures: dict[str, Any] = {}
-    for name, options in SETTINGS.items():
+    settings = SETTINGS
+    if not isinstance(loaded.method, PoseMethod):
+        settings = {name: o for name, o in SETTINGS.items() if o.solver in ("sampling", "search")} | SOLVED
+    for name, options in settings.items():
         estimator = PoseEstimator([loaded], device, options)
         found: dict[tuple[int, int], PoseEstimates] = {}
         begun = time.monotonic()
@@ -133,8 +136,8 @@ def bop(
             "milliseconds_per_box": 1e3 * seconds / max(1, boxes),
         }  # fmt: skip
         print(name, json.dumps(scores["all"]), flush=True)
-    settings = {"data": dataset.root.name, "split": split, "boxes": detections.name, "images": len(tasks)}
-    _write(out, loaded, settings, figures)
+    about = {"data": dataset.root.name, "split": split, "boxes": detections.name, "images": len(tasks)}
+    _write(out, loaded, about, figures)
 
 
 @torch.no_grad()
@@ -181,10 +184,13 @@ SETTINGS = {
     "one look, refined": EstimatorOptions(recrop=False, refine=True),
     "two looks": EstimatorOptions(recrop=True),
     "two looks, refined": EstimatorOptions(recrop=True, refine=True),
+    "one look, sampling": EstimatorOptions(recrop=False, solver="sampling"),
     "two looks, sampling": EstimatorOptions(recrop=True, solver="sampling"),
     "two looks, search": EstimatorOptions(recrop=True, solver="search"),
     "one look, 3 rolls, 3 zooms": EstimatorOptions(rolls=(-15.0, 0.0, 15.0), zooms=(0.9, 1.0, 1.1), recrop=False),
 }
+# for models that do not regress, beside those above that solve
+SOLVED = {"two looks, sampling, 3 rolls": EstimatorOptions(rolls=(-15.0, 0.0, 15.0), recrop=True, solver="sampling")}
 
 
 def _write(out: Path, model: Model, settings: dict[str, Any], figures: dict[str, Any]) -> None:

@@ -24,22 +24,36 @@ _PUBLISHED = ("megapose_cnosfastsam", "epos_f256", "epos_f64_bop20", "semantic_k
 # Table 8.4 of the thesis this grew out of: mean errors on 133 real images of the cat.
 _THESIS = (("the thesis' end-to-end model", 0.481, 19.6, 49.4), ("SurfEmb, in the thesis", 0.148, 6.0, 26.4))
 
+_LOOKS = ("1 look", "4 looks", "1 look, refined")
+_SOLVED = ("1 look, sampling", "1 look, search")
+_WAYS = {"1 look": "regression alone", "1 look, refined": "regression, refined",
+         "1 look, sampling": "sampling, refined", "1 look, search": "search, refined"}  # fmt: skip
+
 
 def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data")) -> None:
     """Fill in the page.
 
     Args:
         page: the page.
-        data: folder of builtin.json, cat.json, curves_builtin.jsonl and curves_cat.jsonl.
+        data: folder of the records (builtin, cat, surfemb_full, surfemb_visible and cat_surfemb, .json) and of
+            curves_builtin.jsonl and curves_cat.jsonl.
     """
-    builtin, cat = (json.loads((data / f"{name}.json").read_text()) for name in ("builtin", "cat"))
+    names = ("builtin", "cat", "surfemb_full", "surfemb_visible", "cat_surfemb")
+    builtin, cat, full, visible, cat_surfemb = (json.loads((data / f"{name}.json").read_text()) for name in names)
     text = page.read_text()
-    text = _fill(text, "builtin", _builtin_table(builtin))
+    text = _fill(text, "builtin", _builtin_table(builtin, _LOOKS))
+    text = _fill(text, "ways", _ways_table(builtin))
+    text = _fill(text, "surfemb", _surfemb_table({"full": full, "visible": visible}))
     text = _fill(text, "cat", _cat_table(cat))
+    text = _fill(text, "cat surfemb", _cat_table(cat_surfemb))
     text = _fill(text, "thesis", _thesis_table(cat))
     published = Path(os.environ.get("REFERENCE_PATH", "")) / "lmo_published.json"
     if published.is_file():
-        text = _fill(text, "published", _published_table(cat, json.loads(published.read_text())["methods"]))
+        text = _fill(
+            text,
+            "published",
+            _published_table({"query": cat, "SurfEmb": cat_surfemb}, json.loads(published.read_text())["methods"]),
+        )
     for name, record in (("builtin", builtin), ("cat", cat)):
         curves = [json.loads(line) for line in (data / f"curves_{name}.jsonl").read_text().splitlines()]
         seen = sum(int(record["training"].get(key, 0)) for key in ("samples", "samples_before"))
@@ -71,16 +85,43 @@ def _training(record: dict[str, Any]) -> str:
     )
 
 
-def _builtin_table(record: dict[str, Any]) -> str:
+def _builtin_table(record: dict[str, Any], ways: tuple[str, ...]) -> str:
     rows = []
-    for looks, parts in record["figures"].items():
-        for name, row in parts.items():
+    for way in ways:
+        for name, row in record["figures"][way].items():
             share = 100 * row["share_under_10_deg"]
             cells = [f"{row[key]:.1f}" for key in ("rotation_deg", "translation_percent", "depth_percent")]
-            rows.append([looks, name, str(row["n"]), *cells, f"{share:.0f} %"])
+            rows.append([way, name, str(row["n"]), *cells, f"{share:.0f} %"])
     head = ["looks", "part", "crops", "median rotation error (deg)", "median translation error (% of distance)",
             "median depth error (%)", "rotation under 10 deg"]  # fmt: skip
     return f"{_training(record)}.\n\n" + _table(head, rows)
+
+
+def _ways_table(record: dict[str, Any]) -> str:
+    """All parts together, with the time that every way takes."""
+    rows = [_way(name, record["figures"][way]["all parts"]) for way, name in _WAYS.items()]
+    head = ["poses from", "crops", "median rotation error (deg)", "median translation error (%)",
+            "rotation under 10 deg", "ms a crop"]  # fmt: skip
+    return _table(head, rows)
+
+
+def _way(name: str, row: dict[str, Any]) -> list[str]:
+    errors = [f"{row[key]:.1f}" for key in ("rotation_deg", "translation_percent")]
+    share = f"{100 * row['share_under_10_deg']:.0f} %"
+    return [name, str(row["n"]), *errors, share, f"{row['milliseconds']:.0f}"]
+
+
+def _surfemb_table(records: dict[str, dict[str, Any]]) -> str:
+    rows = []
+    for pixels, record in records.items():
+        for way in _SOLVED:
+            for part, row in record["figures"][way].items():
+                errors = [f"{row[key]:.1f}" for key in ("rotation_deg", "translation_percent", "depth_percent")]
+                share = f"{100 * row['share_under_10_deg']:.0f} %"
+                rows.append([pixels, way.removeprefix("1 look, "), part, str(row["n"]), *errors, share])
+    head = ["positives from the", "solver", "part", "crops", "median rotation error (deg)",
+            "median translation error (% of distance)", "median depth error (%)", "rotation under 10 deg"]  # fmt: skip
+    return f"{_training(next(iter(records.values())))}, each.\n\n" + _table(head, rows)
 
 
 def _cat_table(record: dict[str, Any]) -> str:
@@ -97,14 +138,15 @@ def _cat_table(record: dict[str, Any]) -> str:
     return f"{about}\n\n" + _table(head, rows)
 
 
-def _published_table(record: dict[str, Any], methods: dict[str, Any]) -> str:
+def _published_table(records: dict[str, dict[str, Any]], methods: dict[str, Any]) -> str:
     rows = []
     for method in _PUBLISHED:
         row = methods[method]["per_object"]["6"]
         rows.append((method, row["AR_MSSD"], row["AR_MSPD"], row["recall_ADD_S_0p1d"]))
-    for name, figures in record["figures"].items():
-        row = figures["all"]
-        rows.append((f"**cad2pose, {name}**", row["AR_MSSD"], row["AR_MSPD"], row["recall_ADD_S_0p1d"]))
+    for model, record in records.items():
+        for name, figures in record["figures"].items():
+            row = figures["all"]
+            rows.append((f"**cad2pose {model}, {name}**", row["AR_MSSD"], row["AR_MSPD"], row["recall_ADD_S_0p1d"]))
     rows.sort(key=lambda row: row[1] + row[2])
     cells = [[r[0], f"{(r[1] + r[2]) / 2:.3f}", f"{r[1]:.3f}", f"{r[2]:.3f}", f"{r[3]:.3f}"] for r in rows]
     return _table(["method", "mean of both", "AR_MSSD", "AR_MSPD", "ADD(-S) 0.1 d"], cells)
