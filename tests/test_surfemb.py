@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.geometry import rotation_about_z, virtual_camera, warp_to_crops
-from cad2pose.methods import SurfEmbConfig, SurfEmbMethod, SurfEmbOutput, surfemb
+from cad2pose.methods import SurfEmbConfig, SurfEmbMethod, SurfEmbOutput, query_image
 from cad2pose.model_file import load_model, save_model
 from cad2pose.parts import Part, Symmetries, builtin_part
 from cad2pose.structures import CropBatch
@@ -153,7 +153,7 @@ def test_keys_come_in_chunks(monkeypatch):
     points = torch.rand(50, 3) * 2 - 1
     whole = method.surface_keys(2, points)
     torch.testing.assert_close(whole, method.keys(points[None], torch.tensor([2]))[0].detach())
-    monkeypatch.setattr(surfemb, "_KEY_CHUNK", 7)
+    monkeypatch.setattr(query_image, "_KEY_CHUNK", 7)
     torch.testing.assert_close(method.surface_keys(2, points), whole)
     assert not whole.requires_grad
 
