@@ -14,7 +14,7 @@ import ctypes
 import logging
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -116,7 +116,7 @@ def _module(source: Path, index: int) -> object:
     return _checked(driver.cuModuleLoadData(binary))
 
 
-def _checked(result: tuple) -> object:
+def _checked(result: tuple) -> Any:
     """What a call of the bindings returned besides its status.
 
     Raises:
