@@ -12,16 +12,20 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 _log = logging.getLogger(__name__)
+_INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 
 
+@runtime_checkable
 class Kernel(Protocol):
     """A compiled kernel. Launches go to torch's current stream and are not waited for."""
 
@@ -41,20 +45,34 @@ class Kernel(Protocol):
         ...
 
 
-def find_kernel(source: Path, name: str, device: torch.device) -> Kernel | None:
-    """The kernel of that name (declared extern "C") in a source file, for that device; None if it cannot be had."""
+def find_kernel(source: Path, name: str, device: torch.device, **constants: int) -> Kernel | None:
+    """A kernel for a device; None if it cannot be had.
+
+    Args:
+        source: file of CUDA C++. It may include files of its own folder, and nothing else.
+        name: of a function in it that is declared extern "C" __global__ void.
+        device: any; only for CUDA devices there are kernels.
+        constants: whole numbers that the source knows by these names.
+    """
     if device.type != "cuda":
         return None
     index = torch.cuda.current_device() if device.index is None else device.index
-    return _compiled(source, name, index)
+    return _compiled(source, name, index, tuple(constants.items()))
+
+
+def with_constants(source: Path, constants: Iterable[tuple[str, int]]) -> str:
+    """The text of a source file with what it includes of its own folder, below definitions of its constants."""
+    defined = "".join(f"#define {name} {value}\n" for name, value in constants)
+    text = source.read_text(encoding="utf-8")
+    return defined + _INCLUDE.sub(lambda found: (source.parent / found[1]).read_text(encoding="utf-8"), text)
 
 
 @cache
-def _compiled(source: Path, name: str, index: int) -> Kernel | None:
+def _compiled(source: Path, name: str, index: int, constants: tuple[tuple[str, int], ...]) -> Kernel | None:
     try:
         with torch.cuda.device(index):
             torch.cuda.current_stream().synchronize()  # makes torch's context current in this thread
-            return _Compiled(_module(source, index), name, index)
+            return _Compiled(_module(source, index, constants), name, index)
     except (ImportError, OSError, RuntimeError) as error:
         _log.warning("%s of %s is not used, torch operations are: %s", name, source.name, error)
         return None
@@ -97,11 +115,11 @@ def packed(arguments: tuple[Tensor | int | float, ...]) -> tuple[tuple[int | flo
 
 
 @cache
-def _module(source: Path, index: int) -> object:
+def _module(source: Path, index: int, constants: tuple[tuple[str, int], ...]) -> object:
     """A source file compiled for the device and loaded into torch's context of it."""
     from cuda.bindings import driver, nvrtc  # type: ignore[import-not-found]
 
-    text = source.read_text()
+    text = with_constants(source, constants)
     program = _checked(nvrtc.nvrtcCreateProgram(text.encode(), source.name.encode(), 0, [], []))
     major, minor = torch.cuda.get_device_capability(index)
     options = [f"--gpu-architecture=sm_{major}{minor}".encode(), b"--std=c++17", b"--fmad=true"]
