@@ -21,8 +21,11 @@ import torch
 import tyro
 from torch import Tensor
 
+from cad2pose import cuda_kernels
 from cad2pose.devices import pick_device
 from cad2pose.solvers import QueryMaps, SearchOptions, Solution, SolverOptions, solve
+from cad2pose.solvers.kernels import has_kernels
+from cad2pose.training.cost import peak_memory
 from planted_crops import planted_crop
 from solver import Side
 from stopwatch import device_name
@@ -43,6 +46,9 @@ class Config:
     warmup: int = 5
     """Runs before them."""
 
+    kernels: bool = True
+    """The fused kernels; without them, torch operations only."""
+
     search: bool = False
     """Proposals from the search in place of sampling."""
 
@@ -51,6 +57,8 @@ def main(config: Config) -> int:
     """Print the times; 0 where the figures are met."""
     torch.set_num_threads(1)
     device = pick_device(config.device)
+    if not config.kernels:
+        cuda_kernels.find_kernel = lambda *_, **__: None
     options = SolverOptions(proposals=SearchOptions()) if config.search else SolverOptions()
     side = Side("bracket")
     crops = [planted_crop(3 * number) for number in range(MANY)]
@@ -78,9 +86,11 @@ def main(config: Config) -> int:
             for row, crop in enumerate(crops) if bool(found.found[row])
         ]  # fmt: skip
 
-    one, many = 1e3 * seconds(1), 1e3 * seconds(MANY) / MANY
+    one, memory = 1e3 * seconds(1), peak_memory(device) / 2**20
+    many = 1e3 * seconds(MANY) / MANY
     figures = {
-        "device": device_name(device), "one_ms": one, "each_of_16_ms": many,
+        "device": device_name(device), "kernels": config.kernels and has_kernels(device), "one_ms": one,
+        "each_of_16_ms": many, "one_mib": memory, "16_mib": peak_memory(device) / 2**20,
         "rotation_deg": median(errors(run(maps, device))),
         "rotation_deg_cpu": median(errors(run(maps, torch.device("cpu")))),
         "met_one": one <= ONE_MS, "met_16": many <= MANY_MS,

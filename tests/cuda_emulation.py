@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cad2pose.cuda_kernels import packed
+from cad2pose.cuda_kernels import packed, with_constants
 
 _HEADER = r"""
 #include <barrier>
@@ -38,6 +38,10 @@ struct emulated_dim { int x, y = 1, z = 1; };
 static thread_local emulated_dim threadIdx, blockIdx;
 static emulated_dim blockDim, gridDim;
 static std::unique_ptr<std::barrier<>> emulated_barrier;
+static const int warpSize = 1;
+template <class T> static T __shfl_xor_sync(unsigned, T value, int) { return value; }
+template <class T> static T __shfl_sync(unsigned, T value, int) { return value; }
+#define __expf expf
 static void __syncthreads() { if (blockDim.x > 1) emulated_barrier->arrive_and_wait(); }
 using std::isfinite; using std::min; using std::max;
 static inline int __float_as_int(float x) { int i; std::memcpy(&i, &x, 4); return i; }
@@ -63,8 +67,9 @@ def missing() -> str | None:
 class EmulatedKernel:
     """One kernel of a source file; called as `cad2pose.cuda_kernels.Kernel`, with tensors on the CPU."""
 
-    def __init__(self, source: Path, name: str, most_threads: int = 4) -> None:
-        self._run = getattr(_library(source, source.stat().st_mtime_ns), f"emulate_{name}")
+    def __init__(self, source: Path, name: str, most_threads: int = 4, **constants: int) -> None:
+        library = _library(source, tuple(constants.items()), source.stat().st_mtime_ns)
+        self._run = getattr(library, f"emulate_{name}")
         self._most_threads = most_threads
 
     def __call__(self, blocks: int, threads: int, *arguments: Tensor | int | float) -> None:
@@ -74,14 +79,14 @@ class EmulatedKernel:
         self._run(blocks, min(threads, self._most_threads), pointers)
 
 
-def find_emulated(source: Path, name: str, device: torch.device) -> EmulatedKernel:
+def find_emulated(source: Path, name: str, device: torch.device, **constants: int) -> EmulatedKernel:
     """In place of `cad2pose.cuda_kernels.find_kernel`, for tensors on any device."""
-    return EmulatedKernel(source, name)
+    return EmulatedKernel(source, name, **constants)
 
 
 @cache
-def _library(source: Path, _changed: int) -> ctypes.CDLL:
-    text = source.read_text()
+def _library(source: Path, constants: tuple[tuple[str, int], ...], _changed: int) -> ctypes.CDLL:
+    text = with_constants(source, constants)
     launchers = []
     for name, declared in _KERNEL.findall(text):
         types = [re.sub(r"\s+", " ", re.sub(r"\w+\s*$", "", part)).strip() for part in declared.split(",")]
@@ -98,7 +103,7 @@ def _library(source: Path, _changed: int) -> ctypes.CDLL:
         )
     folder = Path(tempfile.mkdtemp(prefix="emulated_"))
     code, library = folder / "kernels.cpp", folder / "kernels.so"
-    code.write_text(f'{_HEADER}\n#line 1 "{source}"\n{text}\n' + "\n".join(launchers))
+    code.write_text(f"{_HEADER}\n{text}\n" + "\n".join(launchers))
     command = ["g++", "-std=c++20", "-O2", "-fPIC", "-shared", "-pthread", "-w", str(code), "-o", str(library)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

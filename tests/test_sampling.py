@@ -33,10 +33,7 @@ def test_points_are_drawn_by_their_weights():
     keys = torch.tensor([[0.0], [1.0], [2.0]])
     queries = torch.tensor([[[1.0, 0.0]]])
     options = replace(OPTIONS, draws=60_000)
-    counts = torch.ones(1, 2, dtype=torch.bool)
-    drawn, total = _points(
-        queries, torch.tensor([[0, 1]]), counts, keys, options, torch.Generator().manual_seed(0)
-    )  # fmt: skip
+    drawn, total = _points(queries, torch.tensor([[0, 1]]), keys, options, torch.Generator().manual_seed(0))
     weight = torch.softmax(queries[0].T @ keys.T, dim=1) ** 1.5
     torch.testing.assert_close(total[0], weight.sum(1))
     shares = torch.stack([torch.bincount(row, minlength=3) / 60_000 for row in drawn[0]])

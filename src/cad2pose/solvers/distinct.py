@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cad2pose.solvers.hypotheses import Hypotheses
+from cad2pose.solvers.kernels import distinct_poses
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,10 @@ def distinct(
 
     Poses of a crop must follow each other. Where there are no more, or none of a finite value, the index is -1.
     """
+    alike = 1 + 2 * math.cos(gap.rotation)  # trace of the rotation between two that are as close
+    found = distinct_poses(poses.row, poses.rotation, poses.position, values, crops, count, alike, gap.position**2)
+    if found is not None:
+        return found
     sizes = torch.bincount(poses.row, minlength=crops)
     longest = max(1, int(sizes.max()) if crops else 1)
     first = sizes.cumsum(0) - sizes
@@ -42,7 +48,6 @@ def distinct(
     position = poses.position.new_zeros(crops, longest, 3)
     position[poses.row, place] = poses.position
     crop = torch.arange(crops, device=values.device)
-    alike = 1 + 2 * float(torch.cos(torch.tensor(gap.rotation)))  # trace of the rotation between two that are as close
     picked = []
     for _ in range(count):
         best, index = table.max(1)

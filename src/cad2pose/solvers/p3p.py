@@ -25,6 +25,8 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor, addcmul
 
+from cad2pose.solvers.kernels import p3p_roots
+
 Vector = tuple[Tensor, Tensor, Tensor]  # x, y and z, each of them contiguous over rows, or over roots and rows
 Frame = tuple[Vector, Vector, Vector]
 Conic = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # entries 00, 01, 02, 11, 12 of a symmetric matrix
@@ -67,6 +69,9 @@ def p3p(points: Float[Tensor, "batch 3 3"], rays: Float[Tensor, "batch 3 3"]) ->
         rays: `(batch, 3, 3)` their directions in the camera frame, z > 0, of any length.
     """
     batch = len(points)
+    found = p3p_roots(points, rays, _ROUNDING * max(torch.finfo(points.dtype).eps, torch.finfo(rays.dtype).eps))
+    if found is not None:
+        return P3PRoots(*found)
     numbers = torch.empty(12, 4, batch, dtype=torch.float64, device=points.device)
     valid = torch.empty(4, batch, dtype=torch.bool, device=points.device)
     block = _BLOCK if points.device.type == "cpu" else max(batch, 1)

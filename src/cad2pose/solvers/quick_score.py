@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cad2pose.solvers.kernels import has_kernels, quick_scores
 from cad2pose.solvers.maps import QueryMaps
-from cad2pose.solvers.score import LARGEST_RATIO, ScoreOptions, ratio_maps
+from cad2pose.solvers.score import LARGEST_RATIO, PoseScore, ScoreOptions, ratio_maps
 from cad2pose.solvers.surface import Surface
 
 _POINTS = 256
@@ -25,6 +28,10 @@ class QuickScore:
         self, surface: Surface, keys: Float[Tensor, "m e"], maps: QueryMaps, options: ScoreOptions | None = None
     ) -> None:
         options = options or ScoreOptions()
+        self.scene = None
+        if has_kernels(keys.device):
+            self.scene = PoseScore(surface, keys, maps, replace(options, points=_POINTS)).scene()
+            return
         self.points, self.normals = surface.points[:_POINTS], surface.normals[:_POINTS]
         self.area, self.surface = surface.areas[_POINTS], surface
         self.K, self.weight = maps.K, options.mask_weight
@@ -46,6 +53,9 @@ class QuickScore:
         self, row: Int[Tensor, "n"], rotation: Float[Tensor, "n 3 3"], position: Float[Tensor, "n 3"]
     ) -> Float[Tensor, "n"]:
         """Scores of N poses."""
+        fused = None if self.scene is None else quick_scores(self.scene, row, rotation, position)
+        if fused is not None:
+            return fused
         parts = zip(row.split(_CHUNK), rotation.split(_CHUNK), position.split(_CHUNK), strict=True)
         return torch.cat([self._chunk(*part) for part in parts])
 

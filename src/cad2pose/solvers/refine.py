@@ -7,13 +7,14 @@ visible set of the new pose, is higher; so no step lowers it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cad2pose.geometry import rotation_from_axis_angle
+from cad2pose.solvers.kernels import Climb, climbed
 from cad2pose.solvers.score import Linearization, PoseScore
 
 
@@ -89,6 +90,9 @@ def refine(
 ) -> Refined:
     """Climb from every given pose to a maximum of the score near it, of score and prior where one is given."""
     options = options or RefineOptions()
+    fused = climbed(score.scene(), row, rotation, position, _climb(options, prior))
+    if fused is not None:
+        return Refined(fused.rotation, fused.position, fused.value, fused.accepted)
 
     def judged(
         rows: Int[Tensor, "k"], rotation: Float[Tensor, "k 3 3"], position: Float[Tensor, "k 3"]
@@ -120,6 +124,14 @@ def refine(
             active, damping = active[going], damping[going]
             now = Linearization(now.value[going], now.gradient[going], now.information[going])
     return Refined(rotation, position, value, accepted)
+
+
+def _climb(options: RefineOptions, prior: DepthPrior | None) -> Climb:
+    """Settings as the kernel takes them."""
+    climb = Climb(options.iterations, options.damping, options.tolerance, options.largest_step)
+    if prior is None:
+        return climb
+    return replace(climb, prior_sigma=prior.sigma, prior_depth=prior.depth, prior_samples=prior.samples)
 
 
 def perturb(

@@ -14,11 +14,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cad2pose.solvers.hypotheses import Hypotheses
+from cad2pose.solvers.kernels import proposed_poses
 from cad2pose.solvers.maps import QueryMaps
 from cad2pose.solvers.p3p import choose_by_fourth, p3p
 from cad2pose.solvers.surface import Surface
 
-_PAIRS = {"cpu": 2_000_000, "cuda": 25_000_000}  # pixel-point pairs held at a time
+_PAIRS = {"cpu": 2_000_000, "cuda": 13_000_000}  # pixel-point pairs held at a time
 _LEAST_LOGIT = -70.0  # weights below exp of it are as good as nothing; far smaller ones would be slow
 
 
@@ -67,32 +68,49 @@ def sample_poses(
     options = options or SamplingOptions()
     generator = torch.Generator(device=keys.device).manual_seed(options.seed)
     pixel, weight = _pixels(maps, options, generator)
-    drawn, total = _points(maps.queries.flatten(2), pixel, weight > 0, keys, options, generator)
+    drawn, total = _points(maps.queries.flatten(2), pixel, keys, options, generator)
     share = weight * total
     some = (weight > 0).sum(1) >= 4
     share = torch.where(some[:, None], share, 1.0)
     pick = torch.multinomial(share, 4 * options.samples, replacement=True, generator=generator)
     slot = torch.randint(options.draws, pick.shape, generator=generator, device=keys.device)
     point = drawn.flatten(1).gather(1, pick * options.draws + slot).view(-1, 4)
+    row = torch.arange(len(maps), device=keys.device).repeat_interleave(options.samples)
+    rotation, position, kept = _solved(surface, maps, pixel.gather(1, pick), point, options)
+    kept = kept & some[row]
+    among = kept.view(-1, options.samples)
+    first = (among & (among.cumsum(1) <= options.kept)).flatten().nonzero()[:, 0]
+    return Hypotheses(row[first], rotation[first].float(), position[first].float())
+
+
+def _solved(
+    surface: Surface,
+    maps: QueryMaps,
+    pixel: Int[Tensor, "b s4"],
+    point: Int[Tensor, "n 4"],
+    options: SamplingOptions,
+) -> tuple[Float[Tensor, "n 3 3"], Float[Tensor, "n 3"], Bool[Tensor, "n"]]:
+    """The pose of every four correspondences, and whether it is one that the crop can show."""
     width = maps.queries.shape[-1]
-    chosen = pixel.gather(1, pick)
-    place = torch.stack((chosen % width, chosen // width), dim=-1).double()
+    found = proposed_poses(
+        surface.points, surface.normals, pixel, point, maps.K, width, options.spread, options.distance
+    )
+    if found is not None:
+        return found
+    place = torch.stack((pixel % width, pixel // width), dim=-1).double()
     K = maps.K.double()
     focal = torch.stack((K[:, 0, 0], K[:, 1, 1]), dim=1)[:, None]
     rays = torch.cat(((place - K[:, None, :2, 2]) / focal, torch.ones_like(place[..., :1])), dim=-1)
     place, rays = place.view(-1, 4, 2), rays.view(-1, 4, 3)
     positions = surface.points[point].double()
     rotation, translation, valid, _ = choose_by_fourth(p3p(positions[:, :3], rays[:, :3]), positions[:, 3], rays[:, 3])
-    row = torch.arange(len(maps), device=keys.device).repeat_interleave(options.samples)
-    apparent = 2 * K[row, 0, 0] / (translation[:, 2].clamp_min(1e-6) * width)
-    kept = valid & some[row] & (apparent > options.distance[0]) & (apparent < options.distance[1])
+    apparent = 2 * focal[:, 0, 0].repeat_interleave(options.samples) / (translation[:, 2].clamp_min(1e-6) * width)
+    kept = valid & (apparent > options.distance[0]) & (apparent < options.distance[1])
     kept &= _spread(place[:, :3]) >= options.spread * width
     seen = positions[:, :3] @ rotation.transpose(1, 2) + translation[:, None]
     normals = surface.normals[point[:, :3]].double() @ rotation.transpose(1, 2)
     kept &= ((normals * seen).sum(-1) < 0).all(1)
-    among = kept.view(-1, options.samples)
-    first = (among & (among.cumsum(1) <= options.kept)).flatten().nonzero()[:, 0]
-    return Hypotheses(row[first], rotation[first].float(), translation[first].float())
+    return rotation, translation, kept
 
 
 def _pixels(
@@ -115,18 +133,14 @@ def _pixels(
 def _points(
     queries: Float[Tensor, "b e n"],
     pixel: Int[Tensor, "b p"],
-    counts: Bool[Tensor, "b p"],
     keys: Float[Tensor, "m e"],
     options: SamplingOptions,
     generator: torch.Generator,
 ) -> tuple[Int[Tensor, "b p draws"], Float[Tensor, "b p"]]:
-    """For every pixel that counts, points drawn by P(x | u)^exponent, and that weight's sum over the points."""
-    crop = torch.arange(len(pixel), device=pixel.device)[:, None].expand_as(pixel)
-    rows = queries.transpose(1, 2)[crop[counts], pixel[counts]]
-    drawn = torch.zeros(*pixel.shape, options.draws, dtype=torch.long, device=pixel.device)
-    totals = torch.zeros(pixel.shape, dtype=keys.dtype, device=pixel.device)
+    """For every pixel, points drawn by P(x | u)^exponent, and that weight's sum over the points."""
+    rows = queries.gather(2, pixel[:, None].expand(-1, queries.shape[1], -1)).transpose(1, 2).flatten(0, 1)
     uniform = torch.rand(len(rows), options.draws, generator=generator, device=keys.device)
-    found, sums = [drawn.new_zeros(0, options.draws)], [totals.new_zeros(0)]
+    found, sums = [], []
     size = max(1, _PAIRS[keys.device.type] // len(keys))
     for chunk, even in zip(rows.split(size), uniform.split(size), strict=True):
         logits = chunk @ keys.T
@@ -136,8 +150,7 @@ def _points(
         last = steps[:, -1:]
         found.append(torch.searchsorted(steps, even * last, right=True).clamp_max(len(keys) - 1))
         sums.append(last[:, 0] / certainty**options.exponent)
-    drawn[counts], totals[counts] = torch.cat(found), torch.cat(sums)
-    return drawn, totals
+    return torch.cat(found).view(*pixel.shape, -1), torch.cat(sums).view_as(pixel)
 
 
 def _power(likely: Float[Tensor, "n m"], exponent: float) -> Float[Tensor, "n m"]:

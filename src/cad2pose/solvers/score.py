@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cad2pose.solvers.kernels import Climb, Scene, climbed, mask_sums, prepared_maps
 from cad2pose.solvers.maps import QueryMaps
 from cad2pose.solvers.surface import Surface
 
@@ -101,15 +102,16 @@ class PoseScore:
         if keys.shape[1] != maps.queries.shape[1]:
             raise ValueError(f"keys have {keys.shape[1]} numbers, queries {maps.queries.shape[1]}; use one model's")
         self.K = maps.K
-        queries, chance = ratio_maps(keys, maps, self.options)
-        limit = self.options.largest_logit
-        logits = maps.mask_logits.clamp(-limit, limit)
-        inside = (maps.valid >= 0.5).float()
-        self.pixels = inside.flatten(1).sum(1).clamp_min(1)
-        self.background = (torch.nn.functional.logsigmoid(-logits) * inside).flatten(1).sum(1)
-        self.expected = (torch.sigmoid(logits) * inside).flatten(1).sum(1)
-        stacked = torch.cat((queries, chance[:, None], logits[:, None], inside[:, None]), dim=1)
-        self.maps = torch.nn.functional.pad(stacked, (1, 1, 1, 1)).permute(0, 2, 3, 1).contiguous()
+        self.maps = padded_maps(keys, maps, self.options)
+        self.sums = summed_mask(maps, self.options.largest_logit)
+        self.background, self.expected, self.pixels = self.sums.unbind(1)
+
+    def scene(self) -> Scene:
+        """What kernels need."""
+        return Scene(
+            self.points, self.normals, self.keys, self.area, self.surface.visible, self.surface.directions, self.maps,
+            self.K, self.sums, self.options.outliers, self.options.mask_weight,
+        )  # fmt: skip
 
     def __call__(
         self, row: Int[Tensor, "n"], rotation: Float[Tensor, "n 3 3"], position: Float[Tensor, "n 3"]
@@ -125,6 +127,9 @@ class PoseScore:
         derivatives: bool = True,
     ) -> Linearization:
         """Scores, and their derivatives where asked for (else zeros)."""
+        fused = climbed(self.scene(), row, rotation, position, Climb(derivatives=derivatives))
+        if fused is not None:
+            return Linearization(fused.value, fused.gradient, fused.information)
         turned = self.points @ rotation.transpose(1, 2)
         normals = self.normals @ rotation.transpose(1, 2)
         seen = turned + position[:, None]
@@ -195,6 +200,38 @@ class PoseScore:
         return logit, match, inside, change[..., 1], ((1 - share) / density)[..., None] * change[..., 0]
 
 
+def padded_maps(keys: Float[Tensor, "m e"], maps: QueryMaps, options: ScoreOptions) -> Float[Tensor, "b hh ww c"]:
+    """Maps to be looked up, channels last, with a border of zeros one pixel wide: queries, log of chance, mask logit,
+    whether the pixel lies inside the image."""
+    fused = prepared_maps(
+        maps.queries, maps.mask_logits, maps.valid, _contrast(keys, options), options.sharpness, options.least_mask,
+        options.largest_logit,
+    )  # fmt: skip
+    if fused is not None:
+        return fused
+    queries, chance = ratio_maps(keys, maps, options)
+    logits = maps.mask_logits.clamp(-options.largest_logit, options.largest_logit)
+    inside = (maps.valid >= 0.5).float()
+    stacked = torch.cat((queries, chance[:, None], logits[:, None], inside[:, None]), dim=1)
+    return torch.nn.functional.pad(stacked, (1, 1, 1, 1)).permute(0, 2, 3, 1).contiguous()
+
+
+def summed_mask(maps: QueryMaps, largest_logit: float) -> Float[Tensor, "b 3"]:
+    """Of every crop's pixels inside the image: sum of log(1 - p), sum of p, number (at least 1)."""
+    fused = mask_sums(maps.mask_logits, maps.valid, largest_logit)
+    if fused is not None:
+        return fused
+    logits, inside = maps.mask_logits.clamp(-largest_logit, largest_logit), (maps.valid >= 0.5).float()
+    terms = (torch.nn.functional.logsigmoid(-logits), torch.sigmoid(logits), torch.ones_like(logits))
+    sums = torch.stack([(term * inside).flatten(1).sum(1) for term in terms], dim=1)
+    return torch.cat((sums[:, :2], sums[:, 2:].clamp_min(1)), dim=1)
+
+
+def _contrast(keys: Float[Tensor, "m e"], options: ScoreOptions) -> Float[Tensor, "c e"]:
+    """The keys that probabilities are normalised over."""
+    return keys[:: max(1, len(keys) // options.contrast)]
+
+
 def ratio_maps(
     keys: Float[Tensor, "m e"], maps: QueryMaps, options: ScoreOptions
 ) -> tuple[Float[Tensor, "b e h w"], Float[Tensor, "b h w"]]:
@@ -202,7 +239,7 @@ def ratio_maps(
 
     Probabilities are normalised over every so many keys, in chunks of pixels, so that n x m is never held.
     """
-    contrast = keys[:: max(1, len(keys) // options.contrast)]
+    contrast = _contrast(keys, options)
     counted = maps.in_mask(options.least_mask)
     queries = maps.queries.permute(0, 2, 3, 1)[counted] * options.sharpness
     rows = 128 if queries.device.type == "cpu" else 16_384

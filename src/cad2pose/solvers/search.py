@@ -15,11 +15,14 @@ from torch import Tensor
 
 from cad2pose.geometry import rotation_about_z, rotation_to_ray
 from cad2pose.solvers.hypotheses import Hypotheses
+from cad2pose.solvers.kernels import placed_poses
 from cad2pose.solvers.maps import QueryMaps
 from cad2pose.solvers.surface import Surface, sphere_directions
 
 _LEAST_MASK = 0.2
 _SILHOUETTE_POINTS = 512
+_MOVES = 2  # the first move changes what is seen a little
+_MOVE_LIMITS = (0.8, 1.25)  # of the change of distance in a move
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,15 @@ def rotation_grid(directions: int, turns: int) -> Float[Tensor, "n 3 3"]:
 def placed_by_mask(surface: Surface, maps: QueryMaps, poses: Hypotheses) -> Hypotheses:
     """The same rotations, moved so that the silhouette has the mask's area and centroid; at most 25 % in distance."""
     total, centroid = _mask_moments(maps)
+    found = placed_poses(surface, _SILHOUETTE_POINTS, maps.K, total, centroid, _MOVES, _MOVE_LIMITS, poses)
+    if found is not None:
+        return Hypotheses(poses.row, poses.rotation, found)
     focal, middle = maps.K[poses.row, 0, 0], maps.K[poses.row, :2, 2]
     position = poses.position
-    for _ in range(2):  # the first move changes what is seen a little
+    for _ in range(_MOVES):
         area, centre = _seen_moments(surface, poses.rotation, position)
         wanted = (centroid[poses.row] - middle) / focal[:, None]
-        factor = (area * focal.square() / total[poses.row].clamp_min(1e-3)).sqrt().clamp(0.8, 1.25)
+        factor = (area * focal.square() / total[poses.row].clamp_min(1e-3)).sqrt().clamp(*_MOVE_LIMITS)
         z = position[:, 2:] * factor[:, None]
         position = torch.cat(((position[:, :2] / position[:, 2:] + wanted - centre) * z, z), dim=1)
     moved = total[poses.row, None] >= 1
@@ -121,6 +127,7 @@ def _mask_moments(maps: QueryMaps) -> tuple[Float[Tensor, "b"], Float[Tensor, "b
     """Pixels that each mask holds, and their mean position."""
     probability = torch.sigmoid(maps.mask_logits) * maps.in_mask(_LEAST_MASK)
     v, u = (torch.arange(n, device=probability.device, dtype=probability.dtype) for n in probability.shape[1:])
-    total = probability.sum((1, 2))
-    moments = torch.stack(((probability.sum(1) * u).sum(1), (probability.sum(2) * v).sum(1)), dim=1)
+    along, down = probability.sum(1), probability.sum(2)
+    total = along.sum(1)
+    moments = torch.stack((along @ u, down @ v), dim=1)
     return total, moments / total.clamp_min(1e-3)[:, None]

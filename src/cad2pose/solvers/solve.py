@@ -13,7 +13,7 @@ import math
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cad2pose.solvers.distinct import Gap, distinct
@@ -64,7 +64,7 @@ def solve(
         poses, evidence = start.poses, start.log_probability / options.independent
     keep = usable[poses.row].nonzero()[:, 0]
     poses, evidence = poses[keep], evidence[keep]
-    proposed = torch.bincount(poses.row, minlength=len(maps))
+    proposed = _counts(poses.row, len(maps))
     for crop in (usable & (proposed == 0)).nonzero()[:, 0].tolist():
         reasons[crop] = "no hypothesis is left: every pose proposed lies too near, too far, or shows the part's back"
     if not len(poses):
@@ -75,13 +75,18 @@ def solve(
         before, sigma = torch.zeros_like(poses.position[:, 0]), None
     else:
         before, sigma = evidence, start.depth_sigma
-    refined = torch.bincount(poses.row, minlength=len(maps))
+    refined = _counts(poses.row, len(maps))
     score, poses, value = _climbed(surface, keys, maps, poses, before, sigma, start is not None, options)
     axes = torch.zeros(len(maps), 3, device=value.device)
     if symmetry is not None:
         axes = free_axes(score, _best(poses, value, len(maps)), symmetry.axis, len(maps), options.independent)
         poses, value = _with_symmetric(score, poses, value, symmetry, axes, options)
     return _concluded(score, poses, value, axes, reasons, options, SolverStats.of(proposed, refined))
+
+
+def _counts(row: Int[Tensor, "n"], crops: int) -> Int[Tensor, "crops"]:
+    """How many poses every crop has (`bincount` would wait for the device)."""
+    return torch.zeros(crops, dtype=torch.long, device=row.device).scatter_add_(0, row, torch.ones_like(row))
 
 
 def _blanked(maps: QueryMaps, usable: Bool[Tensor, "b"]) -> QueryMaps:
@@ -258,6 +263,6 @@ def _turned(rotation: Float[Tensor, "b k 3 3"], free: Float[Tensor, "b 3"], gap:
     """Alternatives that are the best pose turned about its free axis, and so no alternatives."""
     between = rotation @ rotation[:, :1].transpose(2, 3)
     along = torch.einsum("bi,bkij,bj->bk", free, between, free)
-    turned = along > float(torch.cos(torch.tensor(gap)))
+    turned = along > math.cos(gap)
     turned[:, 0] = False
     return turned

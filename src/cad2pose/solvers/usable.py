@@ -13,17 +13,18 @@ _THIN = 0.5  # pixels; a mask whose pixels lie that close to one line shows no p
 def unusable(maps: QueryMaps) -> list[str | None]:
     """Why a crop can have no pose, for those that cannot."""
     finite = torch.isfinite(maps.queries).all(1).flatten(1).all(1) & torch.isfinite(maps.mask_logits).flatten(1).all(1)
-    shown = maps.in_mask(_LEAST_MASK)
-    count = shown.sum((1, 2))
-    weight = shown.double()
-    v, u = (torch.arange(n, device=weight.device, dtype=weight.dtype) for n in weight.shape[1:])
-    total = count.clamp_min(1).double()
-    mu, mv = (weight.sum(1) * u).sum(1) / total, (weight.sum(2) * v).sum(1) / total
-    uu, vv = (weight.sum(1) * u * u).sum(1) / total - mu * mu, (weight.sum(2) * v * v).sum(1) / total - mv * mv
-    uv = torch.einsum("bvu,v,u->b", weight, v, u) / total - mu * mv
+    shown = maps.in_mask(_LEAST_MASK).double()
+    v, u = (torch.arange(n, device=shown.device, dtype=shown.dtype) for n in shown.shape[1:])
+    powers_v, powers_u = (torch.stack((torch.ones_like(x), x, x * x)) for x in (v, u))
+    moments = powers_v @ shown @ powers_u.T  # of v along rows, of u along columns
+    read = torch.cat((finite[:, None].to(moments), moments.flatten(1)), dim=1).cpu()  # one wait for all of them
+    count = read[:, 1].long()
+    m = read[:, 1:].unflatten(1, (3, 3)) / read[:, 1, None, None].clamp_min(1)
+    uu, vv = m[:, 0, 2] - m[:, 0, 1].square(), m[:, 2, 0] - m[:, 1, 0].square()
+    uv = m[:, 1, 1] - m[:, 0, 1] * m[:, 1, 0]
     thin = (uu + vv) / 2 - ((uu - vv).square() / 4 + uv.square()).sqrt()  # variance across the longest direction
     reasons: list[str | None] = []
-    for fine, pixels, across in zip(finite.tolist(), count.tolist(), thin.tolist(), strict=True):
+    for fine, pixels, across in zip(read[:, 0].tolist(), count.tolist(), thin.tolist(), strict=True):
         if not fine:
             reasons.append("the network's output holds numbers that are not finite")
         elif not pixels:

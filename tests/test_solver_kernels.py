@@ -1,0 +1,209 @@
+"""The solver's CUDA kernels, run on the CPU: they compute what the torch operations compute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+import cuda_emulation
+from cad2pose import cuda_kernels
+from cad2pose.geometry import geodesic_distance, random_rotations
+from cad2pose.parts import builtin_part
+from cad2pose.solvers import (
+    SamplingOptions,
+    ScoreOptions,
+    SearchOptions,
+    SolverOptions,
+    Surface,
+    key_symmetry,
+    solve,
+)
+from cad2pose.solvers.distinct import Gap, distinct
+from cad2pose.solvers.hypotheses import Hypotheses
+from cad2pose.solvers.p3p import p3p
+from cad2pose.solvers.quick_score import QuickScore
+from cad2pose.solvers.refine import DepthPrior, RefineOptions, refine
+from cad2pose.solvers.sampling import sample_poses
+from cad2pose.solvers.score import PoseScore
+from cad2pose.solvers.search import placed_by_mask
+from planted_queries import Planted, plant
+
+pytestmark = pytest.mark.skipif(cuda_emulation.missing() is not None, reason=str(cuda_emulation.missing()))
+
+
+@contextmanager
+def kernels() -> Iterator[None]:
+    """Kernels, for tensors on the CPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda_kernels, "find_kernel", cuda_emulation.find_emulated)
+        yield
+
+
+@pytest.fixture(scope="module")
+def scene() -> tuple[Surface, Planted, Hypotheses]:
+    """A part in three crops, and poses near the true ones."""
+    part = builtin_part("bracket")
+    surface = Surface.of_part(part, 8000)
+    planted = plant(part, surface, 3, 64, width=0.06, seed=5)
+    row = torch.tensor([0, 0, 1, 1, 2, 2])
+    generator = torch.Generator().manual_seed(3)
+    turn = random_rotations(6, generator, torch.float64)
+    near = torch.matrix_exp(0.1 * (turn - turn.transpose(1, 2))).float()
+    position = planted.position[row] * (1 + 0.03 * torch.randn(6, 1, generator=generator))
+    return surface, planted, Hypotheses(row, near @ planted.rotation[row], position)
+
+
+def test_scores_and_derivatives(scene: tuple[Surface, Planted, Hypotheses]) -> None:
+    surface, planted, poses = scene
+    for options in (ScoreOptions(), ScoreOptions(points=256, sharpness=0.3, mask_weight=0.5, outliers=0.1)):
+        found = []
+        for fused in (False, True):
+            with kernels() if fused else pytest.MonkeyPatch.context():
+                score = PoseScore(surface, planted.keys, planted.maps, options)
+                found.append((score, score.linearize(poses.row, poses.rotation, poses.position)))
+                assert torch.allclose(score(poses.row, poses.rotation, poses.position), found[-1][1].value)
+        (plain, expected), (other, fused_found) = found
+        torch.testing.assert_close(other.maps, plain.maps, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(other.sums, plain.sums, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(fused_found.value, expected.value, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(fused_found.gradient, expected.gradient, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(fused_found.information, expected.information, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("with_prior", [False, True])
+def test_climbs(scene: tuple[Surface, Planted, Hypotheses], with_prior: bool) -> None:
+    surface, planted, poses = scene
+    prior = DepthPrior(1.02 * poses.position[:, 2], 0.02, torch.full((6,), 30.0)) if with_prior else None
+    options = RefineOptions(iterations=12)
+    ends = []
+    for fused in (False, True):
+        with kernels() if fused else pytest.MonkeyPatch.context():
+            score = PoseScore(surface, planted.keys, planted.maps)
+            begun = score(poses.row, poses.rotation, poses.position)
+            ends.append(refine(score, poses.row, poses.rotation, poses.position, options, prior))
+    plain, other = ends
+    assert (other.score > begun).all() or with_prior
+    assert (other.accepted > 2).all()
+    torch.testing.assert_close(other.score, plain.score, rtol=1e-3, atol=2e-3)
+    turned = geodesic_distance(other.rotation.double(), plain.rotation.double()).rad2deg()
+    assert turned.median() < 0.02
+    assert turned.max() < 1  # where the score is flat, rounding decides
+    assert ((other.position - plain.position).norm(dim=1) / plain.position.norm(dim=1)).max() < 2e-3
+    eye = torch.eye(3).expand(6, 3, 3)
+    torch.testing.assert_close(other.rotation @ other.rotation.transpose(1, 2), eye, rtol=0, atol=1e-5)
+
+
+def test_no_steps_leave_poses_as_they_are(scene: tuple[Surface, Planted, Hypotheses]) -> None:
+    surface, planted, poses = scene
+    with kernels():
+        score = PoseScore(surface, planted.keys, planted.maps)
+        found = refine(score, poses.row, poses.rotation, poses.position, RefineOptions(iterations=0))
+    assert torch.equal(found.rotation, poses.rotation)
+    assert not found.accepted.any()
+
+
+def test_quick_scores(scene: tuple[Surface, Planted, Hypotheses]) -> None:
+    surface, planted, poses = scene
+    generator = torch.Generator().manual_seed(1)
+    row = torch.arange(3).repeat_interleave(40)
+    rotation = random_rotations(120, generator, torch.float32)
+    position = planted.position[row] * (1 + 0.1 * torch.randn(120, 1, generator=generator))
+    expected = QuickScore(surface, planted.keys, planted.maps)(row, rotation, position)
+    with kernels():
+        found = QuickScore(surface, planted.keys, planted.maps)(row, rotation, position)
+    # a point between two pixels may fall on either
+    assert (found - expected).abs().median() < 1e-4
+    assert (found - expected).abs().max() < 0.05
+
+
+def test_poses_placed_by_the_mask(scene: tuple[Surface, Planted, Hypotheses]) -> None:
+    surface, planted, poses = scene
+    away = Hypotheses(poses.row, poses.rotation, 1.1 * poses.position)
+    expected = placed_by_mask(surface, planted.maps, away)
+    with kernels():
+        found = placed_by_mask(surface, planted.maps, away)
+    torch.testing.assert_close(found.position, expected.position, rtol=1e-4, atol=1e-4)
+    off = (found.position - planted.position[poses.row]).norm(dim=1)
+    assert off.median() < 0.3 * (away.position - planted.position[poses.row]).norm(dim=1).median()
+
+
+def test_distinct_poses() -> None:
+    generator = torch.Generator().manual_seed(2)
+    row = torch.tensor([0] * 70 + [2] * 50 + [3])  # crop 1 has none
+    base = random_rotations(12, generator, torch.float32)
+    rotation = base[torch.randint(12, (121,), generator=generator)]
+    position = torch.tensor([[0.0, 0.0, 5.0], [0.0, 0.0, 6.0]])[torch.randint(2, (121,), generator=generator)]
+    values = torch.randn(121, generator=generator)
+    values[::9] = -torch.inf
+    values[5] = torch.nan
+    poses = Hypotheses(row, rotation, position)
+    expected = distinct(poses, values, 4, 15, Gap())
+    with kernels():
+        found = distinct(poses, values, 4, 15, Gap())
+    assert torch.equal(found, expected)
+    assert (found[0] >= 0).sum() > 5
+    assert (found[1] == -1).all()
+
+
+def test_p3p() -> None:
+    generator = torch.Generator().manual_seed(4)
+    points = torch.randn(2000, 3, 3, generator=generator, dtype=torch.float64)
+    points[:200, 2] = 0.5 * (points[:200, 0] + points[:200, 1]) + 1e-4 * points[:200, 2]  # almost on a line
+    points[200:210, 2] = points[200:210, 0]  # no triangle
+    rotation = random_rotations(2000, generator, torch.float64)
+    seen = points @ rotation.transpose(1, 2) + torch.tensor([0.2, -0.1, 6.0], dtype=torch.float64)
+    expected = p3p(points, seen)
+    with kernels():
+        found = p3p(points, seen)
+    assert (found.valid == expected.valid).float().mean() > 0.999
+    both = found.valid & expected.valid
+    assert not found.valid[200:210].any()
+    assert both.sum() > 3000
+    angle = geodesic_distance(found.rotation[both], expected.rotation[both])
+    assert (angle < 1e-6).float().mean() > 0.995
+    truth = (
+        geodesic_distance(found.rotation, rotation[:, None].expand(-1, 4, 3, 3)).masked_fill(~found.valid, 9).amin(1)
+    )
+    assert (truth[210:] < 1e-6).float().mean() > 0.999
+
+
+def test_sampled_poses(scene: tuple[Surface, Planted, Hypotheses]) -> None:
+    surface, planted, _ = scene
+    options = SamplingOptions(samples=1500, kept=400)
+    expected = sample_poses(surface, planted.keys, planted.maps, options)
+    with kernels():
+        found = sample_poses(surface, planted.keys, planted.maps, options)
+    assert len(expected) > 300
+    assert torch.equal(found.row, expected.row)
+    torch.testing.assert_close(found.rotation, expected.rotation, rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.position, expected.position, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("proposals", [SamplingOptions(samples=1500, kept=300), SearchOptions(directions=64)])
+def test_the_whole_solver(
+    scene: tuple[Surface, Planted, Hypotheses], proposals: SamplingOptions | SearchOptions
+) -> None:
+    surface, planted, _ = scene
+    symmetry = key_symmetry(surface, planted.keys)
+    options = SolverOptions(proposals=proposals)
+    expected = solve(surface, planted.keys, planted.maps, options, symmetry=symmetry)
+    with kernels():
+        found = solve(surface, planted.keys, planted.maps, options, symmetry=symmetry)
+    assert (geodesic_distance(found.rotation[:, 0], planted.rotation).rad2deg() < 4).all()
+    assert geodesic_distance(found.rotation[:, 0], expected.rotation[:, 0]).rad2deg().median() < 0.1
+    torch.testing.assert_close(found.score[:, 0], expected.score[:, 0], rtol=0, atol=0.01)
+    assert torch.isfinite(found.covariance).all()
+
+
+def test_kernels_refuse_what_is_not_contiguous() -> None:
+    with pytest.raises(ValueError, match="strides"):
+        cuda_kernels.packed((torch.zeros(3, 4).T,))
+
+
+def test_there_are_none_for_the_cpu() -> None:
+    with kernels():
+        pass
+    assert cuda_kernels.find_kernel(cuda_emulation.Path(__file__), "none", torch.device("cpu")) is None
