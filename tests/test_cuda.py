@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from cad2pose import cuda_kernels
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.estimator import EstimatorOptions, PoseEstimator
-from cad2pose.geometry import Camera, geodesic_distance
+from cad2pose.geometry import Camera, geodesic_distance, random_rotations
 from cad2pose.methods import QueryMethod
 from cad2pose.model_file import Model
 from cad2pose.parts import builtin_part
@@ -27,6 +28,13 @@ from cad2pose.solvers import (
     refine_depth,
     solve,
 )
+from cad2pose.solvers.distinct import Gap, distinct
+from cad2pose.solvers.kernels import has_kernels
+from cad2pose.solvers.p3p import p3p
+from cad2pose.solvers.quick_score import QuickScore
+from cad2pose.solvers.refine import refine
+from cad2pose.solvers.score import PoseScore
+from cad2pose.solvers.search import placed_by_mask
 from cad2pose.structures import CropBatch, CropTruth, Detections
 from cad2pose.training import TrainingConfig, make_state, train, training_step
 from cad2pose.training.checkpoint import TrainingState
@@ -166,6 +174,44 @@ def test_the_solver_finds_the_same_poses(proposals: SamplingOptions | SearchOpti
         refine_depth(surface.to("cuda"), maps, depth.cuda(), maps.K, there).position.cpu(),
     ]
     torch.testing.assert_close(*moved, rtol=1e-3, atol=1e-3)
+
+
+def test_kernels_compute_what_torch_operations_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not has_kernels(torch.device("cuda")):
+        pytest.skip("the kernels cannot be compiled here: cuda-bindings or NVRTC is missing")
+    part = builtin_part("bracket")
+    surface = Surface.of_part(part, 8000)
+    planted = plant(part, surface, 4, 64, width=0.06, seed=2)
+    there, keys = surface.to("cuda"), planted.keys.cuda()
+    maps = QueryMaps(*(getattr(planted.maps, name).cuda() for name in ("queries", "mask_logits", "valid", "K")))
+    row = torch.arange(4, device="cuda").repeat_interleave(40)
+    generator = torch.Generator().manual_seed(1)
+    turn = random_rotations(160, generator, torch.float32)
+    near = torch.matrix_exp(0.1 * (turn - turn.transpose(1, 2))).cuda()
+    poses = Hypotheses(row, near @ planted.rotation.cuda()[row], 1.03 * planted.position.cuda()[row])
+    points = torch.randn(3000, 3, 3, generator=generator, dtype=torch.float64).cuda()
+    rays = points @ turn[:1].double().cuda() + torch.tensor([0.2, -0.1, 6.0], device="cuda")
+
+    def computed() -> list[torch.Tensor]:
+        score = PoseScore(there, keys, maps)
+        found = score.linearize(*asdict(poses).values())
+        climbed = refine(score, *asdict(poses).values())
+        quick = QuickScore(there, keys, maps)(*asdict(poses).values())
+        placed = placed_by_mask(there, maps, poses)
+        chosen = distinct(poses, found.value, 4, 10, Gap(0.05, 0.05))
+        roots = p3p(points, rays)
+        assert (roots.valid.sum(1) > 0).float().mean() > 0.99
+        whole = torch.where(roots.valid[..., None], roots.translation, 0.0).sum(1)
+        scores = [found.value, found.gradient, found.information, climbed.score, quick]
+        return [*scores, placed.position, chosen.double(), whole]
+
+    with_kernels = computed()
+    monkeypatch.setattr(cuda_kernels, "find_kernel", lambda *_, **__: None)
+    without = computed()
+    names = ("value", "gradient", "information", "climbed", "quick", "placed", "distinct", "roots")
+    for name, a, b in zip(names, with_kernels, without, strict=True):
+        close = torch.isclose(a, b, rtol=2e-3, atol=5e-3)
+        assert close.float().mean() > (0.9 if name in ("climbed", "quick") else 0.99), name
 
 
 @pytest.mark.parametrize("options", [EstimatorOptions(refine=True), EstimatorOptions(solver="search")])
