@@ -9,12 +9,13 @@ import torch
 import trimesh
 from torch import Tensor
 
+import cuda_emulation
+from cad2pose import cuda_kernels
 from cad2pose.geometry import invert_intrinsics, random_rotations
 from cad2pose.parts.mesh import Mesh
 from cad2pose.rendering import NEAR, Fragments, MeshSet, rasterize, render
 from ray_caster import Hits, cast_rays
 
-BACKENDS = ("numba", "torch")
 HEIGHT, WIDTH = 44, 56
 
 
@@ -40,6 +41,17 @@ def soup(count: int, generator: torch.Generator) -> MeshSet:
     sizes = 2 + 80 * torch.rand(count, 1, 1, generator=generator) ** 3
     corners = centers + sizes * torch.randn(count, 3, 3, generator=generator)
     return plain_meshes(corners.reshape(-1, 3), torch.arange(3 * count).reshape(-1, 3))
+
+
+@pytest.fixture(params=["numba", "torch", "kernels"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The backends; kernels, which belong to the torch backend, are run on the CPU."""
+    if request.param != "kernels":
+        return request.param
+    if cuda_emulation.missing():
+        pytest.skip(str(cuda_emulation.missing()))
+    monkeypatch.setattr(cuda_kernels, "find_kernel", cuda_emulation.find_emulated)
+    return "torch"
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +93,6 @@ def agreement(fragments: Fragments, hits: Hits) -> float:
     return float(((fragments.slot == hits.slot) & near & weights).double().mean())
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_agrees_with_ray_caster_on_scenes_of_several_parts(shapes, generator, backend):
     index = torch.randint(-1, 3, (6, 3), generator=generator)
     T, K = poses(6, 3, generator), cameras(6, generator)
@@ -93,7 +104,6 @@ def test_agrees_with_ray_caster_on_scenes_of_several_parts(shapes, generator, ba
     assert (fragments.face == hits.face).double().mean() > 0.995
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_agrees_with_ray_caster_on_triangles_of_all_sizes(generator, backend):
     meshes = soup(150, generator)
     index, T, K = torch.zeros(3, 1, dtype=torch.int64), poses(3, 1, generator), cameras(3, generator)
@@ -101,7 +111,6 @@ def test_agrees_with_ray_caster_on_triangles_of_all_sizes(generator, backend):
     assert agreement(rasterize(meshes, index, T, K, HEIGHT, WIDTH, backend), hits) > 0.999
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_half_a_pixel_of_shift_would_be_noticed(shapes, generator, backend):
     index = torch.tensor([[2]])
     T, K = poses(1, 1, generator), cameras(1, generator)
@@ -111,7 +120,6 @@ def test_half_a_pixel_of_shift_would_be_noticed(shapes, generator, backend):
     assert agreement(rasterize(shapes, index, T, shifted, HEIGHT, WIDTH, backend), hits) < 0.99
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_pixel_centres_are_integers(backend):
     """A square over u in [1.6, 4.4], v in [0.6, 2] holds the centres of columns 2 to 4 and rows 1 and 2."""
     corners = torch.tensor([[1.6, 0.6, 1], [4.4, 0.6, 1], [4.4, 2, 1], [1.6, 2, 1]]) * 100
@@ -123,7 +131,6 @@ def test_pixel_centres_are_integers(backend):
     assert torch.allclose(fragments.depth[0, expected], torch.tensor(100.0))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_interpolation_is_perspective_correct(shapes, generator, backend):
     """Rendered coordinates, moved by the pose, lie on the pixel's ray at the rendered depth."""
     index, T, K = torch.tensor([[0], [1], [2]]), poses(3, 1, generator, depth=120.0), cameras(3, generator)
@@ -138,23 +145,22 @@ def test_interpolation_is_perspective_correct(shapes, generator, backend):
     assert error.max() < 2e-3
 
 
-def test_backends_agree_on_everything(shapes, generator):
+def test_backends_agree_on_everything(shapes, generator, backend):
     index = torch.randint(-1, 3, (5, 4), generator=generator)
     T, K = poses(5, 4, generator, spread=60), cameras(5, generator)
-    first, second = (rasterize(shapes, index, T, K, HEIGHT, WIDTH, backend) for backend in BACKENDS)
+    first, second = (rasterize(shapes, index, T, K, HEIGHT, WIDTH, name) for name in ("numba", backend))
     same = first.face == second.face
     assert same.double().mean() > 0.9995
     assert (first.slot == second.slot).double().mean() > 0.9995
     assert torch.allclose(first.depth[same], second.depth[same], rtol=1e-6)
     assert torch.allclose(first.barycentric[same], second.barycentric[same], atol=1e-5)
-    first, second = (render(shapes, index, T, K, HEIGHT, WIDTH, backend) for backend in BACKENDS)
+    first, second = (render(shapes, index, T, K, HEIGHT, WIDTH, name) for name in ("numba", backend))
     for name in ("coordinates", "normals", "colors"):
         difference = (getattr(first, name) - getattr(second, name)).abs().amax(1)
         assert difference[same].max() < 1e-4, name
     assert torch.equal(first.mask, first.slot >= 0)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_order_of_slots_changes_nothing_but_their_numbers(shapes, generator, backend):
     index, T, K = torch.tensor([[0, 1, 2]]), poses(1, 3, generator), cameras(1, generator)
     order = torch.tensor([2, 0, 1])
@@ -165,7 +171,6 @@ def test_order_of_slots_changes_nothing_but_their_numbers(shapes, generator, bac
     assert torch.equal(order[turned.slot[seen].long()].int(), plain.slot[seen])
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_triangles_that_reach_the_near_plane_are_dropped_whole(generator, backend):
     meshes = soup(200, generator)
     index, K = torch.zeros(2, 1, dtype=torch.int64), cameras(2, generator)
@@ -180,7 +185,6 @@ def test_triangles_that_reach_the_near_plane_are_dropped_whole(generator, backen
     assert bool((behind.slot == -1).all())
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_empty_slots_draw_nothing(shapes, generator, backend):
     T, K = poses(1, 1, generator), cameras(1, generator)
     alone = rasterize(shapes, torch.tensor([[1]]), T, K, HEIGHT, WIDTH, backend)
@@ -194,7 +198,6 @@ def test_empty_slots_draw_nothing(shapes, generator, backend):
     assert not bool(nothing.barycentric.any())
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_equally_near_surfaces_go_to_the_lower_slot_then_face(shapes, generator, backend):
     T, K = poses(1, 1, generator).expand(-1, 2, -1, -1), cameras(1, generator)
     twice = rasterize(shapes, torch.tensor([[2, 2]]), T, K, HEIGHT, WIDTH, backend)
@@ -206,7 +209,6 @@ def test_equally_near_surfaces_go_to_the_lower_slot_then_face(shapes, generator,
     assert 0 <= int(fragments.face.max()) < count
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_no_pixel_falls_between_triangles(backend, generator):
     """A crumpled sheet that fills the image, some of its vertices and edges exactly on pixel centres."""
     n = 25
@@ -222,7 +224,6 @@ def test_no_pixel_falls_between_triangles(backend, generator):
     assert torch.allclose(fragments.barycentric.sum(-1), torch.tensor(1.0))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_normals_face_the_camera_whatever_the_winding(shapes, generator, backend):
     index, T, K = torch.tensor([[1], [0]]), poses(2, 1, generator), cameras(2, generator)
     rendering = render(shapes, index, T, K, HEIGHT, WIDTH, backend)

@@ -65,14 +65,18 @@ def random_lights(config: AppearanceConfig, draws: Draws, count: int) -> Lights:
     color = 1 + 0.12 * draws.normal(*shape, 3).clamp(-2, 2)
     ambient = draws.uniform(0.25, 0.8, count, 1) * (1 + 0.08 * draws.normal(count, 3).clamp(-2, 2))
     intensities = strength[..., None] * color
-    return Lights(ambient.to(draws.device), direction.to(draws.device), intensities.to(draws.device))
+    return Lights(
+        ambient.to(draws.device, non_blocking=True),
+        direction.to(draws.device, non_blocking=True),
+        intensities.to(draws.device, non_blocking=True),
+    )
 
 
 def random_material(config: AppearanceConfig, draws: Draws, count: int, slots: int) -> Material:
     """Highlights of random strength and sharpness, none for about half of the things; on the device."""
     specular = draws.uniform(0.0, config.specular, count, slots).square() * draws.chance(0.6, count, slots)
     shininess = draws.log_uniform(4.0, 80.0, count, slots)
-    return Material(specular.to(draws.device), shininess.to(draws.device))
+    return Material(specular.to(draws.device, non_blocking=True), shininess.to(draws.device, non_blocking=True))
 
 
 def perturb_colors(
@@ -86,8 +90,10 @@ def perturb_colors(
     tint = 1 + draws.uniform(-config.tint, config.tint, count, 3)
     matrix = matrix * (gain[:, None] * tint)[:, :, None]
     offset = draws.uniform(-0.1, 0.1, count, 1).expand(-1, 3) * min(1.0, config.brightness)
-    changed = transform_colors(colors, matrix.to(draws.device), offset.to(draws.device)).clamp_(0, 1)
-    return tone_curve(changed, draws.uniform(-config.tone, config.tone, count).to(draws.device))
+    changed = transform_colors(
+        colors, matrix.to(draws.device, non_blocking=True), offset.to(draws.device, non_blocking=True)
+    ).clamp_(0, 1)
+    return tone_curve(changed, draws.uniform(-config.tone, config.tone, count).to(draws.device, non_blocking=True))
 
 
 def random_slot_colors(draws: Draws, count: int, slots: int) -> Float[Tensor, "count slots 3"]:
@@ -120,10 +126,16 @@ def paint(
     table = torch.cat(
         (random_slot_colors(draws, count, slots), (share * recolored)[..., None], recolored.float()[..., None]), -1
     )
-    table = torch.cat((torch.zeros(count, 1, 5), table), dim=1).to(draws.device)  # slot -1 finds the first row
+    table = torch.cat((torch.zeros(count, 1, 5), table), dim=1).to(
+        draws.device, non_blocking=True
+    )  # slot -1 finds the first row
     index = (slot.flatten(1) + 1).long()[:, None].expand(-1, 5, -1)
     looked_up = table.transpose(1, 2).gather(2, index).view(count, 5, *slot.shape[1:])
     plane = draws.normal(count, 2, 3) * draws.log_uniform(0.2, 1.5, count, 1, 1)
-    place = torch.bmm(plane.to(draws.device), coordinates.flatten(2)).transpose(1, 2).view(*slot.shape, 2)
+    place = (
+        torch.bmm(plane.to(draws.device, non_blocking=True), coordinates.flatten(2))
+        .transpose(1, 2)
+        .view(*slot.shape, 2)
+    )
     texture = grid_sample(pool.choose(draws, count), place, padding_mode="reflection", align_corners=False)
     return own.lerp(looked_up[:, :3].lerp(texture.div_(255), looked_up[:, 3:4]), looked_up[:, 4:])

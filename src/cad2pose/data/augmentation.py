@@ -56,7 +56,7 @@ def _strengths(draws: Draws, strength: float, share: float, count: int) -> Float
 def _touched(strength: Float[Tensor, "batch"], draws: Draws) -> tuple[Tensor, Tensor]:
     """Rows with a strength above zero, and their strengths, both on the device."""
     rows = strength.nonzero()[:, 0]
-    return rows.to(draws.device), strength[rows].to(draws.device)
+    return rows.to(draws.device, non_blocking=True), strength[rows].to(draws.device, non_blocking=True)
 
 
 def _shade(image: Tensor, config: AugmentationConfig, draws: Draws) -> None:
@@ -74,7 +74,7 @@ def _motion_blur(image: Tensor, scale: Tensor, config: AugmentationConfig, draws
     rows, length = _touched(length, draws)
     if not len(rows):
         return
-    kernel = line_kernels(length, angle.to(draws.device)[rows], 2 * math.ceil(config.motion) + 1)
+    kernel = line_kernels(length, angle.to(draws.device, non_blocking=True)[rows], 2 * math.ceil(config.motion) + 1)
     reach = kernel.shape[-1] // 2
     chosen = pad(image[rows], (reach,) * 4, mode="replicate").flatten(0, 1)[None]
     kernel = kernel[:, None].repeat_interleave(3, dim=0)
@@ -109,9 +109,9 @@ def _expose(image: Tensor, scale: Tensor, config: AugmentationConfig, draws: Dra
         rows = chosen.nonzero()[:, 0]
         if not len(rows):
             continue
-        target, cells = rows.to(draws.device), math.ceil(side / float(cell[rows].min())) + 1
-        widths, stretched, phases = (t[rows].to(draws.device) for t in (cell, stretch, phase))
-        sigmas = sigma[rows].to(draws.device)
+        target, cells = rows.to(draws.device, non_blocking=True), math.ceil(side / float(cell[rows].min())) + 1
+        widths, stretched, phases = (t[rows].to(draws.device, non_blocking=True) for t in (cell, stretch, phase))
+        sigmas = sigma[rows].to(draws.device, non_blocking=True)
         blur_x, blur_y = gaussian_matrix(sigmas * stretched, side), gaussian_matrix(sigmas / stretched, side)
         if not reduced:
             image[target] = apply_separable(image[target], blur_y, blur_x)
@@ -122,7 +122,7 @@ def _expose(image: Tensor, scale: Tensor, config: AugmentationConfig, draws: Dra
         image[target] = apply_separable(small, up_y, up_x)
     rows = (~coarse).nonzero()[:, 0]
     if len(rows):
-        target = rows.to(draws.device)
+        target = rows.to(draws.device, non_blocking=True)
         image[target] = _read_out(image[target], noise[rows], step[rows], draws)
 
 
@@ -171,7 +171,7 @@ def _read_out(image: Tensor, noise: Tensor, step: Tensor, draws: Draws) -> Tenso
     floor, common = draws.uniform(0.2, 1.0, len(image)), draws.uniform(0.0, 1.0, len(image))
     rows, strength = _touched(noise, draws)
     if len(rows):
-        floor, common = (t.to(draws.device)[rows][:, None, None, None] for t in (floor, common))
+        floor, common = (t.to(draws.device, non_blocking=True)[rows][:, None, None, None] for t in (floor, common))
         grain = draws.noise(len(rows), *image.shape[1:])
         grain = torch.lerp(grain, grain[:, :1], common)
         chosen = image[rows]
@@ -187,11 +187,13 @@ def _sharpen(image: Tensor, scale: Tensor, config: AugmentationConfig, draws: Dr
     sigma = draws.uniform(0.6, 2.0, len(image)) * scale.clamp(0.7, 2)
     rows = amount.nonzero()[:, 0]
     if len(rows):
-        target = rows.to(draws.device)
-        blur = gaussian_matrix(sigma[rows].to(draws.device), image.shape[-1])
+        target = rows.to(draws.device, non_blocking=True)
+        blur = gaussian_matrix(sigma[rows].to(draws.device, non_blocking=True), image.shape[-1])
         chosen = image[target]
         smooth = apply_separable(chosen, blur, blur)
-        image[target] = chosen + amount[rows].to(draws.device)[:, None, None, None] * (chosen - smooth)
+        image[target] = chosen + amount[rows].to(draws.device, non_blocking=True)[:, None, None, None] * (
+            chosen - smooth
+        )
 
 
 def _change_colors(image: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
@@ -216,12 +218,12 @@ def _change_colors(image: Tensor, config: AugmentationConfig, draws: Draws) -> T
     eye = torch.eye(3).expand_as(matrix)
     if torch.equal(matrix, eye) and not bool(offset.any()) and not bool(bend.any()) and not config.auto_exposure:
         return image
-    matrix = matrix.to(draws.device)
+    matrix = matrix.to(draws.device, non_blocking=True)
     if config.auto_exposure:
-        gain = (level.to(draws.device) / image.mean(dim=(1, 2, 3)).clamp_min(1e-3)).clamp(0.5, 4)
+        gain = (level.to(draws.device, non_blocking=True) / image.mean(dim=(1, 2, 3)).clamp_min(1e-3)).clamp(0.5, 4)
         matrix = matrix * gain[:, None, None]
-    image = transform_colors(image, matrix, offset.to(draws.device)).clamp_(0, 1)
-    return tone_curve(image, bend.to(draws.device))
+    image = transform_colors(image, matrix, offset.to(draws.device, non_blocking=True)).clamp_(0, 1)
+    return tone_curve(image, bend.to(draws.device, non_blocking=True))
 
 
 def _cut_holes(image: Tensor, config: AugmentationConfig, draws: Draws) -> None:
@@ -235,8 +237,10 @@ def _cut_holes(image: Tensor, config: AugmentationConfig, draws: Draws) -> None:
     for _ in range(config.holes):
         centre, reach = side * draws.uniform(0.0, 1.0, len(rows), 2), side * draws.uniform(0.02, 0.06, len(rows), 2)
         reach = reach * draws.chance(0.6, len(rows), 1)
-        inside = (steps - centre[..., None].to(draws.device)).abs() < reach[..., None].to(draws.device)
+        inside = (steps - centre[..., None].to(draws.device, non_blocking=True)).abs() < reach[..., None].to(
+            draws.device, non_blocking=True
+        )
         hole = inside[:, 1, :, None] & inside[:, 0, None]
         colour = draws.uniform(0.0, 1.0, len(rows), 3) * draws.chance(0.6, len(rows), 1)
-        chosen = torch.where(hole[:, None], colour[:, :, None, None].to(draws.device), chosen)
+        chosen = torch.where(hole[:, None], colour[:, :, None, None].to(draws.device, non_blocking=True), chosen)
     image[rows] = chosen

@@ -66,7 +66,7 @@ class BackgroundPool:
         """`count` pictures of the pool as they are, white = 255."""
         index = draws.integers(self._count, count)
         index = torch.where(draws.chance(self._photo_share, count), index + self._count, index)
-        return self.pictures[index.to(self.pictures.device)].float()
+        return self.pictures[index.to(self.pictures.device, non_blocking=True)].float()
 
     def _turned(self, draws: Draws, count: int, size: int) -> Float[Tensor, "count 3 size size"]:
         angle = draws.uniform(-math.pi, math.pi, count)
@@ -75,12 +75,14 @@ class BackgroundPool:
         mirror = draws.chance(0.5, count).float() * 2 - 1
         turn = torch.stack((angle.cos() * mirror, -angle.sin(), angle.sin() * mirror, angle.cos()), -1)
         affine = torch.cat((turn.view(-1, 2, 2) * zoom[:, None, None], draws.uniform(-1.0, 1.0, count, 2, 1)), dim=-1)
-        grid = affine_grid(affine.to(draws.device), size)
+        grid = affine_grid(affine.to(draws.device, non_blocking=True), size)
         picture = grid_sample(self.choose(draws, count), grid, padding_mode="reflection", align_corners=False)
         matrix = hue_rotation(0.5 * draws.normal(count)) @ saturation_matrix(draws.uniform(0.2, 1.4, count))
         matrix = matrix * (draws.log_uniform(0.6, 1.7, count) / 255)[:, None, None]
         offset = draws.uniform(-0.2, 0.1, count, 1).expand(-1, 3)
-        return transform_colors(picture, matrix.to(draws.device), offset.to(draws.device)).clamp_(0, 1)
+        return transform_colors(
+            picture, matrix.to(draws.device, non_blocking=True), offset.to(draws.device, non_blocking=True)
+        ).clamp_(0, 1)
 
 
 def affine_grid(affine: Float[Tensor, "batch 2 3"], size: int) -> Float[Tensor, "batch size size 2"]:
@@ -94,15 +96,15 @@ def affine_grid(affine: Float[Tensor, "batch 2 3"], size: int) -> Float[Tensor, 
 def random_stencil(draws: Draws, count: int, size: int) -> Float[Tensor, "count 1 size size"]:
     """Soft-edged masks: half planes, bands, and patches of noise."""
     grid = (torch.arange(size, device=draws.device) * 2 + 1) / size - 1
-    angle = draws.uniform(0.0, 2 * math.pi, count, 1).to(draws.device)
+    angle = draws.uniform(0.0, 2 * math.pi, count, 1).to(draws.device, non_blocking=True)
     line = angle.cos()[:, None] * grid + angle.sin()[:, :, None] * grid[:, None]
-    line = line - draws.uniform(-0.8, 0.8, count, 1, 1).to(draws.device)
-    width = draws.uniform(0.1, 0.8, count, 1, 1).to(draws.device)
-    band = draws.chance(0.5, count)[:, None, None].to(draws.device)
+    line = line - draws.uniform(-0.8, 0.8, count, 1, 1).to(draws.device, non_blocking=True)
+    width = draws.uniform(0.1, 0.8, count, 1, 1).to(draws.device, non_blocking=True)
+    band = draws.chance(0.5, count)[:, None, None].to(draws.device, non_blocking=True)
     straight = torch.where(band, width - line.abs(), line)
     patches = draws.smooth_noise(count, 1, 6, size)[:, 0] * 0.5
-    kind = draws.chance(0.5, count)[:, None, None].to(draws.device)
-    sharpness = draws.log_uniform(4.0, 60.0, count, 1, 1).to(draws.device)
+    kind = draws.chance(0.5, count)[:, None, None].to(draws.device, non_blocking=True)
+    sharpness = draws.log_uniform(4.0, 60.0, count, 1, 1).to(draws.device, non_blocking=True)
     return (torch.where(kind, straight, patches) * sharpness + 0.5).clamp(0, 1)[:, None]
 
 

@@ -62,7 +62,7 @@ class Draws:
 
     def rows(self, probability: float, count: int) -> Int[Tensor, "n"]:
         """The rows of a batch that an effect of this probability touches, on the device."""
-        return self.chance(probability, count).nonzero()[:, 0].to(self.device)
+        return self.chance(probability, count).nonzero()[:, 0].to(self.device, non_blocking=True)
 
     def noise(self, *shape: int) -> Float[Tensor, "..."]:
         """Standard normal, on the device."""

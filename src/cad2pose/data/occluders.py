@@ -134,9 +134,11 @@ def allowed_cover(hidden: Int[Tensor, "batch m"], budget: Int[Tensor, "batch"]) 
 def random_blobs(draws: Draws, count: int, size: int) -> Bool[Tensor, "count size size"]:
     """Flat patches with wavy borders somewhere in the picture."""
     steps = (torch.arange(size, device=draws.device) * 2 + 1) / size - 1
-    centre = draws.uniform(-0.8, 0.8, count, 2).to(draws.device)
-    reach = draws.uniform(0.15, 0.5, count, 2).to(draws.device)
+    centre = draws.uniform(-0.8, 0.8, count, 2).to(draws.device, non_blocking=True)
+    reach = draws.uniform(0.15, 0.5, count, 2).to(draws.device, non_blocking=True)
     x = (steps - centre[:, :1]) / reach[:, :1]
     y = (steps - centre[:, 1:]) / reach[:, 1:]
-    wave = draws.smooth_noise(count, 1, 8, size)[:, 0] * draws.uniform(0.0, 0.6, count, 1, 1).to(draws.device)
+    wave = draws.smooth_noise(count, 1, 8, size)[:, 0] * draws.uniform(0.0, 0.6, count, 1, 1).to(
+        draws.device, non_blocking=True
+    )
     return x.square()[:, None] + y.square()[:, :, None] + wave < 1

@@ -187,9 +187,9 @@ class SyntheticCrops:
         size = camera.size
         target, clutter = self._render(scene, camera.K_virt, size)
         partial = reaches_outside(scene.camera).nonzero()[:, 0]
-        cut = partial.to(self.device)
+        cut = partial.to(self.device, non_blocking=True)
         valid = torch.ones(len(camera.box), 1, size, size, device=self.device)
-        valid[cut] = coverage(scene.camera[partial]).to(self.device)
+        valid[cut] = coverage(scene.camera[partial], self.device)
         inside = target.mask & (valid[:, 0] >= 0.5)
         unit = self._normalized(target, scene.part_index)
         in_front, budget = self._front(target, clutter, inside)
@@ -204,27 +204,29 @@ class SyntheticCrops:
         image[cut] = torch.full_like(image[cut], OUTSIDE_FILL).lerp(image[cut], valid[cut])
         unit[cut] *= inside[cut, None]
         truth = CropTruth(
-            T_virt_obj=scene.T_virt_obj.float().to(self.device),
+            T_virt_obj=scene.T_virt_obj.float().to(self.device, non_blocking=True),
             mask_full=inside,
             mask_visible=visible,
             coordinates=unit,
         )
-        return CropBatch(image, valid, camera, scene.part_index.to(self.device), truth)
+        return CropBatch(image, valid, camera, scene.part_index.to(self.device, non_blocking=True), truth)
 
     def _normalized(self, target: Rendering, part_index: Int[Tensor, "batch"]) -> Float[Tensor, "batch 3 r r"]:
         """Object coordinates of the part in the unit ball; 0 where it is not."""
         center, radius = self._center[part_index].float(), self._radius[part_index].float()
-        factor = target.mask[:, None] * (1 / radius).to(self.device)[:, None, None, None]
-        return (target.coordinates - center.to(self.device)[:, :, None, None]).mul_(factor)
+        factor = target.mask[:, None] * (1 / radius).to(self.device, non_blocking=True)[:, None, None, None]
+        return (target.coordinates - center.to(self.device, non_blocking=True)[:, :, None, None]).mul_(factor)
 
     def _render(self, scene: _Scene, K: Float[Tensor, "batch 3 3"], size: int) -> tuple[Rendering, Rendering]:
         """The part alone, and everything else."""
         target = render(
-            self._meshes, scene.part_index[:, None].to(self.device), scene.T_virt_obj[:, None].float().to(self.device),
+            self._meshes, scene.part_index[:, None].to(self.device, non_blocking=True), scene.T_virt_obj[:, None].float().to(self.device, non_blocking=True),
             K, size, size,
         )  # fmt: skip
-        index = scene.clutter_index.to(self.device)
-        return target, render(self._clutter, index, scene.T_virt_clutter.float().to(self.device), K, size, size)
+        index = scene.clutter_index.to(self.device, non_blocking=True)
+        return target, render(
+            self._clutter, index, scene.T_virt_clutter.float().to(self.device, non_blocking=True), K, size, size
+        )
 
     def _front(
         self, target: Rendering, clutter: Rendering, inside: Bool[Tensor, "batch r r"]
@@ -281,7 +283,7 @@ class SyntheticCrops:
         ground = self._pool.sample(draws, count, size)
         rows = draws.rows(0.4, count)
         if len(rows):
-            strength = draws.uniform(0.2, 0.8, len(rows)).to(self.device)[:, None, None, None]
+            strength = draws.uniform(0.2, 0.8, len(rows)).to(self.device, non_blocking=True)[:, None, None, None]
             ground[rows] *= 1 - strength * soft_shadow(seen.mask[rows], draws)
         image = torch.where(seen.mask[:, None], image, ground)
         rows, patch = blobs

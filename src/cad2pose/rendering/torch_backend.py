@@ -1,8 +1,8 @@
-"""The rasteriser in torch operations, for accelerators (and, in tests, as the CPU backend's twin).
+"""The rasteriser for accelerators: kernels on CUDA, and the same in torch operations (in tests, the CPU's twin too).
 
-Every triangle's bounding box is cut into small tiles; all tiles of all images are evaluated side by side, and a minimum
-over (depth, slot, face) packed into one integer keeps the nearest surface of each pixel. How many tiles there are
-depends on the poses: that one number is read back by the host, nothing else is.
+In torch operations, every triangle's bounding box is cut into small tiles; all tiles of all images are evaluated side
+by side, and a minimum over (depth, slot, face) packed into one integer keeps the nearest surface of each pixel. How
+many tiles there are depends on the poses: that one number is read back by the host, nothing else is.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from cad2pose.rendering.kernels import fragments, surface_maps
 from cad2pose.rendering.meshes import MeshSet
 
 _TILE = 4
@@ -43,6 +44,9 @@ def rasterize_batch(
     """Depth, slot, face and barycentric coordinates as in `Fragments`; `P` is K @ T_cam_obj[:3]."""
     batch, slots = mesh_index.shape
     mesh = mesh_index.flatten().long()
+    found = fragments(meshes, mesh_index, P, height, width, near)
+    if found is not None:
+        return found
     triangles = _project(meshes, mesh, P.flatten(0, 1), height, width, near)
     longest = triangles.corners.shape[1]
     key = _draw(triangles, batch, slots, height, width)
@@ -158,6 +162,9 @@ def interpolate_batch(
     barycentric: Float[Tensor, "b h w 3"],
 ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 3 h w"], Float[Tensor, "b 3 h w"]]:
     """Object coordinates, camera-frame normals and colours of the visible surface, as in `Rendering`."""
+    found = surface_maps(meshes, T_cam_obj, slot, face, barycentric)
+    if found is not None:
+        return found
     empty = (face < 0)[..., None]
     corners = meshes.faces[face.clamp(min=0)].long()
     triangle = meshes.vertices[corners]
