@@ -220,8 +220,8 @@ class SyntheticCrops:
     def _render(self, scene: _Scene, K: Float[Tensor, "batch 3 3"], size: int) -> tuple[Rendering, Rendering]:
         """The part alone, and everything else."""
         target = render(
-            self._meshes, scene.part_index[:, None].to(self.device, non_blocking=True), scene.T_virt_obj[:, None].float().to(self.device, non_blocking=True),
-            K, size, size,
+            self._meshes, scene.part_index[:, None].to(self.device, non_blocking=True),
+            scene.T_virt_obj[:, None].float().to(self.device, non_blocking=True), K, size, size,
         )  # fmt: skip
         index = scene.clutter_index.to(self.device, non_blocking=True)
         return target, render(
