@@ -35,26 +35,26 @@ def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data")) -
 
     Args:
         page: the page.
-        data: folder of the records (builtin, cat, surfemb_full, surfemb_visible and cat_surfemb, .json) and of
-            curves_builtin.jsonl and curves_cat.jsonl.
+        data: folder of the records (builtin, cat, cat_full, surfemb_full, surfemb_visible and cat_surfemb, .json) and
+            of curves_builtin.jsonl, curves_cat.jsonl and curves_cat_full.jsonl.
     """
-    names = ("builtin", "cat", "surfemb_full", "surfemb_visible", "cat_surfemb")
-    builtin, cat, full, visible, cat_surfemb = (json.loads((data / f"{name}.json").read_text()) for name in names)
+    names = ("builtin", "cat", "cat_full", "surfemb_full", "surfemb_visible", "cat_surfemb")
+    builtin, cat, cat_full, full, visible, cat_surfemb = (
+        json.loads((data / f"{name}.json").read_text()) for name in names
+    )
     text = page.read_text()
     text = _fill(text, "builtin", _builtin_table(builtin, _LOOKS))
     text = _fill(text, "ways", _ways_table(builtin))
     text = _fill(text, "surfemb", _surfemb_table({"full": full, "visible": visible}))
     text = _fill(text, "cat", _cat_table(cat))
+    text = _fill(text, "cat full", _cat_table(cat_full))
     text = _fill(text, "cat surfemb", _cat_table(cat_surfemb))
-    text = _fill(text, "thesis", _thesis_table(cat))
+    text = _fill(text, "thesis", _thesis_table({"small": cat, "full-size": cat_full}))
     published = Path(os.environ.get("REFERENCE_PATH", "")) / "lmo_published.json"
     if published.is_file():
-        text = _fill(
-            text,
-            "published",
-            _published_table({"query": cat, "SurfEmb": cat_surfemb}, json.loads(published.read_text())["methods"]),
-        )
-    for name, record in (("builtin", builtin), ("cat", cat)):
+        ours = {"query": cat, "query, full-size": cat_full, "SurfEmb": cat_surfemb}
+        text = _fill(text, "published", _published_table(ours, json.loads(published.read_text())["methods"]))
+    for name, record in (("builtin", builtin), ("cat", cat), ("cat_full", cat_full)):
         curves = [json.loads(line) for line in (data / f"curves_{name}.jsonl").read_text().splitlines()]
         seen = sum(int(record["training"].get(key, 0)) for key in ("samples", "samples_before"))
         batch = seen // int(curves[-1]["step"])
@@ -152,14 +152,14 @@ def _published_table(records: dict[str, dict[str, Any]], methods: dict[str, Any]
     return _table(["method", "mean of both", "AR_MSSD", "AR_MSPD", "ADD(-S) 0.1 d"], cells)
 
 
-def _thesis_table(record: dict[str, Any]) -> str:
+def _thesis_table(records: dict[str, dict[str, Any]]) -> str:
     rows = [[name, "133", f"{frobenius:.3f}", f"{angle:.1f}", "", f"{millimetres:.1f}", ""]
             for name, frobenius, angle, millimetres in _THESIS]  # fmt: skip
-    for name, figures in record["figures"].items():
-        row = figures["all"]
+    for model, name in ((model, name) for model, record in records.items() for name in record["figures"]):
+        row = records[model]["figures"][name]["all"]
         frobenius, angle, offset = row["rotation_frobenius"], row["rotation_deg"], row["translation_mm"]
         rows.append([
-            f"cad2pose, {name}", str(row["n_estimated"]), f"{frobenius['mean']:.3f}", f"{angle['mean']:.1f}",
+            f"cad2pose, {model}, {name}", str(row["n_estimated"]), f"{frobenius['mean']:.3f}", f"{angle['mean']:.1f}",
             f"{angle['median']:.1f}", f"{offset['mean']:.1f}", f"{offset['median']:.1f}",
         ])  # fmt: skip
     head = ["method", "targets", "R mean (Frobenius)", "R mean (deg)", "R median", "t mean (mm)", "t median"]
