@@ -130,9 +130,10 @@ def _cat_table(record: dict[str, Any]) -> str:
         row = figures["all"]
         recalls = [row["mean_AR_MSSD_MSPD"], row["AR_MSSD"], row["AR_MSPD"], row["recall_ADD_S_0p1d"]]
         cells = [f"{row[key][kind]:.1f}" for key in ("rotation_deg", "translation_mm") for kind in ("mean", "median")]
-        rows.append([name, f"{row['n_estimated']} of {row['n']}", *(f"{value:.3f}" for value in recalls), *cells])
+        took = f"{figures['milliseconds_per_box']:.0f}"
+        rows.append([name, f"{row['n_estimated']} of {row['n']}", *(f"{value:.3f}" for value in recalls), *cells, took])
     head = ["estimator", "targets", "mean of both", "AR_MSSD", "AR_MSPD", "ADD(-S) 0.1 d", "R mean (deg)",
-            "R median", "t mean (mm)", "t median"]  # fmt: skip
+            "R median", "t mean (mm)", "t median", "ms a box (CPU)"]  # fmt: skip
     settings = record["settings"]
     about = f"{_training(record)}; {settings['images']} images, boxes `{settings['boxes']}`."
     return f"{about}\n\n" + _table(head, rows)

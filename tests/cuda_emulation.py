@@ -105,9 +105,10 @@ def _library(source: Path, constants: tuple[tuple[str, int], ...], _changed: int
     code, library = folder / "kernels.cpp", folder / "kernels.so"
     code.write_text(f"{_HEADER}\n{text}\n" + "\n".join(launchers))
     command = ["g++", "-std=c++20", "-O2", "-fPIC", "-shared", "-pthread", "-w", str(code), "-o", str(library)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"g++ refuses {source.name}:\n{done.stderr[:4000]}")
-    loaded = ctypes.CDLL(str(library))
-    shutil.rmtree(folder)
-    return loaded
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"g++ refuses {source.name}:\n{done.stderr[:4000]}")
+        return ctypes.CDLL(str(library))
+    finally:
+        shutil.rmtree(folder)

@@ -90,8 +90,9 @@ class _Compiled:
         if not blocks:
             return
         values, types = packed(arguments)
-        stream = self._stream(torch.cuda.current_stream(self._index).cuda_stream)
-        _checked(self._launch(self._function, blocks, 1, 1, threads, 1, 1, 0, stream, (values, types), 0))
+        with torch.cuda.device(self._index):  # a kernel runs in the context it was loaded into
+            stream = self._stream(torch.cuda.current_stream().cuda_stream)
+            _checked(self._launch(self._function, blocks, 1, 1, threads, 1, 1, 0, stream, (values, types), 0))
 
 
 def packed(arguments: tuple[Tensor | int | float, ...]) -> tuple[tuple[int | float, ...], tuple[type, ...]]:
