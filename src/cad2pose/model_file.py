@@ -22,7 +22,7 @@ from torch import Tensor
 
 from cad2pose import __version__
 from cad2pose.files import write_bytes
-from cad2pose.methods import Method, MethodConfig, QueryConfig, SurfEmbConfig
+from cad2pose.methods import GdrNetConfig, Method, MethodConfig, QueryConfig, SurfEmbConfig
 from cad2pose.parts.mesh import Mesh
 from cad2pose.parts.part import Part
 from cad2pose.parts.symmetry import Symmetries
@@ -35,7 +35,16 @@ CONVENTIONS = (
     "networks see (x - centre) / radius of the bounding sphere"
 )
 
-_METHODS: dict[str, type] = {"QueryMethod": QueryConfig, "SurfEmbMethod": SurfEmbConfig}  # by the method's class
+_METHODS: dict[str, type] = {  # by the method's class
+    "QueryMethod": QueryConfig, "SurfEmbMethod": SurfEmbConfig, "GdrNetMethod": GdrNetConfig,
+}  # fmt: skip
+
+
+# Settings that older files lack; their defaults are what was before.
+_LATER = {
+    "QueryConfig": frozenset({"intermediate", "head", "rotation_loss", "frozen"}),
+    "LossWeights": frozenset({"coordinates"}),
+}
 
 
 @dataclass(frozen=True)
@@ -242,7 +251,9 @@ def _dataclass_from_json(kind: type, value: typing.Any, name: str) -> typing.Any
         raise ValueError(f"{name} is {value!r}; it must have the fields of {kind.__name__}")
     hints = typing.get_type_hints(kind)
     fields = [field.name for field in dataclasses.fields(kind)]
-    unknown, missing = sorted(set(value) - set(fields)), sorted(set(fields) - set(value))
+    later = _LATER.get(kind.__name__, frozenset())
+    unknown, missing = sorted(set(value) - set(fields)), sorted(set(fields) - set(value) - later)
+    value = {key: config_to_json(getattr(kind(), key)) for key in later} | value if later else value
     if unknown or missing:
         raise ValueError(f"{name} of {kind.__name__} has unknown fields {unknown} and lacks {missing}")
     return kind(**{key: config_from_json(hints[key], value[key], f"{name}.{key}") for key in fields})

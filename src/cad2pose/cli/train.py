@@ -19,7 +19,7 @@ from cad2pose.data.augmentation import AugmentationConfig
 from cad2pose.data.pose_prior import PosePrior
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.devices import pick_device
-from cad2pose.methods import MethodConfig, QueryConfig, SurfEmbConfig
+from cad2pose.methods import GdrNetConfig, MethodConfig, QueryConfig, SurfEmbConfig
 from cad2pose.model_file import Model, load_model
 from cad2pose.parts.mesh import Units
 from cad2pose.parts.part import Part
@@ -33,7 +33,9 @@ from cad2pose.training.run_folder import RunFolder
 
 _VALIDATION_SEED = 7_000_003
 _OVERFIT_STEPS = 300
-_QUERY, _SURFEMB, _TRAINING, _VIEWS = QueryConfig(), SurfEmbConfig(), TrainingConfig(), PosePrior()
+_QUERY, _SURFEMB, _GDRNET, _TRAINING, _VIEWS = (
+    QueryConfig(), SurfEmbConfig(), GdrNetConfig(), TrainingConfig(), PosePrior()
+)  # fmt: skip
 
 
 def train_command(
@@ -45,10 +47,11 @@ def train_command(
     objects: ObjectIds = (),
     units: Units = "mm",
     models_info: OptionalPath = None,
-    method: Literal["query", "surfemb"] = "query",
+    method: Literal["query", "surfemb", "gdrnet"] = "query",
     full: bool = False,
     model: Annotated[QueryConfig, tyro.conf.arg(name="model")] = _QUERY,
     surfemb: Annotated[SurfEmbConfig, tyro.conf.arg(name="surfemb")] = _SURFEMB,
+    gdrnet: Annotated[GdrNetConfig, tyro.conf.arg(name="gdrnet")] = _GDRNET,
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = _TRAINING,
     views: Annotated[PosePrior, tyro.conf.arg(name="views")] = _VIEWS,
     camera: OptionalPath = None,
@@ -72,10 +75,12 @@ def train_command(
         objects: ids of the BOP folder's objects to learn; all of them by default. For mesh files: their ids, in order.
         units: units of the mesh files.
         models_info: BOP models_info.json with the symmetries of the mesh files, by their ids.
-        method: query regresses poses by itself; surfemb learns surface embeddings, which a solver makes poses of.
+        method: query regresses poses from surface embeddings by itself; surfemb learns those alone, and a solver makes
+            poses of them; gdrnet regresses poses from object coordinates and surface regions.
         full: the full-size model for a GPU in place of the small one.
         model: settings of the query method.
         surfemb: settings of SurfEmb.
+        gdrnet: settings of GDR-Net.
         training: settings of the run.
         views: where the camera may see the part from; all of SO(3) unless stated.
         camera: camera.json (fx, fy, cx, cy, width, height) of the camera to be used; a range of cameras by default.
@@ -90,7 +95,7 @@ def train_command(
     """
     if threads < 1:
         raise ValueError(f"threads is {threads}; it must be 1 or more")
-    config = _method_config(method, full, model, surfemb)
+    config = _method_config(method, full, {"model": model, "surfemb": surfemb, "gdrnet": gdrnet})
     where = pick_device(device)
     torch.set_num_threads(threads)
     parts = find_parts(source, objects, units, models_info)
@@ -103,16 +108,19 @@ def train_command(
     return (_overfit if overfit_one else _train)(Console(), parts, config, crops, training, out, where, known)
 
 
-def _method_config(method: str, full: bool, query: QueryConfig, surfemb: SurfEmbConfig) -> MethodConfig:
+def _method_config(method: str, full: bool, settings: Mapping[str, MethodConfig]) -> MethodConfig:
     """The settings that are meant; raises ValueError where others were given too."""
-    chosen, other = ("model", "surfemb") if method == "query" else ("surfemb", "model")
-    given = {"model": query != _QUERY, "surfemb": surfemb != _SURFEMB}
-    if given[other]:
-        raise ValueError(f"--{other}... sets another method than --method {method}; its settings are --{chosen}...")
-    if full and given[chosen]:
+    plain = {"model": _QUERY, "surfemb": _SURFEMB, "gdrnet": _GDRNET}
+    chosen = "model" if method == "query" else method
+    for name, config in settings.items():
+        if name != chosen and config != plain[name]:
+            raise ValueError(f"--{name}... sets another method than --method {method}; its settings are --{chosen}...")
+    config = settings[chosen]
+    if not full:
+        return config
+    if config != plain[chosen]:
         raise ValueError(f"give either --full or settings of the model (--{chosen}...), not both")
-    config = query if method == "query" else surfemb
-    return type(config).full() if full else config
+    return type(config).full()  # type: ignore[attr-defined]
 
 
 def _train(

@@ -72,6 +72,19 @@ class VirtualCamera:
         y = ((centres - cy) / focal)[:, :, None].expand(-1, -1, cells)
         return torch.stack((x, y), dim=1)
 
+    def pixel_map(self, stride: int = 1) -> Float[Tensor, "batch 2 h w"]:
+        """Where stride x stride cells of the crop are in the source image, as shares of its width and height.
+
+        It tells the place and the size of the crop, which no map of the crop camera does (GDR-Net, section 3.2).
+        """
+        cells = self.size // stride
+        centres = torch.arange(cells, dtype=self.K_virt.dtype, device=self.K_virt.device) * stride + (stride - 1) / 2
+        inverse = torch.linalg.inv(self.homography)
+        u, v = inverse[:, :, 0, None] * centres, inverse[:, :, 1, None] * centres + inverse[:, :, 2, None]
+        x, y, w = (u[:, :, None, :] + v[:, :, :, None]).unbind(1)
+        size = self.image_size[:, :, None, None]
+        return (torch.stack((x, y), dim=1) / w[:, None] + 0.5) / size
+
 
 def rotate_transform(
     rotation: Float[Tensor, "*batch 3 3"], transform: Float[Tensor, "*batch 4 4"]

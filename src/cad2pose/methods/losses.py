@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+_ROOT_FLOOR = 1e-8  # below a root, so that its gradient is finite where both rotations are the same
+
 
 @dataclass(frozen=True)
 class LossTerms:
@@ -66,6 +68,35 @@ def point_matching(
     rows = (predicted - truth).flatten(1, 2)  # batch, 3 n, 3
     difference = (rows @ points.transpose(1, 2)).abs().mean(-1)
     return difference.unflatten(1, (-1, 3)).sum(-1) / 2
+
+
+def chordal_distance(
+    predicted: Float[Tensor, "*batch 3 3"], truth: Float[Tensor, "*batch 3 3"]
+) -> Float[Tensor, "*batch"]:
+    """Frobenius norm of the difference of rotations, as the thesis has it: 2 sqrt(2) sin(half the angle)."""
+    return ((predicted - truth).square().sum((-2, -1)) + _ROOT_FLOOR).sqrt()
+
+
+def angle_between(
+    predicted: Float[Tensor, "*batch 3 3"], truth: Float[Tensor, "*batch 3 3"]
+) -> Float[Tensor, "*batch"]:
+    """Geodesic distance of rotations in rad, by the chord, whose gradient stays finite at both ends."""
+    return 2 * torch.asin((chordal_distance(predicted, truth) / (2 * 2**0.5)).clamp_max(1 - 1e-6))
+
+
+def coordinate_loss(
+    predicted: Float[Tensor, "batch 3 h w"], truth: Float[Tensor, "batch 3 h w"], weight: Float[Tensor, "batch h w"]
+) -> Float[Tensor, ""]:
+    """GDR-Net's: L1, summed over x, y and z, mean over all cells of the batch by their weight."""
+    return ((predicted - truth).abs().sum(1) * weight).sum() / weight.sum().clamp_min(1)
+
+
+def region_loss(
+    logits: Float[Tensor, "batch c h w"], label: Int[Tensor, "batch h w"], weight: Float[Tensor, "batch h w"]
+) -> Float[Tensor, ""]:
+    """GDR-Net's: cross-entropy of every cell's region, mean over all cells of the batch by their weight."""
+    entropy = torch.nn.functional.cross_entropy(logits, label, reduction="none")
+    return (entropy * weight).sum() / weight.sum().clamp_min(1)
 
 
 def cell_share(mask: Bool[Tensor, "batch r r"], stride: int) -> Float[Tensor, "batch h w"]:

@@ -13,32 +13,23 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from cad2pose.geometry import make_transform, rotation_to_ray
 from cad2pose.geometry.crop import DEFAULT_PAD
 from cad2pose.methods.contrastive import ImageInput, check_contrastive, contrastive_loss, full_precision
-from cad2pose.methods.losses import LossTerms, cell_share, mask_loss, point_matching
-from cad2pose.methods.method import PoseMethod
+from cad2pose.methods.losses import LossTerms, cell_coordinates, cell_share, coordinate_loss, mask_loss
 from cad2pose.methods.part_set import PartSet
-from cad2pose.methods.pose_head import (
-    HeadPose,
-    decode_charts,
-    decode_pose,
-    encode_pose,
-    initial_numbers,
-    pose_numbers,
-)
+from cad2pose.methods.pose_head import HeadPose
 from cad2pose.methods.query_image import QueryImageMethod
-from cad2pose.methods.rotation_charts import CHART_COUNTS, RotationCharts, anchor_rotations, chart_targets
-from cad2pose.networks import KeyNetwork, PatchPnP, ResNetEncoder, UNetDecoder
+from cad2pose.methods.regression import HeadName, RegressionMethod, RotationLoss, check_regression
+from cad2pose.methods.rotation_charts import RotationCharts
+from cad2pose.networks import KeyNetwork, ResNetEncoder, UNetDecoder
 from cad2pose.parts import Part
 from cad2pose.solvers import QueryMaps
 from cad2pose.structures import CropBatch
 
 _MASKS = 2
-_CHARTS_MATCHED = 6
 
 
 @dataclass(frozen=True)
@@ -51,6 +42,7 @@ class LossWeights:
     chart: float = 0.5
     centre: float = 6.0
     depth: float = 3.0
+    coordinates: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +65,11 @@ class QueryConfig:
         key_noise: standard deviation of the noise on coordinates, in sphere radii, that keeps keys smooth.
         symmetry_steps: rotations a continuous symmetry is discretised to in the rotation loss.
         symmetric_loss: compare with the nearest of all equivalent true rotations.
-        weights: of the loss terms.
+        weights: of the loss terms; with nce at 0, embeddings are learnt through the pose alone (the thesis' e2e.pose).
+        intermediate: what the head sees: queries, or coordinates regressed beside them as well.
+        head: GDR-Net's Patch-PnP, or the thesis' (which serves one part).
+        rotation_loss: point matching, the angle, or the Frobenius norm of the thesis.
+        frozen: only the head learns, from queries of a trained model that is started from (the thesis' pre.q).
     """
 
     crop_size: int = 128
@@ -92,15 +88,16 @@ class QueryConfig:
     symmetry_steps: int = 72
     symmetric_loss: bool = True
     weights: LossWeights = field(default_factory=LossWeights)
+    intermediate: Literal["queries", "queries+coordinates"] = "queries"
+    head: HeadName = "patch-pnp"
+    rotation_loss: RotationLoss = "points"
+    frozen: bool = False
 
     def __post_init__(self) -> None:
         check_contrastive(self)
-        if self.head_width % 8 or self.head_width <= 0:
-            raise ValueError(f"head_width is {self.head_width}; it must be a positive multiple of 8")
-        if self.charts not in CHART_COUNTS:
-            raise ValueError(f"charts is {self.charts}; it must be one of {', '.join(map(str, CHART_COUNTS))}")
-        if self.symmetry_steps <= 0:
-            raise ValueError(f"symmetry_steps is {self.symmetry_steps}; it must be positive")
+        check_regression(self)
+        if self.intermediate not in ("queries", "queries+coordinates"):
+            raise ValueError(f"intermediate is {self.intermediate!r}; it must be 'queries' or 'queries+coordinates'")
 
     @classmethod
     def full(cls) -> QueryConfig:
@@ -124,6 +121,7 @@ class QueryOutput:
         full_logits: `(B, m, m)` of the full silhouette.
         pose: the regressed pose in the crop camera.
         charts: allocentric rotations that the pose's was chosen from.
+        coordinates: `(B, 3, m, m)` in sphere radii about its centre, where they are regressed.
     """
 
     queries: Float[Tensor, "batch e m m"]
@@ -131,13 +129,13 @@ class QueryOutput:
     full_logits: Float[Tensor, "batch m m"]
     pose: HeadPose
     charts: RotationCharts
+    coordinates: Float[Tensor, "batch 3 m m"] | None = None
 
 
-class QueryMethod(PoseMethod, QueryImageMethod):
+class QueryMethod(RegressionMethod, QueryImageMethod):
     """Query image and direct pose regression for one or several parts."""
 
     config: QueryConfig
-    anchors: Tensor
 
     def __init__(self, config: QueryConfig, parts: Sequence[Part]) -> None:
         super().__init__()
@@ -146,31 +144,43 @@ class QueryMethod(PoseMethod, QueryImageMethod):
         count = len(parts)
         self.image_input = ImageInput()
         self.encoder = ResNetEncoder(config.width, ImageInput.channels)
-        self.decoder = UNetDecoder(self.encoder.tap_channels, config.stride, _MASKS + config.embedding, count)
+        outputs = _MASKS + config.embedding + (3 if config.intermediate == "queries+coordinates" else 0)
+        self.decoder = UNetDecoder(self.encoder.tap_channels, config.stride, outputs, count)
         self.keys = KeyNetwork(count, config.embedding, config.key_width)
-        map_size = config.crop_size // config.stride
-        channels = config.embedding + _MASKS + 2
-        anchors = anchor_rotations(config.charts)
-        outputs = pose_numbers(config.charts)
-        self.head = PatchPnP(channels, map_size, outputs, count, config.head_width, config.head_hidden)
-        self.head.output_bias.data[:] = initial_numbers(anchors)
-        self.register_buffer("anchors", anchors.float(), persistent=False)
+        self._add_head(outputs + 2)
+        if config.frozen:
+            for part in self._frozen_parts():
+                part.requires_grad_(False)
+
+    def _frozen_parts(self) -> tuple[nn.Module, ...]:
+        return self.encoder, self.decoder, self.keys
+
+    def train(self, mode: bool = True) -> QueryMethod:
+        """As in torch; frozen networks stay in eval mode."""
+        super().train(mode)
+        if self.config.frozen:
+            for part in self._frozen_parts():
+                part.eval()
+        return self
 
     def forward(self, batch: CropBatch) -> QueryOutput:
         """Masks, queries and pose of every crop."""
         assert batch.image.shape[-1] == self.config.crop_size, "crops must have the configured size"
         taps = self.encoder(self.image_input(batch.image, batch.valid))
         maps = self.decoder(taps, batch.part_index).float()
-        logits, queries = maps[:, :_MASKS], maps[:, _MASKS:]
+        logits, queries, coordinates = maps.split((_MASKS, self.config.embedding, maps.shape[1] - self._known), dim=1)
         probabilities = torch.sigmoid(logits)
         rays = batch.camera.ray_map(self.config.stride).to(queries.dtype)
-        numbers = self.head(torch.cat((queries * probabilities[:, 1:], probabilities, rays), 1), batch.part_index)
-        radius = self.parts.radius[batch.part_index]
-        with full_precision(numbers):
-            charts = decode_charts(numbers, self.config.charts)
-            rotation = charts.best() if self.training or self.config.charts == 1 else charts.mode()
-            pose = decode_pose(numbers, rotation, batch.camera, radius, self.config.pad)
-        return QueryOutput(queries, logits[:, 0], logits[:, 1], pose, charts)
+        dense = torch.cat((queries, coordinates), 1) * probabilities[:, 1:]
+        pose, charts = self._regressed(torch.cat((dense, probabilities, rays), 1), batch)
+        return QueryOutput(
+            queries, logits[:, 0], logits[:, 1], pose, charts, coordinates if coordinates.shape[1] else None
+        )
+
+    @property
+    def _known(self) -> int:
+        """Channels of masks and queries."""
+        return _MASKS + self.config.embedding
 
     def loss(self, output: QueryOutput, batch: CropBatch, generator: torch.Generator | None = None) -> LossTerms:
         """Equation 7.1 of the thesis; `generator` draws the contrastive samples."""
@@ -182,70 +192,27 @@ class QueryMethod(PoseMethod, QueryImageMethod):
     def _loss_terms(
         self, output: QueryOutput, batch: CropBatch, generator: torch.Generator | None
     ) -> dict[str, Float[Tensor, ""]]:
+        poses = self._pose_terms(output, batch)
+        if self.config.frozen:
+            return poses
         truth = batch.truth
         assert truth is not None, "a loss needs the truth of the crops"
         stride = self.config.stride
-        target = encode_pose(
-            truth.T_virt_obj, batch.camera, self.parts.centre[batch.part_index],
-            self.parts.radius[batch.part_index], self.config.pad,
-        )  # fmt: skip
         visible = mask_loss(output.visible_logits, cell_share(truth.mask_visible, stride))
         full = mask_loss(output.full_logits, cell_share(truth.mask_full, stride))
-        return {
-            "nce": contrastive_loss(output.queries, batch, self.keys, self.parts, self.config, generator),
-            "mask": visible + full,
-            **self._rotation_loss(output.charts, target, batch.part_index),
-            "centre": (output.pose.centre - target.centre).abs().sum(-1).mean(),
-            "depth": (output.pose.log_depth - target.log_depth).abs().mean(),
-        }
+        terms = {"mask": visible + full, **poses}
+        if self.config.weights.nce:
+            nce = contrastive_loss(output.queries, batch, self.keys, self.parts, self.config, generator)
+            terms = {"nce": nce, **terms}
+        if output.coordinates is not None:
+            seen = (cell_share(truth.mask_full & truth.mask_visible, stride) == 1).float()
+            true = cell_coordinates(truth.coordinates, stride)
+            terms["coordinates"] = coordinate_loss(output.coordinates, true, seen)
+        return terms
 
-    def _rotation_loss(
-        self, charts: RotationCharts, target: HeadPose, index: Int[Tensor, "batch"]
-    ) -> dict[str, Float[Tensor, ""]]:
-        """Point matching in the charts near the truth, and how far the logits are from choosing those.
-
-        Points are half on the surface, half on the ends of the frame's axes: surface points alone hardly feel a thin
-        part turned upside down where the turn about its axis is unsure (a disc with one notch).
-        """
-        truth = rotation_to_ray(target.position).transpose(1, 2) @ target.rotation
-        if self.config.charts == 1:
-            if self.config.symmetric_loss:
-                truth = self.parts.nearest_symmetric(charts.rotation[:, 0], truth, index)
-            return {"rotation": self._point_matching(charts.rotation, truth[:, None], index).mean()}
-        group = self.parts.symmetry[index] if self.config.symmetric_loss else self.parts.symmetry[index, :1]
-        wanted, weight = chart_targets(truth, group, self.anchors)
-        divergence = torch.nn.functional.kl_div(charts.logits.log_softmax(1), weight, reduction="batchmean")
-        nearest = weight.topk(_CHARTS_MATCHED, dim=1)
-        row = torch.arange(len(weight), device=weight.device)[:, None]
-        cost = self._point_matching(charts.rotation[row, nearest.indices], wanted[row, nearest.indices], index)
-        share = nearest.values / nearest.values.sum(1, keepdim=True)
-        return {"rotation": (share * cost).sum(1).mean(), "chart": divergence}
-
-    def _point_matching(
-        self, predicted: Float[Tensor, "batch n 3 3"], truth: Float[Tensor, "batch n 3 3"], index: Int[Tensor, "batch"]
-    ) -> Float[Tensor, "batch n"]:
-        """Cost of every rotation: mean of that of surface points and that of the axes' ends."""
-        axes = torch.eye(3, device=predicted.device).expand(len(predicted), 3, 3)
-        return (point_matching(predicted, truth, self.parts.sparse[index]) + point_matching(predicted, truth, axes)) / 2
-
-    def starts(
-        self, output: QueryOutput, count: int
-    ) -> tuple[Float[Tensor, "batch {count} 3 3"], Float[Tensor, "batch {count}"]]:
-        """The likeliest rotations R_virt_obj that differ, and their probabilities (see `RotationCharts.modes`)."""
-        with full_precision(output.queries):
-            allocentric, probability = output.charts.modes(count)
-            return rotation_to_ray(output.pose.position)[:, None] @ allocentric, probability
-
-    def poses(self, output: QueryOutput, batch: CropBatch) -> tuple[Float[Tensor, "batch 4 4"], Float[Tensor, "batch"]]:
-        """Regressed poses T_virt_obj (mm, mesh file's frame, float64) and their scores in [0, 1]."""
-        rotation = output.pose.rotation.double()
-        centre = self.parts.centre.double()[batch.part_index]
-        translation = output.pose.position.double() - (rotation * centre[:, None]).sum(-1)
-        with full_precision(output.queries):
-            agreement = self.agreement(
-                self.query_maps(output, batch), output.pose.rotation, output.pose.position, batch.part_index
-            )
-        return make_transform(rotation, translation), agreement
+    def _score(self, output: QueryOutput, batch: CropBatch) -> Float[Tensor, "batch"]:
+        maps = self.query_maps(output, batch)
+        return self.agreement(maps, output.pose.rotation, output.pose.position, batch.part_index)
 
     def query_maps(self, output: QueryOutput, batch: CropBatch) -> QueryMaps:
         """The query images with the logits of the full silhouettes."""

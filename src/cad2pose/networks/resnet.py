@@ -1,4 +1,4 @@
-"""ResNet-18 as a feature encoder: the usual architecture and parameter names, any width, no classifier.
+"""ResNet-18 and -34 as feature encoders: the usual architecture and parameter names, any width, no classifier.
 
 Source: He et al. 2016, as used by SurfEmb (five taps at strides 2, 4, 8, 16 and 32).
 """
@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 TAP_STRIDES = (2, 4, 8, 16, 32)
+_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
 
 class BasicBlock(nn.Module):
@@ -35,33 +36,37 @@ class BasicBlock(nn.Module):
 
 
 class ResNetEncoder(nn.Module):
-    """ResNet-18 up to its last stage.
+    """ResNet-18 or -34 up to its last stage.
 
     Args:
-        width: channels of the stem; 64 is ResNet-18, 32 a quarter of its cost.
+        width: channels of the stem; 64 is the published width, 32 a quarter of its cost.
         channels_in: 3 for RGB; more for extra maps, whose stem weights start at zero when pretrained
             weights are loaded.
+        depth: 18 or 34.
 
     The input is `(B, channels_in, h, w)` with h and w multiples of 32; the output is a tuple of five
     feature maps at strides 2, 4, 8, 16, 32 with `tap_channels` channels.
     """
 
-    def __init__(self, width: int = 64, channels_in: int = 3) -> None:
+    def __init__(self, width: int = 64, channels_in: int = 3, depth: int = 18) -> None:
         super().__init__()
         self.tap_channels = (width, width, 2 * width, 4 * width, 8 * width)
         self.conv1 = nn.Conv2d(channels_in, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.layer1 = self._stage(width, width, 1)
-        self.layer2 = self._stage(width, 2 * width, 2)
-        self.layer3 = self._stage(2 * width, 4 * width, 2)
-        self.layer4 = self._stage(4 * width, 8 * width, 2)
+        self.depth = depth
+        first, second, third, fourth = _BLOCKS[depth]
+        self.layer1 = self._stage(width, width, 1, first)
+        self.layer2 = self._stage(width, 2 * width, 2, second)
+        self.layer3 = self._stage(2 * width, 4 * width, 2, third)
+        self.layer4 = self._stage(4 * width, 8 * width, 2, fourth)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     @staticmethod
-    def _stage(channels_in: int, channels: int, stride: int) -> nn.Sequential:
-        return nn.Sequential(BasicBlock(channels_in, channels, stride), BasicBlock(channels, channels, 1))
+    def _stage(channels_in: int, channels: int, stride: int, blocks: int) -> nn.Sequential:
+        rest = (BasicBlock(channels, channels, 1) for _ in range(blocks - 1))
+        return nn.Sequential(BasicBlock(channels_in, channels, stride), *rest)
 
     def forward(self, image: Float[Tensor, "batch c h w"]) -> tuple[Tensor, ...]:
         stem = torch.relu(self.bn1(self.conv1(image)))
@@ -73,7 +78,7 @@ class ResNetEncoder(nn.Module):
         return tuple(taps)
 
     def load_pretrained(self, path: Path | str) -> None:
-        """Load weights in the usual ResNet-18 layout from a local `.safetensors` or `.pth` file.
+        """Load weights in the usual layout of a ResNet of this depth from a local `.safetensors` or `.pth` file.
 
         The classifier (`fc.*`) is ignored; a stem with more than three input channels keeps zeros there.
 
@@ -99,7 +104,7 @@ class ResNetEncoder(nn.Module):
         unknown = sorted(set(state) - set(own))
         if missing or unknown:
             raise ValueError(
-                f"{path} is not a ResNet-18: it lacks {missing[:3] or 'nothing'} and has "
+                f"{path} is not a ResNet-{self.depth}: it lacks {missing[:3] or 'nothing'} and has "
                 f"unknown {unknown[:3] or 'nothing'}; the usual names (conv1, bn1, layer1.0.conv1, ...) are needed"
             )
         for name, tensor in state.items():

@@ -14,11 +14,12 @@ class TrainingConfig:
     Args:
         samples: crops seen in all.
         batch_size: crops per step.
+        optimizer: AdamW, Adam, or Ranger (RAdam with lookahead and centralised gradients, GDR-Net's).
         learning_rate: peak rate of the convolutional networks and the head.
         key_learning_rate: peak rate of the key networks.
         warmup_steps: linear warm-up.
         flat_share: share of all steps before the cosine decay to zero sets in (flat and anneal).
-        weight_decay: of AdamW, on weights with more than one dimension.
+        weight_decay: of AdamW and Ranger, on weights with more than one dimension.
         gradient_clip: largest norm of the gradient.
         ema_decay: of the exponential moving average of the weights, which is what is saved and judged.
         mixed_precision: bfloat16 autocast; `auto` uses it on CUDA and on CPUs with matrix units for it.
@@ -30,6 +31,7 @@ class TrainingConfig:
 
     samples: int = 200_000
     batch_size: int = 32
+    optimizer: Literal["adamw", "adam", "ranger"] = "adamw"
     learning_rate: float = 1e-3
     key_learning_rate: float = 3e-4
     warmup_steps: int = 300
@@ -55,6 +57,8 @@ class TrainingConfig:
             raise ValueError(f"flat_share is {self.flat_share}; it must lie between 0 and 1")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay is {self.ema_decay}; it must be at least 0 and below 1")
+        if self.optimizer not in ("adamw", "adam", "ranger"):
+            raise ValueError(f"optimizer is {self.optimizer!r}; it must be adamw, adam or ranger")
         if self.mixed_precision not in ("auto", "on", "off"):
             raise ValueError(f"mixed_precision is {self.mixed_precision!r}; it must be auto, on or off")
 

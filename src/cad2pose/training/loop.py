@@ -24,7 +24,7 @@ from cad2pose.training.prefetch import prefetch
 from cad2pose.training.run_folder import RunFolder
 from cad2pose.training.run_pictures import save_predictions, save_samples
 from cad2pose.training.validation import CropErrors, crop_errors
-from cad2pose.training.warm_start import warm_start
+from cad2pose.training.warm_start import check_frozen, warm_start
 
 MODEL = "model.safetensors"
 _LOG_EVERY = 50
@@ -60,6 +60,7 @@ def make_state(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         method = method_config.build(parts)
+    check_frozen(method, parts, start)
     if start is not None:
         warm_start(method, parts, start)
     method = method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]

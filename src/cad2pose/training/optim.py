@@ -13,23 +13,33 @@ from cad2pose.training.config import TrainingConfig
 _Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
-def make_optimizer(method: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW with three groups: decayed weights, undecayed vectors, and key networks (their own rate, no decay).
+def make_optimizer(method: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """The optimiser with three groups: decayed weights, undecayed vectors, and key networks (their own rate, no decay).
 
-    Every group remembers its peak rate as `peak`.
+    What is frozen is in none. Every group remembers its peak rate as `peak`. Adam decays nothing (as in the thesis).
+    Ranger is RAdam with lookahead and centralised gradients (Wang et al. 2021 train GDR-Net with it).
     """
     decayed, plain, keys = [], [], []
     for name, parameter in method.named_parameters():
+        if not parameter.requires_grad:
+            continue
         if name.startswith("keys."):
             keys.append(parameter)
         else:
             (decayed if parameter.ndim > 1 else plain).append(parameter)
+    decay = 0.0 if config.optimizer == "adam" else config.weight_decay
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay, "peak": config.learning_rate},
+        {"params": decayed, "weight_decay": decay, "peak": config.learning_rate},
         {"params": plain, "weight_decay": 0.0, "peak": config.learning_rate},
         {"params": keys, "weight_decay": 0.0, "peak": config.key_learning_rate},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.learning_rate)
+    groups = [group for group in groups if group["params"]]
+    if config.optimizer == "ranger":
+        from pytorch_optimizer import Ranger  # it takes half a second to load
+
+        return Ranger(groups, lr=config.learning_rate)
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, lr=config.learning_rate)
 
 
 def rate_factor(step: int, config: TrainingConfig) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cad2pose.methods import MethodConfig, QueryConfig
+from cad2pose.methods import GdrNetConfig, MethodConfig, QueryConfig
 from cad2pose.methods.contrastive import ContrastiveConfig
 from cad2pose.model_file import Model
 from cad2pose.parts import Part
@@ -64,6 +64,13 @@ def _wanted(config: MethodConfig) -> dict[str, float]:
     wanted = {"mask": MASK_TARGET}
     if isinstance(config, QueryConfig):
         wanted = {**POSE_TARGETS, "mask": 2 * MASK_TARGET}  # the sum of two masks
-    if isinstance(config, ContrastiveConfig):
+    if isinstance(config, GdrNetConfig):
+        masks = 2 if config.double_mask else 1
+        wanted = {**POSE_TARGETS, "mask": masks * MASK_TARGET}
+        if config.intermediate == "true coordinates":
+            wanted.pop("mask")
+    if isinstance(config, QueryConfig) and config.frozen:
+        wanted.pop("mask")
+    elif isinstance(config, ContrastiveConfig) and not (isinstance(config, QueryConfig) and not config.weights.nce):
         wanted["nce"] = NCE_SHARE_OF_CHANCE * math.log(1 + config.negatives)
     return wanted

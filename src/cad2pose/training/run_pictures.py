@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cad2pose.methods import Method, QueryOutput
+from cad2pose.methods import GdrNetOutput, Method, QueryOutput, SurfEmbOutput
 from cad2pose.pictures.image_file import save_png
 from cad2pose.structures import CropBatch
 
@@ -41,13 +41,26 @@ def save_samples(path: Path, batch: CropBatch, count: int = 24) -> None:
 
 @torch.no_grad()
 def save_predictions(path: Path, method: Method, batch: CropBatch) -> None:
-    """Crop, mask (visible and full one, where there are both), queries in false colour; one crop a column."""
-    output = method(batch)
+    """Crop, masks, and queries in false colour or coordinates as colours; one crop a column."""
+    visible, full, dense = _said(method(batch))
     size = batch.image.shape[-1]
+    masks = torch.stack((visible, full, full), dim=1)
+    small = torch.nn.functional.interpolate(torch.cat((masks, dense)), size=(size, size))
+    masks, dense = small.split(len(batch))
+    save_png(path, tile(torch.cat((batch.image, masks, dense), dim=2).float().cpu(), len(batch)))
+
+
+def _said(
+    output: QueryOutput | SurfEmbOutput | GdrNetOutput,
+) -> tuple[Float[Tensor, "batch m m"], Float[Tensor, "batch m m"], Float[Tensor, "batch 3 m m"]]:
+    """Visible and full mask (the same where there is one), and the dense maps in colour."""
+    if isinstance(output, GdrNetOutput):
+        mask = output.visible
+        shown = torch.zeros_like(mask)[:, None].expand(-1, 3, -1, -1)
+        if output.coordinates is not None:
+            shown = (0.5 + 0.5 * output.coordinates).clamp(0, 1) * mask[:, None]
+        return mask, mask, shown
     both = isinstance(output, QueryOutput)
-    mask = torch.sigmoid(output.full_logits if both else output.mask_logits)
-    queries = false_colour(output.queries, (mask > 0.5).float())
-    masks = torch.stack((torch.sigmoid(output.visible_logits) if both else mask, mask, mask), dim=1)
-    small = torch.nn.functional.interpolate(torch.cat((masks, queries)), size=(size, size))
-    masks, queries = small.split(len(batch))
-    save_png(path, tile(torch.cat((batch.image, masks, queries), dim=2).float().cpu(), len(batch)))
+    full = torch.sigmoid(output.full_logits if both else output.mask_logits)
+    visible = torch.sigmoid(output.visible_logits) if both else full
+    return visible, full, false_colour(output.queries, (full > 0.5).float())

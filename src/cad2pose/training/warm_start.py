@@ -27,6 +27,31 @@ def same_parts(a: Sequence[Part], b: Sequence[Part]) -> bool:
     )
 
 
+def check_frozen(method: Method, parts: Sequence[Part], model: Model | None) -> None:
+    """Raise ValueError where a method with frozen networks has no trained ones to take them from."""
+    frozen = {name for name, parameter in method.named_parameters() if not parameter.requires_grad}
+    if not frozen:
+        return
+    if model is None:
+        raise ValueError(
+            "the query network is to be frozen, and there is none: give a trained model of these parts (start)"
+        )
+    if not same_parts(parts, model.parts):
+        here, there = (", ".join(part.name for part in some) for some in (parts, model.parts))
+        raise ValueError(
+            f"the query network to be frozen knows {there}, and the parts are {here}; give a model of those"
+        )
+    given = model.method.state_dict()
+    missing = sorted(
+        n for n, p in method.named_parameters() if n in frozen and given.get(n, p[..., :0]).shape != p.shape
+    )
+    if missing:
+        raise ValueError(
+            f"the query network to be frozen has other settings or is of another method: {missing[0]} does not fit; "
+            "give the settings that it was trained with"
+        )
+
+
 @torch.no_grad()
 def warm_start(method: Method, parts: Sequence[Part], model: Model) -> list[str]:
     """Copy every weight of `model` that fits; returns the names of those of `method` that stay random.

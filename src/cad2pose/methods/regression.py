@@ -1,0 +1,185 @@
+"""What methods that regress a pose from dense maps share: the head, its loss, and the poses read off it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cad2pose.geometry import make_transform, rotation_to_ray
+from cad2pose.methods.contrastive import full_precision
+from cad2pose.methods.losses import angle_between, chordal_distance, point_matching
+from cad2pose.methods.method import PoseMethod
+from cad2pose.methods.pose_head import HeadPose, decode_charts, decode_pose, encode_pose, initial_numbers, pose_numbers
+from cad2pose.methods.rotation_charts import CHART_COUNTS, RotationCharts, anchor_rotations, chart_targets
+from cad2pose.networks import PatchPnP, ThesisHead
+from cad2pose.structures import CropBatch
+
+HeadName = Literal["patch-pnp", "thesis"]
+RotationLoss = Literal["points", "geodesic", "frobenius"]
+
+_CHARTS_MATCHED = 6
+
+
+@runtime_checkable
+class RegressionConfig(Protocol):
+    """Settings of the head and of the pose's loss; `QueryConfig` says what each of them means."""
+
+    @property
+    def crop_size(self) -> int: ...
+    @property
+    def pad(self) -> float: ...
+    @property
+    def stride(self) -> int: ...
+    @property
+    def head(self) -> HeadName: ...
+    @property
+    def head_width(self) -> int: ...
+    @property
+    def head_hidden(self) -> tuple[int, int]: ...
+    @property
+    def charts(self) -> int: ...
+    @property
+    def rotation_loss(self) -> RotationLoss: ...
+    @property
+    def symmetric_loss(self) -> bool: ...
+    @property
+    def symmetry_steps(self) -> int: ...
+
+
+@runtime_checkable
+class RegressionOutput(Protocol):
+    """What every output of these methods has: the pose, and the allocentric rotations it was chosen from."""
+
+    @property
+    def pose(self) -> HeadPose: ...
+    @property
+    def charts(self) -> RotationCharts: ...
+
+
+def check_regression(config: RegressionConfig) -> None:
+    """Raise ValueError for a setting that cannot be, by its name."""
+    if config.head_width % 8 or config.head_width <= 0:
+        raise ValueError(f"head_width is {config.head_width}; it must be a positive multiple of 8")
+    if config.charts not in CHART_COUNTS:
+        raise ValueError(f"charts is {config.charts}; it must be one of {', '.join(map(str, CHART_COUNTS))}")
+    if config.symmetry_steps <= 0:
+        raise ValueError(f"symmetry_steps is {config.symmetry_steps}; it must be positive")
+    for name, value, kind in (("head", config.head, HeadName), ("rotation_loss", config.rotation_loss, RotationLoss)):
+        if value not in kind.__args__:  # type: ignore[attr-defined]
+            raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(kind.__args__)}")  # type: ignore[attr-defined]
+    if config.head == "thesis" and (config.crop_size // config.stride) % 32:
+        raise ValueError(
+            f"maps have {config.crop_size // config.stride} cells a side; the thesis' head needs a multiple of 32"
+        )
+
+
+class RegressionMethod(PoseMethod):
+    """Dense maps, and a pose regressed from them.
+
+    A class of these calls `_add_head` when it is made, and `_regressed` with the maps that the head is to see.
+
+    Attributes:
+        head: the regression head.
+        anchors: `(C, 3, 3)` of the charts.
+    """
+
+    config: Any
+    head: nn.Module
+    anchors: Tensor
+
+    def _add_head(self, channels: int) -> None:
+        """A head for maps of so many channels."""
+        config: RegressionConfig = self.config
+        map_size, outputs, count = config.crop_size // config.stride, pose_numbers(config.charts), len(self.parts)
+        anchors = anchor_rotations(config.charts)
+        if config.head == "patch-pnp":
+            head = PatchPnP(channels, map_size, outputs, count, config.head_width, config.head_hidden)
+        elif count > 1:
+            raise ValueError(f"the thesis' head serves one part, and {count} were given; use the head patch-pnp")
+        else:
+            head = ThesisHead(channels, map_size, outputs)
+        head.output_bias.data[:] = initial_numbers(anchors)
+        self.head = head
+        self.register_buffer("anchors", anchors.float(), persistent=False)
+
+    def _regressed(self, maps: Float[Tensor, "batch c m m"], batch: CropBatch) -> tuple[HeadPose, RotationCharts]:
+        numbers = self.head(maps, batch.part_index)
+        radius = self.parts.radius[batch.part_index]
+        with full_precision(numbers):
+            charts = decode_charts(numbers, self.config.charts)
+            rotation = charts.best() if self.training or self.config.charts == 1 else charts.mode()
+            return decode_pose(numbers, rotation, batch.camera, radius, self.config.pad), charts
+
+    def _pose_terms(self, output: RegressionOutput, batch: CropBatch) -> dict[str, Float[Tensor, ""]]:
+        """The terms of the loss that speak of the pose."""
+        truth = batch.truth
+        assert truth is not None, "a loss needs the truth of the crops"
+        target = encode_pose(
+            truth.T_virt_obj, batch.camera, self.parts.centre[batch.part_index],
+            self.parts.radius[batch.part_index], self.config.pad,
+        )  # fmt: skip
+        return {
+            **self._rotation_loss(output.charts, target, batch.part_index),
+            "centre": (output.pose.centre - target.centre).abs().sum(-1).mean(),
+            "depth": (output.pose.log_depth - target.log_depth).abs().mean(),
+        }
+
+    def _rotation_loss(
+        self, charts: RotationCharts, target: HeadPose, index: Int[Tensor, "batch"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """What rotations cost in the charts near the truth, and how far the logits are from choosing those."""
+        truth = rotation_to_ray(target.position).transpose(1, 2) @ target.rotation
+        if self.config.charts == 1:
+            if self.config.symmetric_loss:
+                truth = self.parts.nearest_symmetric(charts.rotation[:, 0], truth, index)
+            return {"rotation": self._rotation_cost(charts.rotation, truth[:, None], index).mean()}
+        group = self.parts.symmetry[index] if self.config.symmetric_loss else self.parts.symmetry[index, :1]
+        wanted, weight = chart_targets(truth, group, self.anchors)
+        divergence = torch.nn.functional.kl_div(charts.logits.log_softmax(1), weight, reduction="batchmean")
+        nearest = weight.topk(_CHARTS_MATCHED, dim=1)
+        row = torch.arange(len(weight), device=weight.device)[:, None]
+        cost = self._rotation_cost(charts.rotation[row, nearest.indices], wanted[row, nearest.indices], index)
+        share = nearest.values / nearest.values.sum(1, keepdim=True)
+        return {"rotation": (share * cost).sum(1).mean(), "chart": divergence}
+
+    def _rotation_cost(
+        self, predicted: Float[Tensor, "batch n 3 3"], truth: Float[Tensor, "batch n 3 3"], index: Int[Tensor, "batch"]
+    ) -> Float[Tensor, "batch n"]:
+        """Cost of every rotation: the angle, the Frobenius norm, or point matching.
+
+        The points that are matched are half on the surface, half on the ends of the frame's axes: surface points alone
+        hardly feel a thin part turned upside down where the turn about its axis is unsure (a disc with one notch).
+        """
+        if self.config.rotation_loss == "geodesic":
+            return angle_between(predicted, truth)
+        if self.config.rotation_loss == "frobenius":
+            return chordal_distance(predicted, truth)
+        axes = torch.eye(3, device=predicted.device).expand(len(predicted), 3, 3)
+        return (point_matching(predicted, truth, self.parts.sparse[index]) + point_matching(predicted, truth, axes)) / 2
+
+    def starts(
+        self, output: RegressionOutput, count: int
+    ) -> tuple[Float[Tensor, "batch {count} 3 3"], Float[Tensor, "batch {count}"]]:
+        """The likeliest rotations R_virt_obj that differ, and their probabilities (see `RotationCharts.modes`)."""
+        with full_precision(output.pose.position):
+            allocentric, probability = output.charts.modes(count)
+            return rotation_to_ray(output.pose.position)[:, None] @ allocentric, probability
+
+    def poses(
+        self, output: RegressionOutput, batch: CropBatch
+    ) -> tuple[Float[Tensor, "batch 4 4"], Float[Tensor, "batch"]]:
+        """Regressed poses T_virt_obj (mm, mesh file's frame, float64) and their scores in [0, 1]."""
+        rotation = output.pose.rotation.double()
+        centre = self.parts.centre.double()[batch.part_index]
+        translation = output.pose.position.double() - (rotation * centre[:, None]).sum(-1)
+        with full_precision(output.pose.position):
+            score = self._score(output, batch)
+        return make_transform(rotation, translation), score
+
+    @abstractmethod
+    def _score(self, output: Any, batch: CropBatch) -> Float[Tensor, "batch"]:
+        """How well the regressed poses agree with the dense maps, in [0, 1]."""

@@ -1,0 +1,225 @@
+"""The contestants of the comparison: GDR-Net, GDRNPP and the thesis' variants, their losses and their options."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
+from cad2pose.geometry import random_rotations, rotation_about_z
+from cad2pose.methods import GdrNetConfig, QueryConfig, QueryMethod
+from cad2pose.methods.losses import angle_between, chordal_distance, coordinate_loss, region_loss
+from cad2pose.methods.regions import region_centres, region_labels
+from cad2pose.model_file import load_model, save_model
+from cad2pose.networks import DropBlock, ThesisHead
+from cad2pose.training import TrainingConfig, make_state, training_step
+from cad2pose.training.overfit import overfit
+from small_models import SMALL, random_model, rolled, wedge
+
+TINY = GdrNetConfig(
+    crop_size=64, width=8, encoder="resnet18", decoder_width=16, head_width=16, head_hidden=(32, 16), regions=8
+)
+CROPS = SyntheticConfig(crop_size=64, pictures=4)
+OPTIONS = [
+    TINY,
+    replace(TINY, intermediate="coordinates", rotation_loss="geodesic"),
+    replace(TINY, intermediate="true coordinates", pixel_map="rays"),
+    replace(TINY, intermediate="image", rotation_loss="frobenius"),
+    replace(TINY, encoder="convnext", class_aware=True, double_mask=True, mask_loss="bce"),
+    replace(TINY, decoder="unet", stride=2, charts=24, symmetric_loss=False),
+    replace(TINY, encoder="resnet34", decoder="unet"),
+    replace(SMALL, crop_size=64, intermediate="queries+coordinates"),
+    replace(SMALL, crop_size=64, weights=replace(SMALL.weights, nce=0.0), rotation_loss="frobenius"),
+]
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return [wedge(1), wedge(2, "other", shift=-40.0)]
+
+
+@pytest.fixture(scope="module")
+def batch(parts):
+    return SyntheticCrops(parts, CROPS, "cpu", 0).batch(0, 6)
+
+
+@pytest.mark.parametrize("config", OPTIONS)
+def test_every_option_learns_and_gives_poses(config, parts, batch, tmp_path):
+    torch.manual_seed(0)
+    method = config.build(parts).train()
+    losses = method.loss(method(batch), batch, torch.Generator().manual_seed(0))
+    losses.total.backward()
+    for name, parameter in method.named_parameters():
+        if not (name.startswith("keys.") and not getattr(config.weights, "nce", 1.0)):
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all(), name
+    assert all(float(term.detach()) > 0 for term in losses.terms.values())
+    method.eval()
+    with torch.inference_mode():
+        T, score = method.poses(method(batch), batch)
+    assert T.dtype == torch.float64
+    assert torch.isfinite(T).all()
+    assert ((score >= 0) & (score <= 1)).all()
+    save_model(tmp_path / "model.safetensors", method, parts, {})
+    again = load_model(tmp_path / "model.safetensors")
+    assert again.method.config == config
+    with torch.inference_mode():
+        other, _ = again.method.poses(again.method(batch), batch)
+    torch.testing.assert_close(other, T, rtol=1e-2, atol=2.0)  # weights are kept in half precision
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "ranger"])
+def test_gdrnet_learns_a_batch_by_heart(optimizer, parts):
+    config = replace(TINY, width=16, decoder_width=32, head_width=32, head_hidden=(64, 32))
+    training = TrainingConfig(batch_size=6, learning_rate=3e-3, warmup_steps=5, optimizer=optimizer, samples=10_000)
+    result = overfit(parts[:1], config, SyntheticCrops(parts[:1], CROPS, "cpu", 0), training, torch.device("cpu"), 160)
+    assert set(result.wanted) == {"rotation", "centre", "depth", "mask"}
+    assert result.losses["coordinates"] < 0.3
+    assert result.losses["regions"] < 1.2
+    assert result.losses["rotation"] < (0.1 if optimizer == "adam" else 0.7)  # Ranger sets out slowly
+
+
+def test_rotation_losses_have_the_gradients_of_finite_differences():
+    generator = torch.Generator().manual_seed(1)
+    a, b = (random_rotations(5, generator, torch.float64) for _ in range(2))
+    for loss in (angle_between, chordal_distance):
+        assert torch.autograd.gradcheck(loss, (a.clone().requires_grad_(), b))
+    same = a.clone().requires_grad_()
+    (angle_between(same, a).sum() + chordal_distance(same, a).sum()).backward()
+    assert torch.isfinite(same.grad).all()  # type: ignore[arg-type]
+
+
+def test_rotation_losses_are_what_they_say():
+    turn = rotation_about_z(torch.tensor([0.0, 0.5, 2.0, torch.pi], dtype=torch.float64))
+    still = torch.eye(3, dtype=torch.float64).expand(4, 3, 3)
+    torch.testing.assert_close(angle_between(turn, still)[1:3], torch.tensor([0.5, 2.0]).double(), rtol=1e-6, atol=1e-6)
+    expected = 2 * 2**0.5 * torch.sin(torch.tensor([0.25, 1.0, torch.pi / 2]).double())
+    torch.testing.assert_close(chordal_distance(turn, still)[1:], expected, rtol=1e-6, atol=1e-6)
+
+
+def test_dense_losses_have_the_gradients_of_finite_differences():
+    generator = torch.Generator().manual_seed(2)
+    maps = torch.randn(2, 3, 4, 4, generator=generator, dtype=torch.float64)
+    weight = (torch.rand(2, 4, 4, generator=generator) < 0.6).double()
+    truth = torch.zeros_like(maps)
+    assert torch.autograd.gradcheck(lambda x: coordinate_loss(x, truth, weight), maps.clone().requires_grad_())
+    label = torch.randint(3, (2, 4, 4), generator=generator)
+    assert torch.autograd.gradcheck(lambda x: region_loss(x, label, weight), maps.clone().requires_grad_())
+    outside = maps.clone()
+    outside[:, :, :] += 5 * (1 - weight)[:, None]
+    assert coordinate_loss(outside, truth, weight) == pytest.approx(float(coordinate_loss(maps, truth, weight)))
+
+
+def test_regions_are_the_nearest_centres(parts):
+    method = TINY.build(parts)
+    centres = region_centres(method.parts, 8)
+    assert centres.shape == (2, 8, 3)
+    maps = centres[:, :, :, None].transpose(1, 2)  # a map that shows the centres themselves
+    assert torch.equal(region_labels(maps, centres)[:, :, 0], torch.arange(1, 9).expand(2, 8))
+
+
+def test_drop_block_drops_in_training_and_never_at_test_time():
+    drop = DropBlock(5, 0.4)
+    maps = torch.ones(64, 3, 40, 40)
+    torch.manual_seed(0)
+    dropped = drop.train()(maps)
+    assert (dropped == 0).float().mean() == pytest.approx(0.4, abs=0.05)
+    assert dropped.mean() == pytest.approx(1.0, abs=1e-4)
+    assert torch.equal(dropped[:, 0], dropped[:, 1])
+    row = dropped[0, 0].ne(0).float()
+    assert row.diff(dim=1).abs().sum() < 0.5 * 40 * 40 * 0.48  # blocks, not single pixels
+    assert torch.equal(drop.eval()(maps), maps)
+    head = ThesisHead(4, 32, 9).eval()
+    seen = torch.randn(3, 4, 32, 32)
+    assert torch.equal(head(seen, torch.zeros(3, dtype=torch.long)), head(seen, torch.zeros(3, dtype=torch.long)))
+    head.train()
+    assert not torch.equal(head(seen, torch.zeros(3, dtype=torch.long)), head(seen, torch.zeros(3, dtype=torch.long)))
+
+
+def test_the_target_rolls_with_the_crop(parts, batch):
+    """A crop whose camera is rolled has the rolled pose as its target, and a pixel map that turns with it."""
+    turned = rolled(replace(batch, truth=None), 1)
+    torch.testing.assert_close(
+        turned.camera.pixel_map(4), batch.camera.pixel_map(4).rot90(-1, (2, 3)), rtol=0, atol=1e-4
+    )
+    method = replace(TINY, pixel_map="image").build(parts).eval()
+    truth = batch.truth
+    assert truth is not None
+    R = turned.camera.R_virt_cam @ batch.camera.R_virt_cam.transpose(1, 2)
+    rolled_pose = truth.T_virt_obj.clone()
+    rolled_pose[:, :3] = R.float() @ truth.T_virt_obj[:, :3]
+    source = batch.camera.to_source(truth.T_virt_obj.to(batch.camera.K_virt))
+    torch.testing.assert_close(
+        turned.camera.to_source(rolled_pose.to(turned.camera.K_virt)), source, rtol=1e-4, atol=1e-2
+    )
+    assert method(turned).pose.position.shape == (6, 3)
+
+
+def test_pixel_maps_say_where_in_the_image_a_cell_is(batch):
+    places = batch.camera.pixel_map(4).double()
+    size = batch.camera.image_size.double()[:, :, None]
+    pixels = places.flatten(2) * size - 0.5
+    whole = torch.cat((pixels, torch.ones_like(pixels[:, :1])), dim=1)
+    seen = batch.camera.homography.double() @ whole
+    seen = (seen[:, :2] / seen[:, 2:]).unflatten(2, places.shape[2:])
+    centres = torch.arange(16) * 4 + 1.5
+    torch.testing.assert_close(seen[:, 0], centres.double().expand(6, 16, 16), rtol=0, atol=0.02)
+    torch.testing.assert_close(seen[:, 1], centres.double()[:, None].expand(6, 16, 16), rtol=0, atol=0.02)
+
+
+def test_frozen_networks_stay_as_they_are(parts, batch):
+    trained = random_model(*parts)
+    config = replace(SMALL, frozen=True)
+    crops = SyntheticCrops(parts, replace(CROPS, crop_size=32), "cpu", 0)
+    state = make_state(config, parts, TrainingConfig(batch_size=6, samples=60), torch.device("cpu"), trained)
+    state.method.train()
+    before = {name: value.clone() for name, value in state.method.state_dict().items()}
+    assert set(training_step(state, crops.batch(0, 6), TrainingConfig(batch_size=6, samples=60))) == {
+        "total", "rotation", "chart", "centre", "depth"
+    }  # fmt: skip
+    for name, value in state.method.state_dict().items():
+        same = torch.equal(value, before[name])
+        assert same == name.startswith(("encoder.", "decoder.", "keys.")), name
+
+
+def test_frozen_networks_must_be_trained_ones_of_the_same_parts(parts):
+    config, training, cpu = replace(SMALL, frozen=True), TrainingConfig(), torch.device("cpu")
+    with pytest.raises(ValueError, match="give a trained model of these parts"):
+        make_state(config, parts, training, cpu)
+    with pytest.raises(ValueError, match="knows wedge, and the parts are wedge, other"):
+        make_state(config, parts, training, cpu, random_model(parts[0]))
+    with pytest.raises(ValueError, match="does not fit"):
+        make_state(replace(config, embedding=8), parts, training, cpu, random_model(*parts))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("regions", 0), ("regions", 5000), ("stride", 2), ("charts", 7),
+     ("crop_size", 100), ("pad", 0.5), ("decoder_width", 12)],
+)  # fmt: skip
+def test_settings_that_cannot_be_are_refused_by_name(field, value):
+    with pytest.raises(ValueError, match=field):
+        replace(TINY, **{field: value})
+
+
+def test_what_does_not_go_together_is_refused(parts, batch):
+    with pytest.raises(ValueError, match="stride 2"):
+        replace(TINY, encoder="convnext", decoder="unet")
+    with pytest.raises(ValueError, match="multiple of 32"):
+        replace(TINY, head="thesis")
+    with pytest.raises(ValueError, match="serves one part"):
+        QueryConfig(head="thesis").build(parts)
+    blind = replace(TINY, intermediate="true coordinates").build(parts).eval()
+    with pytest.raises(ValueError, match="only rendered crops have"):
+        blind(replace(batch, truth=None))
+
+
+def test_the_thesis_head_is_a_choice(parts):
+    config = replace(SMALL, crop_size=128, head="thesis", charts=1)
+    batch = SyntheticCrops(parts[:1], replace(CROPS, crop_size=128), "cpu", 0).batch(0, 3)
+    method = config.build(parts[:1]).train()
+    assert isinstance(method, QueryMethod)
+    method.loss(method(batch), batch, torch.Generator().manual_seed(0)).total.backward()
+    assert all(p.grad is not None for p in method.head.parameters())
