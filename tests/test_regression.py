@@ -9,7 +9,7 @@ import torch
 
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.geometry import random_rotations, rotation_about_z
-from cad2pose.methods import GdrNetConfig, QueryConfig, QueryMethod
+from cad2pose.methods import GdrNetConfig, PoseMethod, QueryConfig, QueryMethod
 from cad2pose.methods.losses import angle_between, chordal_distance, coordinate_loss, region_loss
 from cad2pose.methods.regions import region_centres, region_labels
 from cad2pose.model_file import load_model, save_model
@@ -64,6 +64,7 @@ def test_every_option_learns_and_gives_poses(config, parts, batch, tmp_path):
     assert ((score >= 0) & (score <= 1)).all()
     save_model(tmp_path / "model.safetensors", method, parts, {})
     again = load_model(tmp_path / "model.safetensors")
+    assert isinstance(again.method, PoseMethod)
     assert again.method.config == config
     with torch.inference_mode():
         other, _ = again.method.poses(again.method(batch), batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,8 +12,9 @@ from torch import Tensor
 from cad2pose.estimator.options import EstimatorOptions
 from cad2pose.estimator.pose_solver import PoseSolver
 from cad2pose.geometry import VirtualCamera, make_transform, nearest_rotation
-from cad2pose.methods import PoseMethod, QueryImageMethod, SurfEmbMethod
+from cad2pose.methods import PoseMethod, QueryImageMethod, RegressionMethod, SurfEmbMethod
 from cad2pose.model_file import Model
+from cad2pose.solvers import robust_pnp
 from cad2pose.structures import CropBatch, PoseDetails, Poses
 
 
@@ -42,6 +44,13 @@ class Look:
             )
         if not regresses and not solves:
             raise ValueError(f"the model of {names} is a {method}, which gives no poses")
+        if self.options.solver == "pnp":
+            if not isinstance(model.method, RegressionMethod) or not model.method.regresses_coordinates:
+                raise ValueError(
+                    f"the model of {names} is a {method} that regresses no coordinates, which PnP needs; train one "
+                    "that does (--method gdrnet)"
+                )
+            return
         if not solves and (self.options.refine or self.options.solver in ("sampling", "search")):
             raise ValueError(f"the model of {names} is a {method}, which has no query image to solve for poses with")
 
@@ -60,11 +69,22 @@ class Look:
             output = method(batch)
         if not isinstance(method, PoseMethod) or self.options.solver in ("sampling", "search"):
             return self._solver(model, batch, output, depth)
+        if self.options.solver == "pnp":
+            return _pnp_poses(method, output, batch)
         if self.options.refine:
             return self._refiner(model, batch, output, depth)
         if depth is not None:
             return self._as_regressed(model, batch, output, depth)
         return regressed_poses(*method.poses(output, batch))
+
+
+def _pnp_poses(method: PoseMethod, output: Any, batch: CropBatch) -> Poses:
+    """Poses of robust PnP, scored by the share of coordinates that agree."""
+    maps = method.coordinate_maps(output, batch) if isinstance(method, RegressionMethod) else None
+    assert maps is not None, "as `check` saw to"
+    found = robust_pnp(maps)
+    there = torch.isfinite(found.T_virt_obj).flatten(1).all(1)
+    return Poses(found.T_virt_obj, torch.where(there, found.inliers, 0.0), PoseDetails.unknown(list(found.reasons)))
 
 
 def poses_in_source(poses: Poses, camera: VirtualCamera) -> Poses:

@@ -20,10 +20,10 @@ class EstimatorOptions:
     """the box is also looked at scaled by these factors about its centre"""
     recrop: bool = True
     """estimate twice: the second time from the box of the part as the first pose projects it"""
-    solver: Literal["auto", "regression", "sampling", "search"] = "auto"
-    """where poses come from: regressed by the network, or solved for from its query image, by sampled correspondences
-    or by a search without randomness; solved poses are always refined. auto: regressed by models that do, sampled for
-    SurfEmb's"""
+    solver: Literal["auto", "regression", "sampling", "search", "pnp"] = "auto"
+    """where poses come from: regressed by the network; or solved for from its query image, by sampled correspondences
+    or by a search without randomness (such poses are always refined); or from its coordinates by robust PnP (GDR-Net's
+    alternative end). auto: regressed by models that do, sampled for SurfEmb's"""
     refine: bool = False
     """let every regressed pose, and the likeliest other rotations, climb the score of the query image"""
     refinement: RefinementOptions = field(default_factory=RefinementOptions)
@@ -38,8 +38,10 @@ class EstimatorOptions:
             raise ValueError(f"rolls is {self.rolls}; give one or more angles in degrees, such as 0.0")
         if not self.zooms or not all(math.isfinite(zoom) and zoom > 0 for zoom in self.zooms):
             raise ValueError(f"zooms is {self.zooms}; it must be one or more positive factors, such as 1.0")
-        if self.solver not in ("auto", "regression", "sampling", "search"):
-            raise ValueError(f"solver is {self.solver!r}; it must be auto, regression, sampling or search")
+        if self.solver not in ("auto", "regression", "sampling", "search", "pnp"):
+            raise ValueError(f"solver is {self.solver!r}; it must be auto, regression, sampling, search or pnp")
+        if self.solver == "pnp" and self.refine:
+            raise ValueError("poses from PnP are not refined: give either the solver pnp or refine")
         if self.query_turns not in (1, 2, 4):
             raise ValueError(f"query_turns is {self.query_turns}; it must be 1, 2 or 4: crops are turned by quarters")
         if self.batch_size < 1:

@@ -263,6 +263,9 @@ class GdrNetMethod(RegressionMethod):
             terms["regions"] = region_loss(output.region_logits, region_labels(true, centres), seen)
         return terms
 
+    def _coordinates(self, output: GdrNetOutput) -> tuple[Tensor, Tensor] | None:
+        return None if output.coordinates is None else (output.coordinates, output.visible)
+
     def _score(self, output: GdrNetOutput, batch: CropBatch) -> Float[Tensor, "batch"]:
         """Surface points that face the camera are projected with the pose; each counts as far as the visible mask is
         there, and the coordinates regressed there are its own."""

@@ -210,6 +210,9 @@ class QueryMethod(RegressionMethod, QueryImageMethod):
             terms["coordinates"] = coordinate_loss(output.coordinates, true, seen)
         return terms
 
+    def _coordinates(self, output: QueryOutput) -> tuple[Tensor, Tensor] | None:
+        return None if output.coordinates is None else (output.coordinates, torch.sigmoid(output.visible_logits))
+
     def _score(self, output: QueryOutput, batch: CropBatch) -> Float[Tensor, "batch"]:
         maps = self.query_maps(output, batch)
         return self.agreement(maps, output.pose.rotation, output.pose.position, batch.part_index)

@@ -9,13 +9,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cad2pose.geometry import make_transform, rotation_to_ray
+from cad2pose.geometry import make_transform, resized_intrinsics, rotation_to_ray
 from cad2pose.methods.contrastive import full_precision
 from cad2pose.methods.losses import angle_between, chordal_distance, point_matching
 from cad2pose.methods.method import PoseMethod
 from cad2pose.methods.pose_head import HeadPose, decode_charts, decode_pose, encode_pose, initial_numbers, pose_numbers
 from cad2pose.methods.rotation_charts import CHART_COUNTS, RotationCharts, anchor_rotations, chart_targets
 from cad2pose.networks import PatchPnP, ThesisHead
+from cad2pose.solvers import CoordinateMaps
 from cad2pose.structures import CropBatch
 
 HeadName = Literal["patch-pnp", "thesis"]
@@ -179,6 +180,26 @@ class RegressionMethod(PoseMethod):
         with full_precision(output.pose.position):
             score = self._score(output, batch)
         return make_transform(rotation, translation), score
+
+    @property
+    def regresses_coordinates(self) -> bool:
+        """Whether `coordinate_maps` has any."""
+        return "coordinates" in self.config.intermediate and self.config.intermediate != "true coordinates"
+
+    def coordinate_maps(self, output: Any, batch: CropBatch) -> CoordinateMaps | None:
+        """Regressed coordinates in mm, mesh file's frame, for PnP; None for methods or settings without any."""
+        found = self._coordinates(output)
+        if found is None:
+            return None
+        coordinates, mask = found
+        radius, centre = self.parts.radius[batch.part_index], self.parts.centre[batch.part_index]
+        points = coordinates * radius[:, None, None, None] + centre[:, :, None, None]
+        K = resized_intrinsics(batch.camera.K_virt, 1 / self.config.stride)
+        return CoordinateMaps(points, mask, K.to(points))
+
+    def _coordinates(self, output: Any) -> tuple[Float[Tensor, "batch 3 m m"], Float[Tensor, "batch m m"]] | None:
+        """Normalised coordinates and the visible mask."""
+        return None
 
     @abstractmethod
     def _score(self, output: Any, batch: CropBatch) -> Float[Tensor, "batch"]:

@@ -7,6 +7,7 @@ from cad2pose.solvers.key_symmetry import KeySymmetry, key_symmetry
 from cad2pose.solvers.maps import QueryMaps
 from cad2pose.solvers.quick_score import QuickScore
 from cad2pose.solvers.refine import DepthPrior, Refined, RefineOptions, refine
+from cad2pose.solvers.robust_pnp import CoordinateMaps, PnPOptions, PnPPoses, robust_pnp
 from cad2pose.solvers.sampling import SamplingOptions, sample_poses
 from cad2pose.solvers.score import PoseScore, ScoreOptions
 from cad2pose.solvers.search import SearchOptions, search_poses
@@ -16,8 +17,8 @@ from cad2pose.solvers.solver_options import Level, SolverOptions, Start
 from cad2pose.solvers.surface import Surface
 
 __all__ = [
-    "DepthOptions", "DepthPrior", "DepthRefined", "Gap", "Hypotheses", "KeySymmetry", "Level", "PoseScore",
-    "QueryMaps", "QuickScore", "RefineOptions", "Refined", "SamplingOptions", "ScoreOptions", "SearchOptions",
-    "Solution", "SolverOptions", "SolverStats", "Start", "Surface", "key_symmetry", "measured_along_ray", "other_unit",
-    "refine", "refine_depth", "sample_poses", "search_poses", "solve",
+    "CoordinateMaps", "DepthOptions", "DepthPrior", "DepthRefined", "Gap", "Hypotheses", "KeySymmetry", "Level",
+    "PnPOptions", "PnPPoses", "PoseScore", "QueryMaps", "QuickScore", "RefineOptions", "Refined", "SamplingOptions",
+    "ScoreOptions", "SearchOptions", "Solution", "SolverOptions", "SolverStats", "Start", "Surface", "key_symmetry",
+    "measured_along_ray", "other_unit", "refine", "refine_depth", "robust_pnp", "sample_poses", "search_poses", "solve",
 ]  # fmt: skip
