@@ -17,6 +17,7 @@ _COMMANDS = {
     "inspect": "read a mesh file, say what was understood, and save six views of it",
     "check": "check a BOP folder and name everything that is missing or broken",
     "train": "train a model from meshes, or from the models of a BOP folder",
+    "compare": "train several methods on equal terms and judge them by the same code",
     "estimate": "estimate the poses of known objects in images",
     "evaluate": "score a BOP results file against ground truth",
     "demo": "render fresh pictures of the built-in parts and estimate their poses",

@@ -1,0 +1,75 @@
+"""`cad2pose compare`: methods on equal terms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from rich.console import Console
+
+from cad2pose.cli.arguments import ObjectIds, OptionalPath
+from cad2pose.cli.sources import find_camera, find_parts
+from cad2pose.data.pose_prior import PosePrior
+from cad2pose.devices import pick_device
+from cad2pose.experiments import ComparisonConfig, compare, write_report
+from cad2pose.parts.mesh import Units
+
+_COMPARISON, _VIEWS = ComparisonConfig(), PosePrior()
+
+
+def compare_command(
+    source: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MESH... | BOP-DIR", help_behavior_hint="")
+    ],
+    /,
+    out: Path,
+    comparison: Annotated[ComparisonConfig, tyro.conf.arg(name="")] = _COMPARISON,
+    objects: ObjectIds = (),
+    units: Units = "mm",
+    models_info: OptionalPath = None,
+    views: Annotated[PosePrior, tyro.conf.arg(name="views")] = _VIEWS,
+    camera: OptionalPath = None,
+    backgrounds: OptionalPath = None,
+    crop_roll: float = 180.0,
+    device: str = "auto",
+    threads: int = 1,
+) -> int:
+    """Train methods on the same parts, crops, budget and seeds, and judge them by the same code.
+
+    The folder gets a run for every part, contestant and seed, and comparison.md, comparison.json and plots. The same
+    command goes on where it was stopped; with more contestants or seeds it does only what is new.
+
+    Args:
+        source: mesh files, built-in parts (bracket, nut, bushing, disc; builtin for all four), or one BOP folder; every
+            part gets models of its own.
+        out: the folder.
+        comparison: what is the same for all.
+        objects: ids of the BOP folder's objects; all of them by default. For mesh files: their ids, in order.
+        units: units of the mesh files.
+        models_info: BOP models_info.json with the symmetries of the mesh files, by their ids.
+        views: where the camera may see the parts from; all of SO(3) unless stated.
+        camera: camera.json of the camera to be used; a range of cameras by default.
+        backgrounds: folder of photographs to use as backgrounds beside the procedural ones.
+        crop_roll: crops are turned by up to this many degrees about their axis.
+        device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
+        threads: torch threads.
+    """
+    if threads < 1:
+        raise ValueError(f"threads is {threads}; it must be 1 or more")
+    where = pick_device(device)
+    torch.set_num_threads(threads)
+    console = Console()
+    crops = {
+        "prior": views, "camera": find_camera(camera) if camera else None, "backgrounds": backgrounds,
+        "roll": crop_roll,
+    }  # fmt: skip
+    parts = find_parts(source, objects, units, models_info)
+    found = compare(
+        parts, comparison, out, where, crops, lambda text: console.print(text, soft_wrap=True, highlight=False)
+    )
+    name = torch.cuda.get_device_name(where) if where.type == "cuda" else f"CPU, torch threads: {threads}"
+    page = write_report(found, comparison, out, name)
+    console.print(page.read_text(), soft_wrap=True, highlight=False, markup=False)
+    return 0

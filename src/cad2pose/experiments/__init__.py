@@ -1,0 +1,7 @@
+"""Comparisons of methods on equal terms: the same parts, crops, budget and seeds."""
+
+from cad2pose.experiments.comparison import Comparison, ComparisonConfig, compare
+from cad2pose.experiments.contestants import CONTESTANTS, Contestant
+from cad2pose.experiments.report import write_report
+
+__all__ = ["CONTESTANTS", "Comparison", "ComparisonConfig", "Contestant", "compare", "write_report"]

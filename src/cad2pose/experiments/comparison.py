@@ -1,0 +1,215 @@
+"""Training and judging all contestants, one run folder for all; what is there already is not done again."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
+from cad2pose.estimator.looking import Look
+from cad2pose.experiments.contestants import CONTESTANTS, WAYS, chosen
+from cad2pose.files import write_text
+from cad2pose.model_file import Model, load_model
+from cad2pose.parts import Part
+from cad2pose.structures import CropBatch
+from cad2pose.training import CropErrors, TrainingConfig, pose_crop_errors, train
+
+_VALIDATION_SEED = 1_000_000
+_JUDGE_SEED = 2_000_000  # of crops that no training and no validation has seen
+_BATCH = 16
+_NO_POSE = (180.0, 100.0)  # errors where there is no pose: degrees, % of the distance
+
+
+@dataclass(frozen=True)
+class ComparisonConfig:
+    """What is the same for all.
+
+    Attributes:
+        contestants: names of `CONTESTANTS`.
+        samples: training crops of every run.
+        batch_size: crops per step.
+        seeds: of the runs; all contestants see the same crops under the same seed.
+        full: full-size models in place of the small ones.
+        judged: fresh crops per run that errors are measured on, the same for all.
+        validations: points of the curves of error against crops.
+    """
+
+    contestants: tuple[str, ...] = ("flagship", "gdrnet", "surfemb", "e2e.all")
+    samples: int = 40_000
+    batch_size: int = 32
+    seeds: tuple[int, ...] = (0,)
+    full: bool = False
+    judged: int = 200
+    validations: int = 8
+
+    def __post_init__(self) -> None:
+        chosen(self.contestants)
+        for name in ("samples", "batch_size", "judged", "validations"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError(f"seeds is {self.seeds}; give one or more, each once, none negative")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One way of one contestant on one part under one seed.
+
+    Attributes:
+        part, contestant, way, seed: which.
+        rotation, translation: errors of every crop, degrees modulo symmetry and % of the distance.
+        network_ms, pose_ms: wall time a crop of the network, and of what makes a pose of its output.
+        parameters: of the network.
+        minutes: of training.
+        curve: (crops, median rotation error, median translation error) at the validations.
+    """
+
+    part: str
+    contestant: str
+    way: str
+    seed: int
+    rotation: tuple[float, ...]
+    translation: tuple[float, ...]
+    network_ms: float
+    pose_ms: float
+    parameters: int
+    minutes: float
+    curve: tuple[tuple[float, float, float], ...]
+
+
+def compare(
+    parts: Sequence[Part],
+    config: ComparisonConfig,
+    out: Path,
+    device: torch.device,
+    crops: Mapping[str, Any] | None = None,
+    report: Callable[[str], None] = lambda text: None,
+) -> list[Comparison]:
+    """Train and judge every contestant on every part under every seed.
+
+    Args:
+        parts: one model is trained for each.
+        config: what is the same for all.
+        out: the run folder: `PART/CONTESTANT/SEED` with the run and `judged.json`.
+        device: where.
+        crops: changes of `SyntheticConfig`, such as prior, camera, backgrounds and roll.
+        report: told what is being done.
+
+    Raises:
+        ValueError: if `out` holds runs with other settings.
+    """
+    found: list[Comparison] = []
+    for part in parts:
+        for name in chosen(config.contestants):
+            for seed in config.seeds:
+                folder = out / part.name / name / str(seed)
+                report(f"{part.name}: {name}, seed {seed}")
+                found += _run(part, name, seed, config, folder, device, dict(crops or {}))
+    return found
+
+
+def _run(
+    part: Part,
+    name: str,
+    seed: int,
+    config: ComparisonConfig,
+    folder: Path,
+    device: torch.device,
+    crops: dict[str, Any],
+) -> list[Comparison]:
+    contestant = CONTESTANTS[name]
+    method = contestant.method(config.full)
+    training = TrainingConfig(**{
+        "samples": config.samples, "batch_size": config.batch_size, "seed": seed, "validations": config.validations,
+        **dict(contestant.training),
+    })  # fmt: skip
+    size = {"crop_size": method.crop_size, "pad": method.pad}
+    start = None
+    if contestant.start is not None:
+        start = load_model(folder.parent.parent / contestant.start / str(seed) / "model.safetensors")
+    style = SyntheticConfig(**size, **crops)
+    judged = SyntheticConfig.evaluation(**size, **{k: v for k, v in crops.items() if k != "roll"})
+    sources = (SyntheticCrops([part], style, device, seed), SyntheticCrops([part], judged, device, _VALIDATION_SEED))
+    model_file = train([part], method, *sources, training, folder, device, {"crops": style}, start=start)
+    record = folder / "judged.json"
+    wanted = {"judged": config.judged, "ways": list(contestant.ways)}
+    known = json.loads(record.read_text()) if record.is_file() else {}
+    if known.get("settings") != wanted:
+        rows = _judge(load_model(model_file, device), part, judged, config.judged, contestant.ways, device)
+        known = {"settings": wanted, "rows": rows}
+        write_text(record, json.dumps(known))
+    curve = _curve(folder / "curves.jsonl", config.batch_size)
+    return [Comparison(part.name, name, seed=seed, curve=curve, **_tuples(row)) for row in known["rows"]]
+
+
+def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+
+
+def _judge(
+    model: Model, part: Part, style: SyntheticConfig, count: int, ways: Sequence[str], device: torch.device
+) -> list[dict[str, Any]]:
+    """Errors and times of every way on fresh crops."""
+    source = SyntheticCrops([part], style, device, _JUDGE_SEED)
+    batches = [source.batch(i, min(_BATCH, count - i * _BATCH)) for i in range(-(-count // _BATCH))]
+    parameters = sum(p.numel() for p in model.method.parameters())
+    minutes = float(model.info["seconds"]) / 60
+    rows = []
+    with torch.inference_mode():
+        model.method(batches[0])  # what is made at first use is not timed
+        network = _timed(model.method, batches, device)[1]
+        for way in ways:
+            look = Look(WAYS[way])
+            look.check(model)
+            look(model, batches[0][:1])
+            errors, seconds = _timed(lambda batch, look=look: _errors(model, look, batch), batches, device)
+            joined = CropErrors.join(errors)
+            rows.append({
+                "way": way, "rotation": joined.rotation.tolist(), "translation": joined.translation.tolist(),
+                "network_ms": 1e3 * network / count, "pose_ms": 1e3 * max(0.0, seconds - network) / count,
+                "parameters": parameters, "minutes": minutes,
+            })  # fmt: skip
+    return rows
+
+
+def _errors(model: Model, look: Look, batch: CropBatch) -> CropErrors:
+    poses = look(model, batch)
+    T = poses.T_cam_obj.to(batch.image.device)
+    there = torch.isfinite(T).flatten(1).all(1)
+    eye = torch.eye(4, dtype=T.dtype, device=T.device)
+    errors = pose_crop_errors(model.method, batch, torch.where(there[:, None, None], T, eye), poses.score)
+    lost = ~there.cpu()
+    rotation, translation = (
+        errors.rotation.masked_fill(lost, _NO_POSE[0]),
+        errors.translation.masked_fill(lost, _NO_POSE[1]),
+    )
+    return CropErrors(errors.part_index, rotation, translation, errors.depth, errors.score)
+
+
+def _timed(
+    work: Callable[[CropBatch], Any], batches: Sequence[CropBatch], device: torch.device
+) -> tuple[list[Any], float]:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    begun = time.perf_counter()
+    results = [work(batch) for batch in batches]
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return results, time.perf_counter() - begun
+
+
+def _curve(path: Path, batch_size: int) -> tuple[tuple[float, float, float], ...]:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    keys = ("validation/rotation_deg", "validation/translation_percent")
+    return tuple((float(line["step"] * batch_size), line[keys[0]], line[keys[1]]) for line in lines if keys[0] in line)
+
+
+def as_json(found: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """All of it as plain values."""
+    return [asdict(one) for one in found]

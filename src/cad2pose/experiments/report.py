@@ -1,0 +1,105 @@
+"""What a comparison says: a table with confidence intervals, its numbers, and plots where matplotlib is there."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cad2pose.experiments.comparison import Comparison, ComparisonConfig, as_json
+from cad2pose.experiments.contestants import CONTESTANTS
+from cad2pose.files import replacing, write_text
+
+_DRAWS = 2000
+_HEAD = (
+    "contestant", "poses from", "seeds", "R median (deg)", "R mean (deg)", "R mean (Frobenius)", "t median (%)",
+    "t mean (%)", "R under 10 deg", "network, pose (ms a crop)", "parameters (M)", "minutes",
+)  # fmt: skip
+
+
+def write_report(found: Sequence[Comparison], config: ComparisonConfig, out: Path, device: str) -> Path:
+    """Write `comparison.md`, `comparison.json` and, with matplotlib, plots; returns the first."""
+    lines = [f"{config.samples:,} training crops a run, judged on {config.judged} fresh crops each; {device}.", ""]
+    for part in dict.fromkeys(one.part for one in found):
+        rows = [one for one in found if one.part == part and CONTESTANTS[one.contestant].shown]
+        lines += [f"## {part}", "", table(rows), ""]
+    lines += [
+        "In brackets: 95 % bootstrap intervals over crops, all seeds together. Errors are modulo the symmetries;",
+        "translations in % of the distance. Times are wall time in batches of 16.", "",
+    ]  # fmt: skip
+    for name in dict.fromkeys(one.contestant for one in found if CONTESTANTS[one.contestant].shown):
+        lines.append(f"- `{name}`: {CONTESTANTS[name].about}")
+    write_text(out / "comparison.json", json.dumps(as_json(found)))
+    write_text(out / "comparison.md", "\n".join(lines) + "\n")
+    if importlib.util.find_spec("matplotlib"):
+        _plot(found, out)
+    return out / "comparison.md"
+
+
+def table(found: Sequence[Comparison]) -> str:
+    """A row for every way of every contestant, seeds together."""
+    rows = []
+    for contestant, way in dict.fromkeys((one.contestant, one.way) for one in found):
+        runs = [one for one in found if (one.contestant, one.way) == (contestant, way)]
+        turns, shifts = (np.concatenate([getattr(run, name) for run in runs]) for name in ("rotation", "translation"))
+        frobenius = 2 * np.sqrt(2) * np.sin(np.radians(turns) / 2)
+        network, pose, minutes = (
+            np.mean([getattr(run, k) for run in runs]) for k in ("network_ms", "pose_ms", "minutes")
+        )
+        rows.append([
+            contestant, way, str(len(runs)), _with_interval(turns, 1), f"{turns.mean():.1f}", f"{frobenius.mean():.3f}",
+            _with_interval(shifts, 2), f"{shifts.mean():.2f}", f"{100 * (turns < 10).mean():.0f} %",
+            f"{network:.1f} + {pose:.1f}", f"{runs[0].parameters / 1e6:.1f}", f"{minutes:.0f}",
+        ])  # fmt: skip
+    return "\n".join("| " + " | ".join(row) + " |" for row in (_HEAD, ["---"] * len(_HEAD), *rows))
+
+
+def median_interval(values: np.ndarray, draws: int = _DRAWS, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the median by the percentile bootstrap (Efron 1979)."""
+    chosen = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
+    low, high = np.percentile(np.median(values[chosen], axis=1), (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _with_interval(values: np.ndarray, digits: int) -> str:
+    low, high = median_interval(values)
+    return f"{np.median(values):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def _plot(found: Sequence[Comparison], out: Path) -> None:
+    """Error against training crops and against time, a picture for each part."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    for part in dict.fromkeys(one.part for one in found):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+        shown = [one for one in found if one.part == part and CONTESTANTS[one.contestant].shown]
+        for number, name in enumerate(dict.fromkeys(one.contestant for one in shown)):
+            runs = {one.seed: one for one in shown if one.contestant == name}
+            for seed, run in runs.items():
+                if run.curve:
+                    crops, turns, _ = zip(*run.curve, strict=True)
+                    label = name if seed == next(iter(runs)) else None
+                    left.plot(np.array(crops) / 1000, turns, color=f"C{number % 10}", marker="o", ms=3, label=label)
+            for way in dict.fromkeys(one.way for one in shown if one.contestant == name):
+                some = [one for one in shown if (one.contestant, one.way) == (name, way)]
+                taken = np.mean([one.network_ms + one.pose_ms for one in some])
+                turn = np.median(np.concatenate([one.rotation for one in some]))
+                right.plot(taken, turn, marker="o", color=f"C{number % 10}", ls="")
+                right.annotate(f" {name}\n {way}", (taken, turn), fontsize=6, va="center")
+        left.set_xlabel("training crops (thousands)")
+        right.set_xlabel("ms a crop")
+        right.set_xscale("log")
+        for axes in (left, right):
+            axes.set_ylabel("median rotation error (deg)")
+            axes.set_yscale("log")
+            axes.grid(alpha=0.3, which="both")
+        left.legend(fontsize=7)
+        with replacing(out / f"{part}.png") as aside:
+            figure.savefig(aside, dpi=110)
+        plt.close(figure)
