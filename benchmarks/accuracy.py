@@ -180,14 +180,16 @@ def _rolled(batch: CropBatch, turns: int) -> CropBatch:
 
 
 SETTINGS = {
-    "one look": EstimatorOptions(recrop=False),
+    "one look": EstimatorOptions(recrop=False, refine=False),
     "one look, refined": EstimatorOptions(recrop=False, refine=True),
-    "two looks": EstimatorOptions(recrop=True),
+    "two looks": EstimatorOptions(recrop=True, refine=False),
     "two looks, refined": EstimatorOptions(recrop=True, refine=True),
     "one look, sampling": EstimatorOptions(recrop=False, solver="sampling"),
     "two looks, sampling": EstimatorOptions(recrop=True, solver="sampling"),
     "two looks, search": EstimatorOptions(recrop=True, solver="search"),
-    "one look, 3 rolls, 3 zooms": EstimatorOptions(rolls=(-15.0, 0.0, 15.0), zooms=(0.9, 1.0, 1.1), recrop=False),
+    "one look, 3 rolls, 3 zooms": EstimatorOptions(
+        rolls=(-15.0, 0.0, 15.0), zooms=(0.9, 1.0, 1.1), recrop=False, refine=False
+    ),
 }
 # for models that do not regress, beside those above that solve
 SOLVED = {"two looks, sampling, 3 rolls": EstimatorOptions(rolls=(-15.0, 0.0, 15.0), recrop=True, solver="sampling")}

@@ -67,6 +67,9 @@ class Config:
     recrop: bool = True
     """Estimate twice, the second time from the box of the first pose."""
 
+    refine: bool = False
+    """Let the poses climb the score of the query image."""
+
     repeats: int = 9
     """Timed calls; medians are reported."""
 
@@ -115,7 +118,8 @@ def main(config: Config) -> int:
     results = []
     for name in names:
         device = pick_device(name)
-        estimator = PoseEstimator([model], device, EstimatorOptions(rolls=config.rolls, recrop=config.recrop))
+        options = EstimatorOptions(rolls=config.rolls, recrop=config.recrop, refine=config.refine)
+        estimator = PoseEstimator([model], device, options)
         print(f"{device_name(device)}\nboxes    total    crops  network    poses     fuse    other")
         for count in config.detections:
             row = measure(estimator, count, config.repeats)

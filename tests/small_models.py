@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from cad2pose.geometry import rotation_about_z
-from cad2pose.methods import QueryConfig, QueryMethod, SurfEmbConfig
+from cad2pose.methods import GdrNetConfig, GdrNetMethod, QueryConfig, QueryMethod, SurfEmbConfig
 from cad2pose.model_file import Model
 from cad2pose.parts.mesh import Mesh
 from cad2pose.parts.part import Part
@@ -16,6 +16,9 @@ from cad2pose.structures import CropBatch
 
 SMALL = QueryConfig(
     crop_size=32, stride=4, width=8, key_width=8, head_width=8, head_hidden=(16, 8), positives=8, negatives=16
+)
+SMALL_GDRNET = GdrNetConfig(
+    crop_size=32, width=8, encoder="resnet18", decoder_width=8, head_width=8, head_hidden=(16, 8), regions=4
 )
 SMALL_SURFEMB = SurfEmbConfig(crop_size=32, stride=2, width=8, key_width=8, positives=8, negatives=16)
 
@@ -45,8 +48,8 @@ def rolled(batch: CropBatch, turns: int) -> CropBatch:
     return replace(batch, image=image, valid=valid, camera=camera, truth=None)
 
 
-class PlantedMethod(QueryMethod):
-    """Answers with the true pose of the part, whichever crop it is shown; `noise` turns it about random axes."""
+class PlantedMethod(GdrNetMethod):
+    """Answers with the true pose of the part, whichever crop it is shown; it has no query image to refine poses on."""
 
     def plant(self, T_cam_obj: torch.Tensor) -> PlantedMethod:
         self.T_cam_obj = T_cam_obj
@@ -60,4 +63,4 @@ class PlantedMethod(QueryMethod):
 
 
 def planted_model(T_cam_obj: torch.Tensor, *parts: Part) -> Model:
-    return Model(PlantedMethod(SMALL, parts).plant(T_cam_obj).eval(), tuple(parts), {})
+    return Model(PlantedMethod(SMALL_GDRNET, parts).plant(T_cam_obj).eval(), tuple(parts), {})

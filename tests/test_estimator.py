@@ -181,7 +181,7 @@ def test_batches_of_any_size_agree(generator):
     image, truth = torch.rand(3, 240, 320, generator=generator), _pose(part, generator)
     boxes = _box(part, truth) + torch.tensor([[0.0, 0, 0, 0], [5, 0, 0, 0], [0, 5, 10, 0]])
     results = [
-        PoseEstimator([model], "cpu", EstimatorOptions(batch_size=size)).estimate(
+        PoseEstimator([model], "cpu", EstimatorOptions(batch_size=size, refine=False)).estimate(
             image, CAMERA, _detections([1, 1, 1], boxes)
         )
         for size in (1, 5, 64)

@@ -119,5 +119,3 @@ def test_pnp_needs_coordinates():
         )
     both = replace(SMALL, intermediate="queries+coordinates").build([wedge(1)]).eval()
     PoseEstimator([Model(both, (wedge(1),), {})], "cpu", EstimatorOptions(solver="pnp"))
-    with pytest.raises(ValueError, match="not refined"):
-        EstimatorOptions(solver="pnp", refine=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import torch
@@ -215,6 +215,7 @@ class PoseEstimates:
         box: `(N, 4)` the boxes they were found from.
         seconds: time the whole image took.
         details: uncertainty, alternatives, and the reasons where no pose was found; all unknown by default.
+        stages: of those seconds, how many went into making crops, the network, and making poses of its output.
     """
 
     object_id: Int[Tensor, "n"]
@@ -223,6 +224,7 @@ class PoseEstimates:
     box: Float[Tensor, "n 4"]
     seconds: float = -1.0
     details: PoseDetails = field(default_factory=lambda: PoseDetails.unknown(()))
+    stages: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.details.reasons) != len(self.object_id):
@@ -237,7 +239,7 @@ class PoseEstimates:
     def __getitem__(self, index: Int[Tensor, "k"]) -> PoseEstimates:
         return PoseEstimates(
             self.object_id[index], self.T_cam_obj[index], self.score[index], self.box[index], self.seconds,
-            self.details[index],
+            self.details[index], self.stages,
         )  # fmt: skip
 
     @property

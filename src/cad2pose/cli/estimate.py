@@ -202,6 +202,7 @@ def _write(out: Path, model: Path, estimator: PoseEstimator, done: Sequence[Done
             "scene_id": task.scene_id,
             "im_id": task.image_id,
             "seconds": found.seconds,
+            "stages": dict(found.stages),
             "poses": [_pose_entry(estimator, found, row) for row in range(len(found))],
         }
         for task, found in done
@@ -250,9 +251,11 @@ def _say(console: Console, estimator: PoseEstimator, done: Sequence[Done], out: 
             console.print(f"{line} mm", highlight=False)
     poses = sum(int(found.found.sum()) for _, found in done)
     lost = sum(len(found) for _, found in done) - poses
-    seconds = sorted(found.seconds for _, found in done)[len(done) // 2]
+    median = sorted(done, key=lambda one: one[1].seconds)[len(done) // 2][1]
+    stages = ", ".join(f"{name} {seconds:.2f}" for name, seconds in median.stages.items())
+    took = f"{median.seconds:.2f} s per image (median" + (f": {stages})" if stages else ")")
     console.print(
-        f"{poses} poses in {len(done)} images{_without(lost)}, {seconds:.2f} s per image (median): "
+        f"{poses} poses in {len(done)} images{_without(lost)}, {took}: "
         f"{out / 'results.csv'}",
         soft_wrap=True, highlight=False,
     )  # fmt: skip

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cad2pose.estimator.options import EstimatorOptions
 from cad2pose.estimator.pose_solver import PoseSolver
+from cad2pose.estimator.stages import Stages
 from cad2pose.geometry import VirtualCamera, make_transform, nearest_rotation
 from cad2pose.methods import PoseMethod, QueryImageMethod, RegressionMethod, SurfEmbMethod
 from cad2pose.model_file import Model
@@ -51,27 +52,40 @@ class Look:
                     "that does (--method gdrnet)"
                 )
             return
-        if not solves and (self.options.refine or self.options.solver in ("sampling", "search")):
+        if not solves and self.options.solver in ("sampling", "search"):
             raise ValueError(f"the model of {names} is a {method}, which has no query image to solve for poses with")
 
-    def __call__(self, model: Model, batch: CropBatch, depth: Float[Tensor, "b r r"] | None = None) -> Poses:
+    def __call__(
+        self,
+        model: Model,
+        batch: CropBatch,
+        depth: Float[Tensor, "b r r"] | None = None,
+        stages: Stages | None = None,
+    ) -> Poses:
         """Poses T_virt_obj in the crop cameras, mm, in the mesh file's frame.
 
         Args:
             model: one that passed `check`.
             batch: crops on its device.
             depth: z in the crop cameras, mm, 0 where there is none.
+            stages: told how long the network took, and making poses of what it says.
         """
+        method, stages = model.method, stages or Stages(batch.image.device)
+        with stages.timed("network"):
+            if isinstance(method, SurfEmbMethod) and self.options.query_turns > 1:
+                output = method.ensemble(batch, self.options.query_turns)
+            else:
+                output = method(batch)
+        with stages.timed("poses"):
+            return self._poses(model, batch, output, depth)
+
+    def _poses(self, model: Model, batch: CropBatch, output: Any, depth: Float[Tensor, "b r r"] | None) -> Poses:
         method = model.method
-        if isinstance(method, SurfEmbMethod) and self.options.query_turns > 1:
-            output = method.ensemble(batch, self.options.query_turns)
-        else:
-            output = method(batch)
         if not isinstance(method, PoseMethod) or self.options.solver in ("sampling", "search"):
             return self._solver(model, batch, output, depth)
         if self.options.solver == "pnp":
             return _pnp_poses(method, output, batch)
-        if self.options.refine:
+        if self.options.refine and isinstance(method, QueryImageMethod):
             return self._refiner(model, batch, output, depth)
         if depth is not None:
             return self._as_regressed(model, batch, output, depth)

@@ -24,8 +24,9 @@ class EstimatorOptions:
     """where poses come from: regressed by the network; or solved for from its query image, by sampled correspondences
     or by a search without randomness (such poses are always refined); or from its coordinates by robust PnP (GDR-Net's
     alternative end). auto: regressed by models that do, sampled for SurfEmb's"""
-    refine: bool = False
-    """let every regressed pose, and the likeliest other rotations, climb the score of the query image"""
+    refine: bool = True
+    """let every regressed pose, and the likeliest other rotations, climb the score of the query image, where the model
+    has one; without it poses are regressed alone, some ten times as fast on a CPU"""
     refinement: RefinementOptions = field(default_factory=RefinementOptions)
     """settings of that"""
     query_turns: Literal[1, 2, 4] = 1
@@ -40,8 +41,6 @@ class EstimatorOptions:
             raise ValueError(f"zooms is {self.zooms}; it must be one or more positive factors, such as 1.0")
         if self.solver not in ("auto", "regression", "sampling", "search", "pnp"):
             raise ValueError(f"solver is {self.solver!r}; it must be auto, regression, sampling, search or pnp")
-        if self.solver == "pnp" and self.refine:
-            raise ValueError("poses from PnP are not refined: give either the solver pnp or refine")
         if self.query_turns not in (1, 2, 4):
             raise ValueError(f"query_turns is {self.query_turns}; it must be 1, 2 or 4: crops are turned by quarters")
         if self.batch_size < 1:

@@ -19,6 +19,7 @@ from cad2pose.estimator.fusion import fuse_copies
 from cad2pose.estimator.images import check_size, depth_tensor, image_tensor
 from cad2pose.estimator.looking import Look, poses_in_source
 from cad2pose.estimator.options import EstimatorOptions
+from cad2pose.estimator.stages import Stages
 from cad2pose.geometry import Camera, virtual_camera, warp_depth_to_crops, warp_to_crops
 from cad2pose.model_file import Model, load_model
 from cad2pose.parts.part import Part
@@ -44,6 +45,7 @@ class _View:
     depth: Float[Tensor, "h w"] | None
     K: Float[Tensor, "3 3"]
     size: Float[Tensor, "2"]
+    stages: Stages
 
 
 class PoseEstimator:
@@ -161,10 +163,11 @@ class PoseEstimator:
         check_size(pixels, camera)
         self.check(camera, detections)
         object_id = detections.object_id.to("cpu", torch.int64)
-        found = self._of_image(pixels, camera, object_id, detections, depth)
+        stages = Stages(self.device)
+        found = self._of_image(pixels, camera, object_id, detections, depth, stages)
         seconds = time.perf_counter() - start
         estimates = PoseEstimates(
-            object_id, found.T_cam_obj, found.score, detections.box.cpu(), seconds, found.details
+            object_id, found.T_cam_obj, found.score, detections.box.cpu(), seconds, found.details, stages.seconds
         )  # fmt: skip
         return estimates[((found.score >= min_score) | ~estimates.found).nonzero()[:, 0]]
 
@@ -175,6 +178,7 @@ class PoseEstimator:
         object_id: Int[Tensor, "n"],
         detections: Detections,
         depth: Tensor | np.ndarray | None,
+        stages: Stages,
     ) -> Poses:
         measured = None if depth is None else depth_tensor(depth)
         if measured is not None and measured.shape != (camera.height, camera.width):
@@ -184,7 +188,7 @@ class PoseEstimator:
         view = _View(
             camera.undistort_image(pixels).to(self.device),
             None if measured is None else camera.undistort_depth(measured).to(self.device),
-            camera.K, torch.tensor([camera.width, camera.height], dtype=torch.float64),
+            camera.K, torch.tensor([camera.width, camera.height], dtype=torch.float64), stages,
         )  # fmt: skip
         box = undistort_boxes(detections.box.to("cpu", torch.float64), camera)
         found = self._fused(view, object_id, box)
@@ -233,11 +237,12 @@ class PoseEstimator:
         K, size = view.K.expand(count, -1, -1), view.size.expand(count, -1)
         camera = virtual_camera(K, box, size, config.crop_size, config.pad, roll)
         with torch.inference_mode():
-            images = view.pixels[None].expand(count, -1, -1, -1)
-            crops, valid = warp_to_crops(images, camera.to(self.device))
-            depth = None if view.depth is None else warp_depth_to_crops(view.depth, camera.to(self.device))
-            batch = CropBatch(crops, valid, camera.to(self.device, torch.float32), part_index.to(self.device))
-            return poses_in_source(self._look_at(model, batch, depth), camera)
+            with view.stages.timed("crops"):
+                images = view.pixels[None].expand(count, -1, -1, -1)
+                crops, valid = warp_to_crops(images, camera.to(self.device))
+                depth = None if view.depth is None else warp_depth_to_crops(view.depth, camera.to(self.device))
+                batch = CropBatch(crops, valid, camera.to(self.device, torch.float32), part_index.to(self.device))
+            return poses_in_source(self._look_at(model, batch, depth, view.stages), camera)
 
     def _posed(
         self, view: _View, object_id: Int[Tensor, "n"], box: Float[Tensor, "n 4"], T_cam_obj: Float[Tensor, "n 4 4"]

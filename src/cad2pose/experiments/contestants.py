@@ -15,7 +15,7 @@ from cad2pose.estimator import EstimatorOptions
 from cad2pose.methods import GdrNetConfig, MethodConfig, QueryConfig, SurfEmbConfig
 from cad2pose.methods.query import LossWeights
 
-_ONE_LOOK = EstimatorOptions(recrop=False)
+_ONE_LOOK = EstimatorOptions(recrop=False, refine=False)
 WAYS = {
     "regression": _ONE_LOOK,
     "regression, refined": replace(_ONE_LOOK, refine=True),
