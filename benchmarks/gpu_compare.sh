@@ -23,7 +23,7 @@ timeout --signal=INT --kill-after=20 $((60 * minutes - 15)) \
     --views.distance 346 1500 "$@" > "$OUT/compare.txt" 2>&1
 status=$?
 tail -n 30 "$OUT/compare.txt"
-tar -C "$RUN" -czf "$OUT/runs.tar.gz" $(cd "$RUN" && find . -name curves.jsonl -o -name judged.json)
+(cd "$RUN" && find . -name curves.jsonl -o -name judged.json) 2> /dev/null | tar -C "$RUN" -czf "$OUT/runs.tar.gz" -T -
 for file in "$RUN"/comparison.md "$RUN"/comparison.json "$RUN"/*.png; do
     [ ! -f "$file" ] || cp "$file" "$OUT/"
 done
