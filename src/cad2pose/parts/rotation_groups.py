@@ -16,7 +16,7 @@ from cad2pose.parts.symmetry import ContinuousSymmetry, Symmetries, covering_rot
 ANY_ANGLE = 0
 """In place of an axis' order: every rotation about it."""
 
-_TURNS = 37  # samples of a continuous axis; prime, so that no facets or teeth recur in step with them
+_TURNS = 29  # samples of a continuous axis; prime, so that no facets or teeth recur in step with them
 _COVERING = 160
 _SAME = 1e-3
 _POLYHEDRAL = {"T": (3, 3, 1 / 3), "O": (4, 4, 0.0), "I": (5, 5, 5**-0.5)}
@@ -64,24 +64,26 @@ def turns(order: int) -> Float[Tensor, "k 3 3"]:
     """All rotations about z of an axis of that order but the identity."""
     steps = _TURNS if order == ANY_ANGLE else order
     angles = 2 * math.pi / steps * torch.arange(1, steps, dtype=torch.float64)
-    return rotation_from_axis_angle(angles[:, None] * _vector(0, 0, 1))
+    return rotation_from_axis_angle(angles[:, None] * _vector(0.0, 0.0, 1.0))
 
 
 @lru_cache(maxsize=128)
 def cyclic(order: int) -> RotationGroup:
     """Rotations about z: C2, C3, ..., or Cinf for `ANY_ANGLE`."""
     name = "Cinf" if order == ANY_ANGLE else f"C{order}"
-    return RotationGroup(name, turns(order), ((_vector(0, 0, 1), order),), order)
+    return RotationGroup(name, turns(order), ((_vector(0.0, 0.0, 1.0), order),), order)
 
 
 @lru_cache(maxsize=128)
 def dihedral(order: int) -> RotationGroup:
     """Rotations about z and half turns about axes across it, x among them: D2, D3, ..., or Dinf."""
     about = turns(order)
-    flip = torch.diag(_vector(1, -1, -1))
+    flip = torch.diag(_vector(1.0, -1.0, -1.0))
     elements = torch.cat((about, flip[None], about @ flip))
     if order == ANY_ANGLE:
-        return RotationGroup("Dinf", elements, ((_vector(0, 0, 1), ANY_ANGLE), (_vector(1, 0, 0), 2)), ANY_ANGLE)
+        return RotationGroup(
+            "Dinf", elements, ((_vector(0.0, 0.0, 1.0), ANY_ANGLE), (_vector(1.0, 0.0, 0.0), 2)), ANY_ANGLE
+        )
     return RotationGroup(f"D{order}", elements, _axes_of(elements), 2 * order)
 
 
@@ -92,9 +94,9 @@ def polyhedral(name: str) -> RotationGroup:
     A main axis is z, the nearest other one of the same order is in the plane of x and z, towards x.
     """
     first, second, cosine = _POLYHEDRAL[name]
-    other = _vector((1 - cosine**2) ** 0.5, 0, cosine)
+    other = _vector((1 - cosine**2) ** 0.5, 0.0, cosine)
     generators = [
-        rotation_from_axis_angle(2 * math.pi / first * _vector(0, 0, 1)),
+        rotation_from_axis_angle(2 * math.pi / first * _vector(0.0, 0.0, 1.0)),
         rotation_from_axis_angle(2 * math.pi / second * other),
     ]
     members = torch.eye(3, dtype=torch.float64)[None]

@@ -10,17 +10,18 @@ from torch import Tensor
 
 from cad2pose.geometry.rotation import rotation_from_axis_angle
 from cad2pose.parts.part import Part
-from cad2pose.parts.rotation_groups import cyclic, upward
+from cad2pose.parts.rotation_groups import ANY_ANGLE, cyclic, upward
 from cad2pose.parts.seen_surface import SeenSurface, see_surface
 from cad2pose.parts.symmetry import Symmetries
 from cad2pose.parts.symmetry_fit import SymmetryFit, least_fit, measure_fit
 from cad2pose.parts.symmetry_orders import AxisTrials, Passes, far_better, quick_probes
-from cad2pose.parts.symmetry_proposals import AxisOrder, Placed, propose_groups
+from cad2pose.parts.symmetry_proposals import AxisOrder, Placed, implied_axes, propose_groups
 from cad2pose.parts.symmetry_search import AxisCandidate, align, candidate_axes
 
 _MOST_AXES = 20
 _QUICK_SEARCH = (3, (2, 3, 5))  # candidates per order, and orders
 _QUICK_SAMPLES = 6000
+_BALL = 3
 _HOPELESS = 0.12  # mean error of candidates that are not looked at, in radii
 _NEAR = 0.25  # of the tolerance: nine tenths of a nearly symmetric surface deviate by less
 _MOST_TRIES, _ENOUGH = 12, 3  # proposals of one kind of group that are tried, and that have to pass
@@ -91,6 +92,9 @@ class FoundGroup:
     fit: SymmetryFit
 
 
+Found = tuple[Placed, SymmetryFit]
+
+
 @dataclass(frozen=True, eq=False)
 class SymmetryReport:
     """What was found.
@@ -139,15 +143,22 @@ def find_symmetries(part: Part, options: SymmetryOptions | None = None) -> Symme
 
     group = _find_group(surface, trials, passes)
     near = None if options.quick else _find_group(surface, trials, nearly)
-    if near is not None and group is not None and _size(near) <= _size(group):
+    if near is not None and group is not None and _size(near[0]) <= _size(group[0]):
         near = None
     return SymmetryReport(part, _described(surface, group), _described(surface, near))
 
 
-def _find_group(surface: SeenSurface, trials: list[AxisTrials], passes: Passes) -> Placed | None:
+def _find_group(surface: SeenSurface, trials: list[AxisTrials], passes: Passes) -> Found | None:
     """The largest group that passes, unless a subgroup fits far better."""
     quick = quick_probes(surface)
-    axes = [AxisOrder(trial.axis, trial.order(passes)) for trial in trials]
+    axes: list[AxisOrder] = []
+    for trial in trials:
+        if (order := trial.order(passes)) != 1:
+            axes.append(AxisOrder(trial.axis, order))
+        if sum(item.order == ANY_ANGLE for item in axes) >= _BALL:
+            break  # a ball has them everywhere
+    for line in implied_axes(axes, surface.part.radius):
+        axes.append(AxisOrder(line, AxisTrials(surface, line).order(passes)))
     proposals = propose_groups([axis for axis in axes if axis.order != 1])
     fitting: list[tuple[Placed, SymmetryFit]] = []
     tried: dict[str, int] = {}
@@ -159,15 +170,16 @@ def _find_group(surface: SeenSurface, trials: list[AxisTrials], passes: Passes) 
         placed = _aligned(surface, proposal)
         if not passes(least_fit(surface, placed.motions)):
             continue
-        fit = measure_fit(surface, placed.motions, quick)
+        fit = measure_fit(surface, placed.motions, quick, careful=True)
         if passes(fit):
             fitting.append((placed, fit))
     for placed, fit in sorted(fitting, key=lambda item: (-_size(item[0]), item[1].percentile_95)):
         smaller = [other for subgroup, other in fitting if _size(subgroup) < _size(placed)]
         if not any(far_better(other, fit) for other in smaller):
             snapped = _snapped(surface, placed)
-            if passes(measure_fit(surface, snapped.motions, careful=True)):
-                return snapped
+            fit = measure_fit(surface, snapped.motions, careful=True)
+            if passes(fit):
+                return snapped, fit
     return None
 
 
@@ -190,21 +202,27 @@ def _snapped(surface: SeenSurface, placed: Placed) -> Placed:
         if 0 < float((axis - near).norm()) < _SNAP_ANGLE:
             omega = torch.linalg.cross(axis, near)
             frame = rotation_from_axis_angle(omega * (omega.norm().asin() / omega.norm())) @ frame
-    close = placed.center.abs() < _SNAP_CENTER * surface.part.diameter
-    snapped = Placed(placed.group, frame, torch.where(close, 0.0, placed.center))
-    before, after = measure_fit(surface, placed.motions), measure_fit(surface, snapped.motions)
+    center = placed.center
+    if len(placed.group.axes) == 1:  # any point of the axis will do
+        along = frame @ placed.group.axes[0][0]
+        center = center - (center @ along) * along
+    frame = (frame * 1e12).round() / 1e12 + 0.0
+    close = center.abs() < _SNAP_CENTER * surface.part.diameter
+    snapped = Placed(placed.group, frame, torch.where(close, 0.0, center))
+    probes = quick_probes(surface)
+    before, after = (measure_fit(surface, each.motions, probes, careful=True) for each in (placed, snapped))
     worse = max(after.largest - before.largest, after.percentile_95 - before.percentile_95)
     return placed if worse > _SNAP_LOSS else snapped
 
 
-def _described(surface: SeenSurface, placed: Placed | None) -> FoundGroup | None:
-    if placed is None:
+def _described(surface: SeenSurface, found: Found | None) -> FoundGroup | None:
+    if found is None:
         return None
+    placed, fit = found
     axes = []
     for direction, order in placed.group.axes:
         turned = upward(placed.frame @ direction)
         line = Placed.about_axis(cyclic(order), AxisCandidate(turned, placed.center, 0.0))
         axes.append(SymmetryAxis(order, turned, placed.center, measure_fit(surface, line.motions, careful=True)))
     symmetries = placed.group.symmetries(placed.frame, placed.center)
-    fit = measure_fit(surface, placed.motions, careful=True)
     return FoundGroup(placed.group.name, placed.group.order, symmetries, tuple(axes), fit)

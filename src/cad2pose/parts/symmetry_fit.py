@@ -13,6 +13,7 @@ from cad2pose.parts.distance_field import CELL
 from cad2pose.parts.seen_surface import SeenSurface
 
 _BATCH = 16
+_MOST_PLACES = 60_000  # of all motions
 _LOOKED_AT_AGAIN = 8  # one in so many
 _EXACT, _ROUNDS = 32, 12
 _FIELD_ERROR = 1.5 * CELL
@@ -64,10 +65,12 @@ def measure_fit(
     Args:
         surface: dense samples.
         motions: of a group, without the identity.
-        probes: indices of points to move; all of the surface's probes by default.
+        probes: indices of points to move; by default all of the surface's probes, or some for large groups.
         careful: measure the larger ones once more, with care, and the largest exactly.
     """
-    probes = surface.probes if probes is None else probes
+    if probes is None:
+        step = 1 + len(motions) * len(surface.probes) // _MOST_PLACES
+        probes = surface.probes[::step]
     points, normals = surface.points[probes], surface.normals[probes]
     distances, colours = [], [torch.zeros(1, dtype=torch.float64)]
     for some in motions.split(_BATCH):

@@ -18,7 +18,7 @@ _HIGHEST_ORDER = 36
 _PERHAPS_ROUND = 6  # from this order on, any rotation is tried
 _ROUND = 2.0  # % of the diameter: facets up to this size are taken for a round surface
 _BETTER = 0.5  # what deviates by less than this share of another is far better
-_NEGLIGIBLE = 1.0  # % of the diameter; 95th percentiles below it are all the same
+_NEGLIGIBLE = 1.5  # % of the diameter; 95th percentiles below it are all the same
 _QUICK_PROBES = 640
 
 Passes = Callable[[SymmetryFit], bool]
@@ -56,7 +56,7 @@ class AxisTrials:
 
     def _round_or_regular(self) -> int:
         """The order of a regular polygon that is nearly round, or `ANY_ANGLE`."""
-        endless = self._fit(ANY_ANGLE)
+        endless = measure_fit(self._surface, self._placed(ANY_ANGLE).motions, quick_probes(self._surface), careful=True)
         if endless.largest <= _ROUND:
             return ANY_ANGLE
         orders = range(2, _HIGHEST_ORDER + 1)
@@ -101,5 +101,5 @@ def far_better(first: SymmetryFit, second: SymmetryFit, by_largest: bool = False
 
 def quick_probes(surface: SeenSurface) -> Int[Tensor, "m"]:
     """A few of the probes, half of them at corners of triangles."""
-    half = min(_QUICK_PROBES, len(surface.probes)) // 2
+    half = min(_QUICK_PROBES, len(surface.probes) // 4) // 2
     return torch.cat((surface.probes[:half], surface.probes[-half:]))

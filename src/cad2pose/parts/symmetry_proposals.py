@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cad2pose.geometry.rotation import axis_angle_from_rotation, rotation_from_axis_angle
 from cad2pose.parts.rotation_groups import (
     ANY_ANGLE,
     RotationGroup,
@@ -18,10 +20,12 @@ from cad2pose.parts.rotation_groups import (
     polyhedral,
     spanning_angle,
 )
-from cad2pose.parts.symmetry_search import AxisCandidate, frame_with_z
+from cad2pose.parts.symmetry_search import AxisCandidate, frame_with_z, same_line
 
 _COSINE_SLACK = 0.12
 _PARALLEL = 0.99
+_COMBINED = 4
+_NO_TURN = 0.1  # rad
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +63,31 @@ class AxisOrder:
     def allows(self, order: int) -> bool:
         """Whether rotations of that order are among those about the axis."""
         return self.order == ANY_ANGLE or (order != ANY_ANGLE and self.order % order == 0)
+
+
+def implied_axes(axes: list[AxisOrder], radius: float) -> list[AxisCandidate]:
+    """Lines that are not among the axes, about which products of rotations about two of them turn.
+
+    Args:
+        axes: with their orders, the best first; the first few are combined.
+        radius: of the part, mm.
+    """
+    finite = [item for item in axes if item.order not in (1, ANY_ANGLE)][:_COMBINED]
+    lines = [item.axis for item in axes]
+    new: list[AxisCandidate] = []
+    for second in range(len(finite)):
+        for first in range(second):
+            turn, other = (
+                rotation_from_axis_angle(2 * math.pi / item.order * item.axis.direction)
+                for item in (finite[first], finite[second])
+            )
+            omega = axis_angle_from_rotation(turn @ other)
+            if float(omega.norm()) > _NO_TURN:
+                center = _meeting(finite[first].axis, finite[second].axis)
+                line = AxisCandidate(omega / omega.norm(), center, 0.0)
+                if not any(same_line(line, known, radius) for known in (*lines, *new)):
+                    new.append(line)
+    return new
 
 
 def propose_groups(axes: list[AxisOrder]) -> Iterator[Placed]:

@@ -145,12 +145,13 @@ def _coarse(
 def _without_repeats(axes: list[AxisCandidate], radius: float) -> list[AxisCandidate]:
     kept: list[AxisCandidate] = []
     for axis in axes:
-        if not any(_same_line(axis, other, radius) for other in kept):
+        if not any(same_line(axis, other, radius) for other in kept):
             kept.append(axis)
     return kept
 
 
-def _same_line(first: AxisCandidate, second: AxisCandidate, radius: float) -> bool:
+def same_line(first: AxisCandidate, second: AxisCandidate, radius: float) -> bool:
+    """Whether two candidates are within 5 degrees and 6 % of a radius of each other."""
     if float((first.direction @ second.direction).abs()) < _SAME_AXIS:
         return False
     gap = first.center - second.center
