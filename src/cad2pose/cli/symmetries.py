@@ -44,7 +44,7 @@ def symmetries_command(
         object_id: the part's entry in models_info.json; 1 by default, a built-in part has its own.
         tolerance: largest deviation of the surface that is allowed, in % of the part's diameter.
         colour: vertex colours must agree, too.
-        colour_tolerance: largest difference of (smoothed) colours that is allowed, in % of black to white.
+        colour_tolerance: largest difference of colours that is allowed, in % of black to white.
         models_info: the file to write, if not OUT/models_info.json; other objects in it stay as they are.
         out: folder for models_info.json and the picture, NAME_symmetries.png.
     """

@@ -37,7 +37,7 @@ class DistanceField:
         index = np.clip((unit / _EXTENT + 1) * (_CELLS / 2), 0, _CELLS - 1).astype(np.int64)
         empty = np.ones((_CELLS,) * 3, dtype=bool)
         empty[tuple(index.T)] = False
-        distances = torch.from_numpy(distance_transform_edt(empty).astype(np.float32)).flatten() * CELL
+        distances = torch.from_numpy(np.asarray(distance_transform_edt(empty), dtype=np.float32)).flatten() * CELL
         return cls(distances, center, radius)
 
     def distance(self, places: Float[Tensor, "*shape 3"]) -> Float[Tensor, "*shape"]:

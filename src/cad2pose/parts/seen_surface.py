@@ -26,9 +26,9 @@ _CORNER = 0.98  # corner probes lie that far from their triangle's middle toward
 _FACING = 0.05  # cosine above which two pieces of surface face the same way
 _FEW, _MANY = 4, 32
 _SIDES = 32  # into which the samples are sorted by where they face
-_CHUNK = 512
-_SMOOTHED = 24  # nearest points over which colours are averaged
-_EVEN, _SPARSE = 512, 4000
+_TWICE = 2.0
+_COLOURS = 16  # samples about a place among which its colour is looked for
+_EVEN = 512
 
 
 Effort = Literal["near", "quick", "careful"]
@@ -43,10 +43,9 @@ class SeenSurface:
         points: `(N, 3)` mm.
         normals: `(N, 3)` of the triangles they lie on, towards where they are seen from.
         corners: `(N, 3, 3)` of these triangles, mm.
-        colors: `(N, 3)` RGB averaged over the nearest points, or None.
+        colors: `(N, 3)` RGB, or None.
         probes: `(M,)` indices of points for judging motions: corners of triangles and points spread evenly.
         even: `(E,)` indices of points spread most evenly.
-        sparse: `(S,)` indices of points drawn by area, few enough to look at all of them.
         reach: `(N,)` distance from each point to the farthest corner of its triangle, mm, for one point of each
             triangle (and side); 0 for the others.
         tree: of the points.
@@ -62,7 +61,6 @@ class SeenSurface:
     colors: Float[Tensor, "n 3"] | None
     probes: Int[Tensor, "m"]
     even: Int[Tensor, "e"]
-    sparse: Int[Tensor, "s"]
     reach: Float[Tensor, "n"]
     tree: KDTree
     field: DistanceField
@@ -75,55 +73,63 @@ class SeenSurface:
         """Distances in mm to the surface that faces the same way, and the samples on the triangles that are nearest.
 
         Facing the same way is being at less than 87 degrees: the other side of a thin wall is another surface, and
-        the floor of a notch is not replaced by the faces that the notch cuts. Where nothing faces that way, the
-        distance is the diameter. Distances are those of the triangles of the nearest samples.
+        the floor of a notch is not replaced by the faces that the notch cuts. But where such a surface is more than
+        twice as far as the nearest of all, the nearest of all counts: a hole is as large as it is deep, however far the
+        next wall is that faces like its own. Distances are those of the triangles of the nearest samples.
 
         Args:
             places: mm.
             normals: of the surface that is looked for there.
             effort: `careful` looks at many samples, so that the true nearest triangle is hardly ever missed; `quick` at
-                few, and is wrong by up to the distance of samples; `near` does not even look for surfaces that are
-                hidden behind others of another side, and gives the diameter for them.
+                few, and is wrong by up to the distance of samples; `near` does not look behind surfaces of another
+                side.
         """
         count = _MANY if effort == "careful" else _FEW
-        best = torch.full((len(places),), self.part.diameter, dtype=torch.float64)
-        nearest = torch.zeros(len(places), dtype=torch.long)
-
-        def improve(which: Int[Tensor, "w"], index: Int[Tensor, "w c"]) -> Int[Tensor, "u"]:
-            """Distances of some places to the triangles of some samples; returns those without one of their side."""
-            facing = torch.einsum("kd,kcd->kc", normals[which], self.normals[index]) > _FACING
-            distance = distance_to_triangles(places[which, None], self.corners[index])
-            distance[~facing] = torch.inf
-            least, column = distance.min(1)
-            best[which] = torch.minimum(best[which], least)
-            nearest[which] = index.gather(1, column[:, None])[:, 0]
-            return which[least.isinf()]
-
-        left = improve(torch.arange(len(places)), _query(self.tree, places, count))
-        if effort == "near":
-            return best, nearest
+        index = _query(self.tree, places, count)
+        all_sides = distance_to_triangles(places[:, None], self.corners[index])
+        facing = torch.einsum("kd,kcd->kc", normals, self.normals[index]) > _FACING
+        same_side, column = torch.where(facing, all_sides, torch.inf).min(1)
+        nearest = index.gather(1, column[:, None])[:, 0]
+        any_side, column = all_sides.min(1)
+        nearest_of_all = index.gather(1, column[:, None])[:, 0]
+        left = same_side.isinf().nonzero()[:, 0] if effort != "near" else nearest[:0]
         side = (normals[left] @ self.sides.T).argmax(1)
-        rest = [left[:0]]
         for row, (tree, members) in enumerate(self.side_trees):
-            if len(which := left[side == row]):
-                rest.append(which if tree is None else improve(which, members[_query(tree, places[which], _MANY)]))
-        among = torch.arange(len(self.points)) if effort == "careful" else self.sparse
-        for some in torch.cat(rest).split(_CHUNK):
-            gap = torch.cdist(places[some], self.points[among])
-            gap[normals[some] @ self.normals[among].T <= _FACING] = torch.inf
-            improve(some, among[gap.topk(min(count, len(among)), largest=False)[1]])
-        return best, nearest
+            which = left[side == row]
+            if len(which) == 0 or tree is None:
+                continue
+            index = members[_query(tree, places[which], _MANY)]
+            distance = distance_to_triangles(places[which, None], self.corners[index])
+            facing = torch.einsum("kd,kcd->kc", normals[which], self.normals[index]) > _FACING
+            same_side[which], column = torch.where(facing, distance, torch.inf).min(1)
+            nearest[which] = index.gather(1, column[:, None])[:, 0]
+        counts = same_side <= _TWICE * any_side
+        return torch.where(counts, same_side, any_side), torch.where(counts, nearest, nearest_of_all)
 
-    def exact_distance(
-        self, places: Float[Tensor, "k 3"], normals: Float[Tensor, "k 3"], at_most: Float[Tensor, "k"]
-    ) -> Float[Tensor, "k"]:
-        """As `distance`, from all triangles that are seen and lie within distances that are known to be enough."""
+    def colour_difference(self, places: Float[Tensor, "k 3"], colors: Float[Tensor, "k 3"]) -> Float[Tensor, "k"]:
+        """Of each colour from the most similar one about its place: the largest of its channels, from 0 to 1.
+
+        Looking at some samples lets edges between colours lie a little off.
+
+        Raises:
+            ValueError: if the surface has no colours.
+        """
+        if self.colors is None:
+            raise ValueError("the surface was sampled without colours")
+        index = _query(self.tree, places, _COLOURS)
+        return (self.colors[index] - colors[:, None]).abs().amax(-1).amin(1)
+
+    def exact_distance(self, places: Float[Tensor, "k 3"], normals: Float[Tensor, "k 3"]) -> Float[Tensor, "k"]:
+        """As `distance`, from all triangles that are seen."""
         once = (self.reach > 0).nonzero()[:, 0]
-        gap = torch.cdist(places, self.points[once]) - self.reach[once]
-        gap[normals @ self.normals[once].T <= _FACING] = torch.inf
-        row, column = (gap < at_most[:, None]).nonzero(as_tuple=True)
+        gap = torch.cdist(places, self.points[once])
+        row, column = (gap - self.reach[once] <= _TWICE * gap.amin(1, keepdim=True)).nonzero(as_tuple=True)
         distance = distance_to_triangles(places[row], self.corners[once[column]])
-        return at_most.scatter_reduce(0, row, distance, "amin")
+        endless = torch.full((len(places),), torch.inf, dtype=torch.float64)
+        facing = (normals[row] * self.normals[once[column]]).sum(1) > _FACING
+        same_side = endless.scatter_reduce(0, row[facing], distance[facing], "amin")
+        any_side = endless.scatter_reduce(0, row, distance, "amin")
+        return torch.where(same_side <= _TWICE * any_side, same_side, any_side)
 
 
 def see_surface(
@@ -165,7 +171,7 @@ def see_surface(
     colors = None
     if colour and part.mesh.colors is not None:
         of_corners = part.mesh.colors[part.mesh.faces[faces[kept]]].double()
-        colors = _smooth_colours(of_corners, points, corners, tree)
+        colors = _interpolated(of_corners, points, corners)
     at_corner = ((kept >= count) & (kept < count + probes // 2)).nonzero()[:, 0]
     field = DistanceField.of_points(points, part.center, part.radius)
     sides = sphere_directions(_SIDES)
@@ -173,7 +179,7 @@ def see_surface(
     side_trees = tuple((KDTree(points[index].numpy()) if len(index) else None, index) for index in members)
     probing = torch.cat((even, at_corner))
     return SeenSurface(
-        part, points, normals, corners, colors, probing, even[:_EVEN], spread[:_SPARSE],
+        part, points, normals, corners, colors, probing, even[:_EVEN],
         _reach(points, corners, 2 * faces[kept] + (side[:, 0] > 0)), tree, field, sides, side_trees,
     )  # fmt: skip
 
@@ -233,16 +239,14 @@ def _draw(
     return points, torch.where(upward[:, None], flat, -flat), faces
 
 
-def _smooth_colours(
-    colors: Float[Tensor, "n 3 3"], points: Float[Tensor, "n 3"], corners: Float[Tensor, "n 3 3"], tree: KDTree
+def _interpolated(
+    colors: Float[Tensor, "n 3 3"], points: Float[Tensor, "n 3"], corners: Float[Tensor, "n 3 3"]
 ) -> Float[Tensor, "n 3"]:
-    """Colours at points of triangles, from those of their corners, averaged over the nearest points."""
+    """Colours at points of triangles, from those of their corners."""
     a, b, c = corners.unbind(1)
     normal = torch.linalg.cross(b - a, c - a)
     square = normal.square().sum(-1).clamp_min(1e-300)
     second = (torch.linalg.cross(points - a, c - a) * normal).sum(-1) / square
     third = (torch.linalg.cross(b - a, points - a) * normal).sum(-1) / square
     weights = torch.stack((1 - second - third, second, third), dim=-1)
-    exact = (weights[..., None] * colors).sum(1)
-    index = tree.query(points.numpy(), k=min(_SMOOTHED, len(points)))[1]
-    return exact[torch.from_numpy(index).reshape(len(points), -1)].mean(1)
+    return (weights[..., None] * colors).sum(1)

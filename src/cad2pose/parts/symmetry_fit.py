@@ -28,7 +28,7 @@ class SymmetryFit:
         percentile_95: 95 % of the surface deviate by less.
         percentile_90: 90 % of the surface deviate by less.
         place: `(3,)` the point of the surface, mm, that deviates most in the mean over the motions.
-        colour: largest difference of averaged colours, in % of the range from black to white; 0 unless asked for.
+        colour: largest difference of colours, in % of the range from black to white; 0 unless asked for.
         points: `(M, 3)` points of the surface, mm.
         deviations: `(M,)` of each point in the mean over the motions, %; colour does not enter.
     """
@@ -82,8 +82,7 @@ def measure_fit(
             _correct_largest(surface, places, facing, distance)
         distances.append(distance.view(len(some), -1))
         if surface.colors is not None:
-            difference = (surface.colors[nearest] - surface.colors[probes].repeat(len(some), 1)).abs().amax(1)
-            colours.append(difference.view(len(some), -1).flatten())
+            colours.append(surface.colour_difference(places, surface.colors[probes].repeat(len(some), 1)))
     deviation = torch.cat(distances) * (100 / surface.part.diameter)
     return _summary(deviation, 100 * float(torch.cat(colours).max()), points)
 
@@ -105,7 +104,7 @@ def _correct_largest(
         if exact[worst[0]]:
             return
         worst = worst[~exact[worst]]
-        distance[worst] = surface.exact_distance(places[worst], normals[worst], distance[worst])
+        distance[worst] = surface.exact_distance(places[worst], normals[worst])
         exact[worst] = True
 
 

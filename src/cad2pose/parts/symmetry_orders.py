@@ -42,17 +42,24 @@ class AxisTrials:
     def order(self, passes: Passes) -> int:
         """The highest order that passes, `ANY_ANGLE` where any rotation does, or 1.
 
-        Of orders that pass, one that fits far better than its multiples is the true one: the corners of a hexagon are
+        Of orders that pass, one that fits far better than higher ones is the true one: the corners of a hexagon are
         small enough to pass for a circle's.
         """
-        order = 1
-        for prime in PRIMES:
-            while order * prime <= _HIGHEST_ORDER and self._allowed(order * prime, passes):
-                order *= prime
-                if order >= _PERHAPS_ROUND and self._allowed(ANY_ANGLE, passes):
+        passing: list[int] = []
+        endless_tried = False
+        for order in range(2, _HIGHEST_ORDER + 1):
+            primes = [prime for prime in PRIMES if order % prime == 0 and prime < order]
+            if not all(prime in passing for prime in primes) or not self._allowed(order, passes):
+                continue
+            passing.append(order)
+            if order >= _PERHAPS_ROUND and not endless_tried:
+                endless_tried = True
+                if self._allowed(ANY_ANGLE, passes):
                     return self._round_or_regular()
-        better = [n for n in range(2, order) if order % n == 0 and far_better(self._fit(n), self._fit(order))]
-        return max(better, default=order)
+        for order in reversed(passing):
+            if not any(far_better(self._fit(other), self._fit(order)) for other in passing if other < order):
+                return order
+        return 1
 
     def _round_or_regular(self) -> int:
         """The order of a regular polygon that is nearly round, or `ANY_ANGLE`."""
