@@ -13,6 +13,7 @@ import torch
 import trimesh
 
 from cad2pose.cli.symmetries import symmetries_command
+from cad2pose.cli.symmetry_remark import symmetry_remarks
 from cad2pose.geometry import make_transform, random_rotations, rotation_from_axis_angle, transform_points
 from cad2pose.parts import (
     BUILTIN_PARTS,
@@ -314,3 +315,12 @@ def test_real_meshes() -> None:
             assert math.degrees(math.acos(float((difference.trace() - 1) / 2))) < 10  # 5 of the axis
             moved = [transform_points(t, part.center[None])[0] for t in (found, stated)]
             assert float((moved[0] - moved[1]).norm()) < 0.1 * part.diameter
+
+
+def test_undeclared_symmetries_are_remarked_on() -> None:
+    """A symmetric part without declared symmetries is named; declared ones and asymmetric parts are not."""
+    nut, bracket = builtin_part("nut"), builtin_part("bracket")
+    (remark,) = symmetry_remarks([nut, bracket, replace(nut, name="bare", symmetries=Symmetries())])
+    assert remark.startswith("bare is declared without symmetries")
+    assert "60 degrees (group D6" in remark
+    assert "--models-info" in remark

@@ -152,7 +152,7 @@ def see_surface(
     if colour and part.mesh.colors is None:
         raise ValueError(f"part {part.name} has no vertex colours that symmetries could be judged by; leave out colour")
     generator = torch.Generator().manual_seed(seed)
-    points, flat, faces = _draw(part, count, probes // 2, count // 2, generator)
+    points, flat, faces = _draw(part, count, probes // 2, 2 * count, generator)
     corners = part.mesh.vertices[part.mesh.faces[faces]]
     hiding = part.normalize(sample_by_area(part.mesh, _HIDING, generator).points)
     front, back = count_views(part.normalize(points), flat, hiding, sphere_directions(_DIRECTIONS))
