@@ -14,7 +14,7 @@ import trimesh
 
 from cad2pose.cli.symmetries import symmetries_command
 from cad2pose.cli.symmetry_remark import symmetry_remarks
-from cad2pose.geometry import make_transform, random_rotations, rotation_from_axis_angle, transform_points
+from cad2pose.geometry import make_transform, rotation_from_axis_angle, transform_points
 from cad2pose.parts import (
     BUILTIN_PARTS,
     Symmetries,
@@ -28,10 +28,8 @@ from cad2pose.parts import (
 )
 from cad2pose.parts.mesh import Mesh
 from cad2pose.parts.part import Part
-from cad2pose.parts.rotation_groups import cyclic, dihedral, polyhedral
 from cad2pose.parts.seen_surface import see_surface
 from cad2pose.parts.symmetry_fit import measure_fit
-from cad2pose.parts.triangle_distance import distance_to_triangles
 from surface_distance import nearest_on_surface
 
 QUICK = SymmetryOptions(quick=True, samples=3000)
@@ -212,31 +210,6 @@ def test_the_measure_is_the_distance_of_surfaces() -> None:
     assert fit.largest >= 100 * float(plain.max()) / part.diameter - 1e-9
     assert fit.percentile_95 == pytest.approx(100 * float(plain.quantile(0.95)) / part.diameter, rel=0.15)
     assert measure_fit(surface, torch.eye(4).double()[None], careful=True).largest < 1e-9
-
-
-def test_distance_to_triangles() -> None:
-    triangle = torch.tensor([[0.0, 0, 0], [3, 0, 0], [0, 3, 0]]).double()
-    points = torch.tensor([[1.0, 1, 2], [-3, -4, 0], [3, 3, 0], [1, -2, 0]]).double()
-    expected = torch.tensor([2.0, 5.0, 1.5 * 2**0.5, 2.0]).double()
-    assert torch.allclose(distance_to_triangles(points, triangle.expand(4, 3, 3)), expected)
-    flat = torch.tensor([[0.0, 0, 0], [1, 0, 0], [2, 0, 0]]).double()
-    assert float(distance_to_triangles(points[:1], flat[None])) == pytest.approx(5**0.5)
-
-
-@pytest.mark.parametrize("group", [cyclic(5), dihedral(6), polyhedral("T"), polyhedral("O"), polyhedral("I")])
-def test_finite_groups_are_closed(group) -> None:
-    members = torch.cat((torch.eye(3).double()[None], group.elements))
-    assert len(members) == group.order
-    products = (members[:, None] @ members).flatten(0, 1)
-    gaps = torch.cdist(products.flatten(1), members.flatten(1))
-    assert float(gaps.amin(1).max()) < 1e-6
-    assert sum(order - 1 for _, order in group.axes) == group.order - 1
-    frame = random_rotations(1, torch.Generator().manual_seed(1), torch.float64)[0]
-    center = torch.tensor([5.0, 6, 7]).double()
-    placed = group.symmetries(frame, center)
-    assert torch.allclose(
-        transform_points(placed.discrete, center.expand(len(placed), 1, 3))[:, 0], center.expand(len(placed), 3)
-    )
 
 
 def test_options_are_checked() -> None:
