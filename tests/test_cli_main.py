@@ -39,7 +39,7 @@ def command_raising(error: BaseException) -> Callable[[], None]:
 def test_help_lists_every_command(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(argv) == 0
     out = capsys.readouterr().out
-    for name in ("inspect", "check", "train", "estimate", "evaluate", "demo"):
+    for name in ("inspect", "symmetries", "check", "train", "estimate", "evaluate", "demo"):
         assert f"\n  {name} " in out
 
 
@@ -57,7 +57,7 @@ def test_unknown_command_says_what_there_is(capsys: pytest.CaptureFixture[str]) 
     assert cli.main(["estimat", "--model", "x"]) == 2
     err = capsys.readouterr().err
     assert "'estimat'" in err
-    assert "inspect, check, train, compare, estimate, evaluate, demo" in err
+    assert "inspect, symmetries, check, train, compare, estimate, evaluate, demo" in err
     assert "did you mean estimate?" in err
     assert cli.main(["frobnicate"]) == 2
     assert "did you mean" not in capsys.readouterr().err

@@ -5,8 +5,9 @@ import torch
 
 from cad2pose.geometry import make_transform
 from cad2pose.parts import Mesh, Part, builtin_part
+from cad2pose.parts.visibility import sphere_directions
 from cad2pose.rendering import MeshSet, render
-from cad2pose.solvers.surface import EVEN_POINTS, Surface, sphere_directions
+from cad2pose.solvers.surface import EVEN_POINTS, Surface
 
 COUNT = 8000
 

@@ -93,7 +93,7 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path):
     run(out, stop_after=1)
     with pytest.raises(ValueError, match=r"training\.learning_rate"):
         run(out, replace(SHORT, learning_rate=2e-3))
-    with pytest.raises(ValueError, match=r"method\.mask_from"):
+    with pytest.raises(ValueError, match=r"method\.charts"):
         run(out, method=SMALL_SURFEMB)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "holiday.txt").write_text("mine")

@@ -15,6 +15,7 @@ TRACEBACK_VARIABLE = "CAD2POSE_TRACEBACK"
 
 _COMMANDS = {
     "inspect": "read a mesh file, say what was understood, and save six views of it",
+    "symmetries": "find the rotational symmetries of a mesh and write them to models_info.json",
     "check": "check a BOP folder and name everything that is missing or broken",
     "train": "train a model from meshes, or from the models of a BOP folder",
     "compare": "train several methods on equal terms and judge them by the same code",
@@ -75,7 +76,7 @@ def _run(name: str, arguments: list[str]) -> int:
 
 
 def _usage() -> str:
-    commands = "\n".join(f"  {name:<10}{summary}" for name, summary in _COMMANDS.items())
+    commands = "\n".join(f"  {name:<12}{summary}" for name, summary in _COMMANDS.items())
     return (
         "usage: cad2pose COMMAND ...\n\n"
         "From the CAD model of a rigid part to its 6D pose in one RGB image.\n\n"

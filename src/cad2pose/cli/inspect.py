@@ -11,6 +11,7 @@ from rich.table import Table
 
 from cad2pose.cli.arguments import OptionalPath
 from cad2pose.cli.sources import builtin_name, find_part
+from cad2pose.cli.symmetry_remark import symmetry_remark
 from cad2pose.files import check_folder
 from cad2pose.parts.diagnosis import MeshDiagnosis, describe_symmetries, diagnose, units_remark
 from cad2pose.parts.mesh import Units
@@ -81,6 +82,8 @@ def _table(part: Part, source: str, units: Units, models_info: Path | None) -> T
     beside = Path(source).parent / "models_info.json"
     if models_info is None and source != _BUILT_IN and beside.is_file():
         words.append(f"(not read: {beside}; pass --models-info and --object-id)")
+    if remark := symmetry_remark(part):
+        words.append(f"warning: {remark}")
     table.add_row("symmetries", "\n".join(words))
     return table
 

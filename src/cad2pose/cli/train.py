@@ -15,6 +15,7 @@ from rich.table import Table
 
 from cad2pose.cli.arguments import ObjectIds, OptionalPath
 from cad2pose.cli.sources import find_camera, find_parts
+from cad2pose.cli.symmetry_remark import symmetry_remarks
 from cad2pose.data.augmentation import AugmentationConfig
 from cad2pose.data.pose_prior import PosePrior
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
@@ -105,7 +106,10 @@ def train_command(
         augmentation=AugmentationConfig() if effects == "strong" else AugmentationConfig.modest(),
     )  # fmt: skip
     known = load_model(start) if start else None
-    return (_overfit if overfit_one else _train)(Console(), parts, config, crops, training, out, where, known)
+    console = Console()
+    for remark in symmetry_remarks(parts):
+        console.print(f"warning: {remark}", soft_wrap=True, highlight=False)
+    return (_overfit if overfit_one else _train)(console, parts, config, crops, training, out, where, known)
 
 
 def _method_config(method: str, full: bool, settings: Mapping[str, MethodConfig]) -> MethodConfig:

@@ -123,28 +123,30 @@ def units_remark(diameter: float, units: Units) -> str:
 def describe_symmetries(symmetries: Symmetries) -> list[str]:
     """One sentence per declared symmetry; a single one when there is none."""
     lines = [
-        f"any rotation about {_axis_words(item.direction)} through {_vector_words(item.offset)} mm"
+        f"any rotation about {axis_words(item.direction)} through {vector_words(item.offset)} mm"
         for item in symmetries.continuous
     ]
     for transform in symmetries.discrete:
         omega = axis_angle_from_rotation(transform[:3, :3])
         angle = float(torch.linalg.vector_norm(omega))
         if angle < 1e-6:
-            lines.append(f"shift by {_vector_words(transform[:3, 3])} mm")
+            lines.append(f"shift by {vector_words(transform[:3, 3])} mm")
             continue
         axis = omega / angle
         if math.pi - angle < 1e-6 and float(axis[axis.abs().argmax()]) < 0:
             axis = -axis  # half a turn is the same either way
-        lines.append(f"{math.degrees(angle):.4g} degrees about {_axis_words(axis)}")
+        lines.append(f"{math.degrees(angle):.4g} degrees about {axis_words(axis)}")
     return lines or ["none declared"]
 
 
-def _axis_words(axis: Float[Tensor, "3"]) -> str:
+def axis_words(axis: Float[Tensor, "3"], digits: int = 4) -> str:
+    """`x`, `-z`, or the direction in numbers."""
     for index, name in enumerate("xyz"):
         if abs(float(axis[index])) > 1 - 1e-9:
             return name if axis[index] > 0 else f"-{name}"
-    return _vector_words(axis)
+    return vector_words(axis, digits)
 
 
-def _vector_words(vector: Float[Tensor, "3"]) -> str:
-    return "({:.4g}, {:.4g}, {:.4g})".format(*(round(value, 6) + 0.0 for value in vector.tolist()))
+def vector_words(vector: Float[Tensor, "3"], digits: int = 4) -> str:
+    """Three numbers in brackets."""
+    return "(" + ", ".join(f"{round(value, 6) + 0.0:.{digits}g}" for value in vector.tolist()) + ")"

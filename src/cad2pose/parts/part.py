@@ -162,5 +162,44 @@ def read_models_info(path: Path | str) -> dict[int, dict[str, object]]:
 
 def write_models_info(path: Path | str, parts: Sequence[Part]) -> None:
     """Write models_info.json, one line per part."""
-    lines = [f'  "{part.object_id}": {json.dumps(part.to_bop())}' for part in parts]
+    _write_entries(path, {part.object_id: part.to_bop() for part in parts})
+
+
+def check_entry(path: Path | str, part: Part) -> None:
+    """Find out early whether a part's entry can be put into a models_info.json, which need not be there yet.
+
+    Raises:
+        ValueError: if there is a file that is not a models_info.json, or its entry of the part's id states another
+            diameter, and so is another part's.
+    """
+    known = read_models_info(path).get(part.object_id, {}) if Path(path).exists() else {}
+    stated = known.get("diameter")
+    if isinstance(stated, int | float) and abs(stated - part.diameter) > _DIAMETER_TOLERANCE * part.diameter:
+        raise ValueError(
+            f"object {part.object_id} of {path} has a diameter of {stated:.5g} mm, but {part.name} measures "
+            f"{part.diameter:.5g} mm: it seems to be another part; give this one an id of its own with --object-id, "
+            "or remove that entry"
+        )
+
+
+def update_models_info(path: Path | str, part: Part) -> None:
+    """Put a part's entry into a models_info.json, which need not be there yet; the other entries stay as they are.
+
+    Of the part's own entry, keys that are not BOP's stay too, and symmetries that the part does not have are removed.
+    The file is replaced as a whole or not at all.
+
+    Raises:
+        ValueError: as `check_entry`; the file is left alone.
+        OSError: if it cannot be written.
+    """
+    check_entry(path, part)
+    entries = read_models_info(path) if Path(path).exists() else {}
+    known = entries.get(part.object_id, {})
+    kept = {key: value for key, value in known.items() if not key.startswith("symmetries_")}
+    entries[part.object_id] = kept | part.to_bop()
+    _write_entries(path, entries)
+
+
+def _write_entries(path: Path | str, entries: Mapping[int, Mapping[str, object]]) -> None:
+    lines = [f'  "{object_id}": {json.dumps(entry)}' for object_id, entry in entries.items()]
     write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")

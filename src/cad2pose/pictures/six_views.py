@@ -25,7 +25,7 @@ _VIEWS = (("+x", "+z"), ("-x", "+z"), ("+y", "+z"), ("-y", "+z"), ("+z", "+y"), 
 def six_views(part: Part, size: int = 320) -> Float[Tensor, "3 H W"]:
     """The part seen from the ends of its file's axes, each view `size` pixels, with the sides' lengths beneath."""
     center, radius = part.center, part.radius
-    T_cam_obj = torch.stack([_look_from(_direction(side), _direction(up), center, radius) for side, up in _VIEWS])
+    T_cam_obj = torch.stack([look_from(_direction(side), _direction(up), center, radius) for side, up in _VIEWS])
     pixels = size * _SUPERSAMPLING
     focal = pixels / 2 * (_DISTANCE**2 - 1) ** 0.5 / _MARGIN  # a sphere's outline is wider than its equator
     middle = (pixels - 1) / 2
@@ -52,7 +52,7 @@ def _direction(name: str) -> Float[Tensor, "3"]:
     return vector
 
 
-def _look_from(
+def look_from(
     side: Float[Tensor, "3"], up: Float[Tensor, "3"], center: Float[Tensor, "3"], radius: float
 ) -> Float[Tensor, "4 4"]:
     """T_cam_obj of a camera on that side of the centre, looking at it."""

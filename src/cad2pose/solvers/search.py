@@ -14,10 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cad2pose.geometry import rotation_about_z, rotation_to_ray
+from cad2pose.parts.visibility import sphere_directions
 from cad2pose.solvers.hypotheses import Hypotheses
 from cad2pose.solvers.kernels import placed_poses
 from cad2pose.solvers.maps import QueryMaps
-from cad2pose.solvers.surface import Surface, sphere_directions
+from cad2pose.solvers.surface import Surface
 
 _LEAST_MASK = 0.2
 _SILHOUETTE_POINTS = 512
