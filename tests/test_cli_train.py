@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from cad2pose.cli import main
 from cad2pose.data.synthetic import SyntheticCrops
@@ -200,3 +201,18 @@ def test_ctrl_c_is_one_line_and_the_run_can_go_on(mesh, tmp_path, capsys, monkey
     assert capsys.readouterr().err == "cad2pose: error: interrupted\n"
     assert not list((tmp_path / "run").glob(".*"))
     assert run(mesh, "--out", tmp_path / "run") == 0
+
+
+def test_a_head_is_trained_on_a_frozen_query_network(tmp_path, capsys):
+    small = ["--samples", "8", "--batch-size", "4", "--validations", "1", "--validation-crops", "2"]
+    sizes = ["--model.width", "8", "--model.key-width", "8", "--model.crop-size", "64", "--model.positives", "8"]
+    assert main(["train", "bracket", "--out", str(tmp_path / "queries"), *small, *sizes]) == 0
+    frozen = ["train", "bracket", "--out", str(tmp_path / "head"), *small, *sizes, "--model.frozen"]
+    assert main(frozen) == 2
+    assert "give a trained model of these parts" in capsys.readouterr().err
+    assert not (tmp_path / "head").exists()
+    assert main([*frozen, "--start", str(tmp_path / "queries" / "model.safetensors")]) == 0
+    both = [load_model(tmp_path / name / "model.safetensors").method.state_dict() for name in ("queries", "head")]
+    same = {name for name, value in both[0].items() if torch.equal(value, both[1][name])}
+    assert {name for name in both[0] if name.startswith(("encoder.", "decoder.", "keys."))} <= same
+    assert "head.output_bias" not in same

@@ -136,7 +136,7 @@ def _train(
     settings = {"crops": crops_config}
     folder.check(parts, **run_settings(model, training, settings, start))  # before anything takes time
     crops = SyntheticCrops(parts, crops_config, device, training.seed)
-    console.print(_plan(measure_cost(parts, model, crops, training, device), training, device, parts))
+    console.print(_plan(measure_cost(parts, model, crops, training, device, start), training, device, parts))
     done = 0
     if (out / CHECKPOINT).exists():
         done = max((int(line["step"]) for line in folder.curves()), default=0) * training.batch_size
@@ -168,7 +168,7 @@ def _overfit(
 ) -> int:  # fmt: skip
     """Learn one batch by heart; 1 where a loss did not get there. `out` is not touched."""
     crops = SyntheticCrops(parts, crops_config, device, training.seed)
-    console.print(_plan(measure_cost(parts, model, crops, training, device), training, device, parts))
+    console.print(_plan(measure_cost(parts, model, crops, training, device, start), training, device, parts))
     with _progress_bar(console) as bar:
         task = bar.add_task("one batch by heart", total=_OVERFIT_STEPS, rate="", errors="")
 

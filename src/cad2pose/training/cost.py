@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from cad2pose.methods import MethodConfig
+from cad2pose.model_file import Model
 from cad2pose.parts import Part
 from cad2pose.training.config import TrainingConfig
 from cad2pose.training.loop import CropSource, make_state, training_step
@@ -34,10 +35,15 @@ class Cost:
 
 
 def measure_cost(
-    parts: Sequence[Part], method_config: MethodConfig, crops: CropSource, config: TrainingConfig, device: torch.device
+    parts: Sequence[Part],
+    method_config: MethodConfig,
+    crops: CropSource,
+    config: TrainingConfig,
+    device: torch.device,
+    start: Model | None = None,
 ) -> Cost:
     """Time a few steps of a copy of the run; nothing of it is kept."""
-    state = make_state(method_config, parts, config, device)
+    state = make_state(method_config, parts, config, device, start)
     state.method.train()
     parameters = sum(p.numel() for p in state.method.parameters())
     making, learning = [], []
