@@ -223,7 +223,8 @@ def _check_rigid(transform: Float[Tensor, "4 4"], name: str) -> None:
     rigid = float(error) <= _RIGID_TOLERANCE and float(last.abs().max()) <= 1e-6
     if not (rigid and bool(torch.isfinite(transform).all())):
         raise ValueError(
-            f"{name} is not a rigid motion [R t; 0 0 0 1] with orthonormal R (row by row): {transform.tolist()}"
+            f"{name} is not a rigid motion [R t; 0 0 0 1] with orthonormal R (row by row): {transform.tolist()}; "
+            "give rotations without scale or mirroring, or let `cad2pose symmetries` find them"
         )
     if float(torch.linalg.det(rotation)) < 0:
         raise ValueError(f"{name} is a mirror image; only motions, with det R = +1, can be symmetries")
