@@ -19,6 +19,8 @@ from cad2pose.model_file import Model, load_model
 from cad2pose.parts import Part
 from cad2pose.structures import CropBatch
 from cad2pose.training import CropErrors, TrainingConfig, pose_crop_errors, train
+from cad2pose.training.loop import MODEL, run_settings
+from cad2pose.training.run_folder import RunFolder
 
 _VALIDATION_SEED = 1_000_000
 _JUDGE_SEED = 2_000_000  # of crops that no training and no validation has seen
@@ -132,19 +134,22 @@ def _run(
     size = {"crop_size": method.crop_size, "pad": method.pad}
     start = None
     if contestant.start is not None:
-        start = load_model(folder.parent.parent / contestant.start / str(seed) / "model.safetensors")
+        start = load_model(folder.parent.parent / contestant.start / str(seed) / MODEL)
     style = SyntheticConfig(**size, **crops)
     judged = SyntheticConfig.evaluation(**size, **{k: v for k, v in crops.items() if k != "roll"})
-    sources = (SyntheticCrops([part], style, device, seed), SyntheticCrops([part], judged, device, _VALIDATION_SEED))
-    model_file = train([part], method, *sources, training, folder, device, {"crops": style}, start=start)
+    run, settings = RunFolder(folder), {"crops": style}
+    there = run.check([part], **run_settings(method, training, settings, start)) and (folder / MODEL).is_file()
+    if not there or int(load_model(folder / MODEL).info["samples"]) < config.samples:
+        seen = (SyntheticCrops([part], style, device, seed), SyntheticCrops([part], judged, device, _VALIDATION_SEED))
+        train([part], method, *seen, training, folder, device, settings, start=start)
     record = folder / "judged.json"
     wanted = {"judged": config.judged, "ways": list(contestant.ways)}
     known = json.loads(record.read_text()) if record.is_file() else {}
     if known.get("settings") != wanted:
-        rows = _judge(load_model(model_file, device), part, judged, config.judged, contestant.ways, device)
+        rows = _judge(load_model(folder / MODEL, device), part, judged, config.judged, contestant.ways, device)
         known = {"settings": wanted, "rows": rows}
         write_text(record, json.dumps(known))
-    curve = _curve(folder / "curves.jsonl", config.batch_size)
+    curve = _curve(run, config.batch_size)
     return [Comparison(part.name, name, seed=seed, curve=curve, **_tuples(row)) for row in known["rows"]]
 
 
@@ -204,8 +209,8 @@ def _timed(
     return results, time.perf_counter() - begun
 
 
-def _curve(path: Path, batch_size: int) -> tuple[tuple[float, float, float], ...]:
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+def _curve(run: RunFolder, batch_size: int) -> tuple[tuple[float, float, float], ...]:
+    lines = run.curves()
     keys = ("validation/rotation_deg", "validation/translation_percent")
     return tuple((float(line["step"] * batch_size), line[keys[0]], line[keys[1]]) for line in lines if keys[0] in line)
 
