@@ -15,6 +15,8 @@ from typing import Any
 import matplotlib as mpl
 import tyro
 
+from cad2pose.experiments import Comparison
+from cad2pose.experiments.report import table
 from cad2pose.files import replacing, write_text
 
 mpl.use("Agg")
@@ -35,8 +37,8 @@ def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data")) -
 
     Args:
         page: the page.
-        data: folder of the records (builtin, cat, cat_full, surfemb_full, surfemb_visible and cat_surfemb, .json) and
-            of curves_builtin.jsonl, curves_cat.jsonl and curves_cat_full.jsonl.
+        data: folder of the records (builtin, cat, cat_full, surfemb_full, surfemb_visible and cat_surfemb, .json),
+            of compare.json, and of curves_builtin.jsonl, curves_cat.jsonl and curves_cat_full.jsonl.
     """
     names = ("builtin", "cat", "cat_full", "surfemb_full", "surfemb_visible", "cat_surfemb")
     builtin, cat, cat_full, full, visible, cat_surfemb = (
@@ -49,6 +51,7 @@ def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data")) -
     text = _fill(text, "cat", _cat_table(cat))
     text = _fill(text, "cat full", _cat_table(cat_full))
     text = _fill(text, "cat surfemb", _cat_table(cat_surfemb))
+    text = _fill(text, "compare", _compared(json.loads((data / "compare.json").read_text())))
     text = _fill(text, "thesis", _thesis_table({"small": cat, "full-size": cat_full}))
     published = Path(os.environ.get("REFERENCE_PATH", "")) / "lmo_published.json"
     if published.is_file():
@@ -122,6 +125,14 @@ def _surfemb_table(records: dict[str, dict[str, Any]]) -> str:
     head = ["positives from the", "solver", "part", "crops", "median rotation error (deg)",
             "median translation error (% of distance)", "median depth error (%)", "rotation under 10 deg"]  # fmt: skip
     return f"{_training(next(iter(records.values())))}, each.\n\n" + _table(head, rows)
+
+
+def _compared(rows: list[dict[str, Any]]) -> str:
+    """Tables of a comparison, part by part."""
+    fields: list[dict[str, Any]] = [{k: tuple(v) if isinstance(v, list) else v for k, v in r.items()} for r in rows]
+    found = [Comparison(**values) for values in fields]
+    parts = dict.fromkeys(one.part for one in found)
+    return "\n\n".join(f"**{part}**\n\n" + table([one for one in found if one.part == part]) for part in parts)
 
 
 def _cat_table(record: dict[str, Any]) -> str:
