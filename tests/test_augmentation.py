@@ -151,6 +151,15 @@ def test_colour_maps_keep_gray(generator: torch.Generator) -> None:
     assert torch.equal(bent[..., [0, -1]], ramp[..., [0, -1]])
 
 
+def test_heavier_colours_change_colours_more(generator: torch.Generator) -> None:
+    image = torch.rand(1, 3, 16, 16, generator=generator).expand(256, -1, -1, -1)
+    spread = []
+    for config in (AugmentationConfig.modest(), AugmentationConfig(), AugmentationConfig.colourful()):
+        changed = augment(image, torch.ones(256), config, Draws(3))
+        spread.append(float(changed.mean((2, 3)).std(0).mean()))
+    assert spread[0] < spread[1] < spread[2]
+
+
 def test_impossible_strengths_are_refused() -> None:
     for name, value in (("blur", -1.0), ("noise_share", 1.2), ("contrast", 1.0)):
         with pytest.raises(ValueError, match=name):

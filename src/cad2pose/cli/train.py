@@ -17,6 +17,7 @@ from cad2pose.cli.arguments import ObjectIds, OptionalPath
 from cad2pose.cli.sources import find_camera, find_parts
 from cad2pose.cli.symmetry_remark import symmetry_remarks
 from cad2pose.data.augmentation import AugmentationConfig
+from cad2pose.data.boxes import BoxConfig
 from cad2pose.data.pose_prior import PosePrior
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.devices import pick_device
@@ -32,6 +33,9 @@ from cad2pose.training.loop import run_settings
 from cad2pose.training.overfit import overfit
 from cad2pose.training.run_folder import RunFolder
 
+_EFFECTS = {
+    "strong": AugmentationConfig, "modest": AugmentationConfig.modest, "colourful": AugmentationConfig.colourful,
+}  # fmt: skip
 _VALIDATION_SEED = 7_000_003
 _OVERFIT_STEPS = 300
 _QUERY, _SURFEMB, _GDRNET, _TRAINING, _VIEWS = (
@@ -58,7 +62,8 @@ def train_command(
     camera: OptionalPath = None,
     backgrounds: OptionalPath = None,
     crop_roll: float = 180.0,
-    effects: Literal["strong", "modest"] = "strong",
+    effects: Literal["strong", "modest", "colourful"] = "strong",
+    boxes: Literal["detector", "amodal"] = "detector",
     start: OptionalPath = None,
     device: str = "auto",
     threads: int = 1,
@@ -87,7 +92,10 @@ def train_command(
         camera: camera.json (fx, fy, cx, cy, width, height) of the camera to be used; a range of cameras by default.
         backgrounds: folder of photographs to use as backgrounds beside the procedural ones.
         crop_roll: crops are turned by up to this many degrees about their axis; state less where `views` are upright.
-        effects: how much blur, noise and colour the crops get: strong for photographs, modest for clean pictures.
+        effects: how much blur, noise and colour the crops get: strong for photographs, modest for clean pictures,
+            colourful with colours changed as heavily as GDRNPP does.
+        boxes: of the crops: as a detector's, most of them around the visible part, or amodal, around the whole part as
+            GDRNPP has them.
         start: model file to start from: of the same parts, to train it further, or of others or of another method,
             whose general knowledge of pictures is taken over.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
@@ -103,7 +111,7 @@ def train_command(
     crops = SyntheticConfig(
         crop_size=config.crop_size, pad=config.pad, prior=views, camera=find_camera(camera) if camera else None,
         backgrounds=backgrounds, roll=crop_roll,
-        augmentation=AugmentationConfig() if effects == "strong" else AugmentationConfig.modest(),
+        augmentation=_EFFECTS[effects](), box=BoxConfig() if boxes == "detector" else BoxConfig(visible_share=0.0),
     )  # fmt: skip
     known = load_model(start) if start else None
     console = Console()

@@ -73,6 +73,14 @@ class AugmentationConfig:
         return cls(**zeros | {"native": False, "auto_exposure": False, "holes": 0})
 
     @classmethod
+    def colourful(cls) -> AugmentationConfig:
+        """Colours changed as heavily as GDRNPP (Liu et al. 2025) does; its ranges, in this chain's terms."""
+        return cls(
+            brightness=0.3, contrast=0.7, gain=0.5, tone=0.7, saturation=1.0, hue=0.3, gray_share=0.2,
+            invert_share=0.15, sharpen=4.0, holes_share=0.4,
+        )  # fmt: skip
+
+    @classmethod
     def modest(cls) -> AugmentationConfig:
         """What an ordinary camera does; for evaluation."""
         return cls(
