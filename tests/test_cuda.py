@@ -14,7 +14,7 @@ from cad2pose import cuda_kernels
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.estimator import EstimatorOptions, PoseEstimator
 from cad2pose.geometry import Camera, geodesic_distance, random_rotations
-from cad2pose.methods import QueryMethod
+from cad2pose.methods import GdrNetConfig, QueryConfig, QueryMethod
 from cad2pose.model_file import Model
 from cad2pose.parts import builtin_part
 from cad2pose.solvers import (
@@ -40,7 +40,7 @@ from cad2pose.training import TrainingConfig, make_state, train, training_step
 from cad2pose.training.checkpoint import TrainingState
 from cad2pose.training.prefetch import prefetch
 from planted_queries import plant
-from small_models import SMALL, wedge
+from small_models import SMALL, SMALL_GDRNET, wedge
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -118,9 +118,10 @@ def test_forward_loss_and_gradients_agree() -> None:
             assert error < 0.02, (name, float(error))
 
 
-def test_poses_and_scores_agree() -> None:
+@pytest.mark.parametrize("config", [CONFIG, replace(SMALL_GDRNET, crop_size=64)])
+def test_poses_and_scores_agree(config: QueryConfig | GdrNetConfig) -> None:
     batch = SyntheticCrops(parts(), CROPS, "cpu", 0).batch(1, 12)
-    method = QueryMethod(CONFIG, parts()).eval()
+    method = config.build(parts()).eval()
     other = copy.deepcopy(method).to("cuda").eval()
     with torch.inference_mode():
         T_cpu, score_cpu = method.poses(method(batch), batch)
