@@ -15,7 +15,7 @@ from typing import Any
 import matplotlib as mpl
 import tyro
 
-from cad2pose.experiments import Comparison
+from cad2pose.experiments import CONTESTANTS, as_json, finished, from_json
 from cad2pose.experiments.report import table
 from cad2pose.files import replacing, write_text
 
@@ -32,14 +32,18 @@ _WAYS = {"1 look": "regression alone", "1 look, refined": "regression, refined",
          "1 look, sampling": "sampling, refined", "1 look, search": "search, refined"}  # fmt: skip
 
 
-def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data")) -> None:
+def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data"), runs: Path | None = None) -> None:
     """Fill in the page.
 
     Args:
         page: the page.
         data: folder of the records (builtin, cat, cat_full, surfemb_full, surfemb_visible and cat_surfemb, .json),
-            of compare.json, and of curves_builtin.jsonl, curves_cat.jsonl and curves_cat_full.jsonl.
+            of compare.json and compare_tiny.json, and of curves_builtin.jsonl, curves_cat.jsonl and
+            curves_cat_full.jsonl.
+        runs: folder of a comparison of tiny models, whose finished runs are taken into compare_tiny.json first.
     """
+    if runs is not None:
+        _add_runs(data / "compare_tiny.json", runs)
     names = ("builtin", "cat", "cat_full", "surfemb_full", "surfemb_visible", "cat_surfemb")
     builtin, cat, cat_full, full, visible, cat_surfemb = (
         json.loads((data / f"{name}.json").read_text()) for name in names
@@ -52,6 +56,7 @@ def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data")) -
     text = _fill(text, "cat full", _cat_table(cat_full))
     text = _fill(text, "cat surfemb", _cat_table(cat_surfemb))
     text = _fill(text, "compare", _compared(json.loads((data / "compare.json").read_text())))
+    text = _fill(text, "compare tiny", _compared(json.loads((data / "compare_tiny.json").read_text())))
     text = _fill(text, "thesis", _thesis_table({"small": cat, "full-size": cat_full}))
     published = Path(os.environ.get("REFERENCE_PATH", "")) / "lmo_published.json"
     if published.is_file():
@@ -129,10 +134,25 @@ def _surfemb_table(records: dict[str, dict[str, Any]]) -> str:
 
 def _compared(rows: list[dict[str, Any]]) -> str:
     """Tables of a comparison, part by part."""
-    fields: list[dict[str, Any]] = [{k: tuple(v) if isinstance(v, list) else v for k, v in r.items()} for r in rows]
-    found = [Comparison(**values) for values in fields]
+    found = [one for one in from_json(rows) if CONTESTANTS[one.contestant].shown]
     parts = dict.fromkeys(one.part for one in found)
     return "\n\n".join(f"**{part}**\n\n" + table([one for one in found if one.part == part]) for part in parts)
+
+
+def _add_runs(file: Path, runs: Path) -> None:
+    """Take the finished runs of a comparison's folder into a record; errors are rounded."""
+    present = from_json(json.loads(file.read_text())) if file.is_file() else []
+    by_run = {(one.part, one.contestant, one.way, one.seed): one for one in (*present, *finished(runs))}
+    order = list(CONTESTANTS)
+    ordered = sorted(by_run.values(), key=lambda one: (one.part, order.index(one.contestant), one.seed))
+    rows = [{key: _rounded(value) for key, value in row.items()} for row in as_json(ordered)]
+    write_text(file, "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_rounded(one) for one in value]
+    return round(value, 3) if isinstance(value, float) else value
 
 
 def _cat_table(record: dict[str, Any]) -> str:

@@ -25,12 +25,12 @@ CONFIG = ComparisonConfig(("pre.q", "gdrnet", "surfemb"), samples=16, batch_size
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """The contestants with networks of no size."""
     for name, contestant in CONTESTANTS.items():
-        wanted = contestant.method(False)
+        wanted = contestant.method("small")
         if isinstance(wanted, QueryConfig):
             config = replace(SMALL, frozen=wanted.frozen, charts=wanted.charts)
         else:
             config = SMALL_GDRNET if isinstance(wanted, GdrNetConfig) else SMALL_SURFEMB
-        monkeypatch.setitem(CONTESTANTS, name, replace(contestant, method=lambda full, config=config: config))
+        monkeypatch.setitem(CONTESTANTS, name, replace(contestant, method=lambda size, config=config: config))
 
 
 def one(**changes: object) -> Comparison:
@@ -38,15 +38,15 @@ def one(**changes: object) -> Comparison:
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
-def test_every_contestant_can_be_made_in_both_sizes():
+def test_every_contestant_can_be_made_in_all_sizes():
     for name, contestant in CONTESTANTS.items():
-        for full in (False, True):
-            config = contestant.method(full)
+        for size in ("tiny", "small", "full"):
+            config = contestant.method(size)
             assert isinstance(config, (QueryConfig, GdrNetConfig, SurfEmbConfig)), name
-            assert config.crop_size >= (224 if full else 128)
+            assert config.crop_size >= (224 if size == "full" else 128)
         assert set(contestant.ways) <= set(WAYS)
         assert contestant.start in {None, *CONTESTANTS}
-    small = CONTESTANTS["e2e.all"].method(False), CONTESTANTS["e2e.pose"].method(False)
+    small = CONTESTANTS["e2e.all"].method("small"), CONTESTANTS["e2e.pose"].method("small")
     assert isinstance(small[0], QueryConfig)
     assert isinstance(small[1], QueryConfig)
     assert replace(small[0], weights=small[1].weights) == small[1]  # they differ in the embedding loss alone
@@ -113,6 +113,22 @@ def test_intervals_hold_the_true_median_as_often_as_they_should():
     draws = np.random.default_rng(0).exponential(size=(200, 60))
     held = [low <= np.log(2) <= high for low, high in (median_interval(row, 400) for row in draws)]
     assert 0.88 < np.mean(held) < 0.99
+
+
+@pytest.mark.usefixtures("tiny")
+def test_recorded_crops_are_made_once_for_all_and_removed(tmp_path, monkeypatch):
+    made = []
+    batch = comparison.SyntheticCrops.batch
+
+    def counted(self, index, size):
+        made.append((self.seed, index))
+        return batch(self, index, size)
+
+    monkeypatch.setattr(comparison.SyntheticCrops, "batch", counted)
+    config = replace(CONFIG, contestants=("gdrnet", "gdrnet-no-symmetry"), record_crops=True)
+    compare([wedge()], config, tmp_path, torch.device("cpu"), {"pictures": 4})
+    assert sorted(key for key in made if key[0] == 0) == [(0, 0), (0, 1)]
+    assert not (tmp_path / "wedge" / "crops" / "0").exists()
 
 
 @pytest.mark.usefixtures("tiny")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -114,6 +115,13 @@ class CropBatch:
             self, image=self.image[index], valid=self.valid[index], camera=self.camera[index],
             part_index=self.part_index[index], truth=truth,
         )  # fmt: skip
+
+
+@runtime_checkable
+class CropSource(Protocol):
+    """Endless crops; the same (index, size) always gives the same batch."""
+
+    def batch(self, index: int, size: int) -> CropBatch: ...
 
 
 @dataclass(frozen=True)

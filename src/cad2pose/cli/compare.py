@@ -13,7 +13,7 @@ from cad2pose.cli.arguments import ObjectIds, OptionalPath
 from cad2pose.cli.sources import find_camera, find_parts
 from cad2pose.data.pose_prior import PosePrior
 from cad2pose.devices import pick_device
-from cad2pose.experiments import ComparisonConfig, compare, write_report
+from cad2pose.experiments import ComparisonConfig, compare, finished, write_report
 from cad2pose.parts.mesh import Units
 
 _COMPARISON, _VIEWS = ComparisonConfig(), PosePrior()
@@ -38,8 +38,9 @@ def compare_command(
 ) -> int:
     """Train methods on the same parts, crops, budget and seeds, and judge them by the same code.
 
-    The folder gets a run for every part, contestant and seed, and comparison.md, comparison.json and plots. The same
-    command goes on where it was stopped; with more contestants or seeds it does only what is new.
+    The folder gets a run for every part, contestant and seed, and comparison.md, comparison.json and plots, renewed
+    after every run. The same command goes on where it was stopped; with more contestants or seeds it does only what is
+    new. Several processes may share a folder, as long as no two make the same run.
 
     Args:
         source: mesh files, built-in parts (bracket, nut, bushing, disc; builtin for all four), or one BOP folder; every
@@ -66,10 +67,11 @@ def compare_command(
         "roll": crop_roll,
     }  # fmt: skip
     parts = find_parts(source, objects, units, models_info)
-    found = compare(
-        parts, comparison, out, where, crops, lambda text: console.print(text, soft_wrap=True, highlight=False)
-    )
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else f"CPU, torch threads: {threads}"
-    page = write_report(found, comparison, out, name)
+    compare(
+        parts, comparison, out, where, crops, lambda text: console.print(text, soft_wrap=True, highlight=False),
+        lambda: write_report(finished(out), comparison, out, name),
+    )  # fmt: skip
+    page = write_report(finished(out), comparison, out, name)
     console.print(page.read_text(), soft_wrap=True, highlight=False, markup=False)
     return 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,17 +13,19 @@ from typing import Any
 
 import torch
 
+from cad2pose.data.recorded import RecordedCrops
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.estimator.looking import Look
-from cad2pose.experiments.contestants import CONTESTANTS, WAYS, chosen
+from cad2pose.experiments.contestants import CONTESTANTS, WAYS, Size, chosen
 from cad2pose.files import write_text
 from cad2pose.model_file import Model, load_model
 from cad2pose.parts import Part
-from cad2pose.structures import CropBatch
+from cad2pose.structures import CropBatch, CropSource
 from cad2pose.training import CropErrors, TrainingConfig, pose_crop_errors, train
 from cad2pose.training.loop import MODEL, run_settings
 from cad2pose.training.run_folder import RunFolder
 
+_JUDGED = "judged.json"
 _VALIDATION_SEED = 1_000_000
 _JUDGE_SEED = 2_000_000  # of crops that no training and no validation has seen
 _BATCH = 16
@@ -37,21 +41,26 @@ class ComparisonConfig:
         samples: training crops of every run.
         batch_size: crops per step.
         seeds: of the runs; all contestants see the same crops under the same seed.
-        full: full-size models in place of the small ones.
+        size: of the networks: tiny, small or full.
         judged: fresh crops per run that errors are measured on, the same for all.
         validations: points of the curves of error against crops.
+        record_crops: make the crops of a part and seed once, for all contestants, and keep them in the run folder until
+            these are done: 170 kB each at 128 px. Worth it where making a crop takes as long as learning from it.
     """
 
     contestants: tuple[str, ...] = ("flagship", "gdrnet", "surfemb", "e2e.all")
     samples: int = 40_000
     batch_size: int = 32
     seeds: tuple[int, ...] = (0,)
-    full: bool = False
+    size: Size = "small"
     judged: int = 200
     validations: int = 8
+    record_crops: bool = False
 
     def __post_init__(self) -> None:
         chosen(self.contestants)
+        if self.size not in Size.__args__:
+            raise ValueError(f"size is {self.size!r}; it must be one of {', '.join(Size.__args__)}")
         for name in ("samples", "batch_size", "judged", "validations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
@@ -92,6 +101,7 @@ def compare(
     device: torch.device,
     crops: Mapping[str, Any] | None = None,
     report: Callable[[str], None] = lambda text: None,
+    after: Callable[[], object] = lambda: None,
 ) -> list[Comparison]:
     """Train and judge every contestant on every part under every seed.
 
@@ -102,18 +112,36 @@ def compare(
         device: where.
         crops: changes of `SyntheticConfig`, such as prior, camera, backgrounds and roll.
         report: told what is being done.
+        after: called after every run.
 
     Raises:
         ValueError: if `out` holds runs with other settings.
     """
     found: list[Comparison] = []
     for part in parts:
-        for name in chosen(config.contestants):
-            for seed in config.seeds:
+        for seed in config.seeds:
+            for name in chosen(config.contestants):
                 folder = out / part.name / name / str(seed)
                 report(f"{part.name}: {name}, seed {seed}")
                 found += _run(part, name, seed, config, folder, device, dict(crops or {}))
+                after()
+            shutil.rmtree(_recorded(out / part.name, seed), ignore_errors=True)
     return found
+
+
+def finished(out: Path) -> list[Comparison]:
+    """All that was trained and judged in a run folder so far, by whichever calls of `compare`."""
+    found: list[Comparison] = []
+    for record in sorted(out.glob(f"*/*/*/{_JUDGED}")):
+        name, seed = record.parent.parent.name, record.parent.name
+        if name in CONTESTANTS and seed.isdigit():
+            found += _read(record, record.parent.parent.parent.name, name, int(seed))
+    order = list(CONTESTANTS)
+    return sorted(found, key=lambda one: (one.part, order.index(one.contestant), one.seed))
+
+
+def _recorded(part: Path, seed: int) -> Path:
+    return part / "crops" / str(seed)
 
 
 def _run(
@@ -126,7 +154,7 @@ def _run(
     crops: dict[str, Any],
 ) -> list[Comparison]:
     contestant = CONTESTANTS[name]
-    method = contestant.method(config.full)
+    method = contestant.method(config.size)
     training = TrainingConfig(**{
         "samples": config.samples, "batch_size": config.batch_size, "seed": seed, "validations": config.validations,
         **dict(contestant.training),
@@ -140,17 +168,25 @@ def _run(
     run, settings = RunFolder(folder), {"crops": style}
     there = run.check([part], **run_settings(method, training, settings, start)) and (folder / MODEL).is_file()
     if not there or int(load_model(folder / MODEL).info["samples"]) < config.samples:
-        seen = (SyntheticCrops([part], style, device, seed), SyntheticCrops([part], judged, device, _VALIDATION_SEED))
-        train([part], method, *seen, training, folder, device, settings, start=start)
-    record = folder / "judged.json"
+        seen: CropSource = SyntheticCrops([part], style, device, seed)
+        if config.record_crops:
+            kind = hashlib.sha256(repr(style).encode()).hexdigest()[:12]
+            seen = RecordedCrops(seen, _recorded(folder.parent.parent, seed) / kind, device)
+        fresh = SyntheticCrops([part], judged, device, _VALIDATION_SEED)
+        train([part], method, seen, fresh, training, folder, device, settings, start=start)
+    record = folder / _JUDGED
     wanted = {"judged": config.judged, "ways": list(contestant.ways)}
-    known = json.loads(record.read_text()) if record.is_file() else {}
-    if known.get("settings") != wanted:
+    if not record.is_file() or json.loads(record.read_text())["settings"] != wanted:
         rows = _judge(load_model(folder / MODEL, device), part, judged, config.judged, contestant.ways, device)
-        known = {"settings": wanted, "rows": rows}
-        write_text(record, json.dumps(known))
-    curve = _curve(run, config.batch_size)
-    return [Comparison(part.name, name, seed=seed, curve=curve, **_tuples(row)) for row in known["rows"]]
+        curve = _curve(run, config.batch_size)
+        write_text(record, json.dumps({"settings": wanted, "rows": rows, "curve": curve}))
+    return _read(record, part.name, name, seed)
+
+
+def _read(record: Path, part: str, contestant: str, seed: int) -> list[Comparison]:
+    known = json.loads(record.read_text())
+    curve = tuple(map(tuple, known["curve"]))
+    return [Comparison(part, contestant, seed=seed, curve=curve, **_tuples(row)) for row in known["rows"]]
 
 
 def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,3 +254,8 @@ def _curve(run: RunFolder, batch_size: int) -> tuple[tuple[float, float, float],
 def as_json(found: Sequence[Comparison]) -> list[dict[str, Any]]:
     """All of it as plain values."""
     return [asdict(one) for one in found]
+
+
+def from_json(rows: Sequence[Mapping[str, Any]]) -> list[Comparison]:
+    """What `as_json` gave."""
+    return [Comparison(**{**_tuples(row), "curve": tuple(map(tuple, row["curve"]))}) for row in rows]

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from cad2pose.estimator import EstimatorOptions
 from cad2pose.methods import GdrNetConfig, MethodConfig, QueryConfig, SurfEmbConfig
 from cad2pose.methods.query import LossWeights
 
 _ONE_LOOK = EstimatorOptions(recrop=False, refine=False)
+Size = Literal["tiny", "small", "full"]
+"""Of the networks: for comparisons on a few CPU cores, as `cad2pose train` has them, and as published."""
+
 WAYS = {
     "regression": _ONE_LOOK,
     "regression, refined": replace(_ONE_LOOK, refine=True),
@@ -26,13 +29,16 @@ WAYS = {
 """Ways to a pose, all from one look at a crop."""
 
 
+_Sized = TypeVar("_Sized", QueryConfig, GdrNetConfig, SurfEmbConfig)
+
+
 @dataclass(frozen=True)
 class Contestant:
     """One of them.
 
     Attributes:
         about: what it is, in a few words.
-        method: its settings; given whether the full-size models are compared.
+        method: its settings; given the size of the networks.
         ways: names of `WAYS`.
         training: changes of `TrainingConfig`.
         start: contestant whose model of the same seed it starts from.
@@ -40,23 +46,31 @@ class Contestant:
     """
 
     about: str
-    method: Callable[[bool], MethodConfig]
+    method: Callable[[Size], MethodConfig]
     ways: tuple[str, ...] = ("regression",)
     training: tuple[tuple[str, Any], ...] = ()
     start: str | None = None
     shown: bool = True
 
 
-def _query(full: bool, **changes: Any) -> QueryConfig:
-    return replace(QueryConfig.full() if full else QueryConfig(), **changes)
+def _sized(method: type[_Sized], size: Size) -> _Sized:
+    return {"tiny": method.tiny, "small": method, "full": method.full}[size]()
 
 
-def _gdrnet(full: bool, **changes: Any) -> GdrNetConfig:
-    return replace(GdrNetConfig.full() if full else GdrNetConfig(), **changes)
+def _query(size: Size, **changes: Any) -> QueryConfig:
+    return replace(_sized(QueryConfig, size), **changes)
 
 
-def _surfemb(full: bool) -> SurfEmbConfig:
-    return SurfEmbConfig.full() if full else SurfEmbConfig()
+def _gdrnet(size: Size, **changes: Any) -> GdrNetConfig:
+    return replace(_sized(GdrNetConfig, size), **changes)
+
+
+def _surfemb(size: Size) -> SurfEmbConfig:
+    return _sized(SurfEmbConfig, size)
+
+
+def _gdrnpp(size: Size) -> GdrNetConfig:
+    return GdrNetConfig.gdrnpp(_sized(GdrNetConfig, size))
 
 
 _THESIS: dict[str, Any] = {"head": "thesis", "charts": 1, "rotation_loss": "frobenius"}
@@ -68,48 +82,48 @@ CONTESTANTS: dict[str, Contestant] = {
     "flagship": Contestant(
         "queries, 60 charts, refined", _query, ("regression", "regression, refined", "sampling, refined")
     ),
-    "one-chart": Contestant("the flagship with one regressed rotation", lambda full: _query(full, charts=1)),
+    "one-chart": Contestant("the flagship with one regressed rotation", lambda size: _query(size, charts=1)),
     "queries+coordinates": Contestant(
         "the flagship with coordinates beside the queries",
-        lambda full: _query(full, intermediate="queries+coordinates"), ("regression", "PnP"),
+        lambda size: _query(size, intermediate="queries+coordinates"), ("regression", "PnP"),
     ),
     "no-symmetry": Contestant(
-        "the flagship without the symmetric loss", lambda full: _query(full, symmetric_loss=False),
+        "the flagship without the symmetric loss", lambda size: _query(size, symmetric_loss=False),
         ("regression", "regression, refined"),
     ),
     "surfemb": Contestant("SurfEmb's networks", _surfemb, ("sampling, refined", "search, refined")),
     "gdrnet": Contestant("GDR-Net as published", _gdrnet, ("regression", "PnP"), _RANGER),
     "gdrnet-no-symmetry": Contestant(
-        "GDR-Net without the symmetric loss", lambda full: _gdrnet(full, symmetric_loss=False), ("regression",), _RANGER
+        "GDR-Net without the symmetric loss", lambda size: _gdrnet(size, symmetric_loss=False), ("regression",), _RANGER
     ),
-    "gdrnpp": Contestant("GDRNPP", GdrNetConfig.gdrnpp, ("regression", "PnP"), _RANGER),
+    "gdrnpp": Contestant("GDRNPP", _gdrnpp, ("regression", "PnP"), _RANGER),
     "coordinates": Contestant(
         "the flagship's networks and charts on coordinates and regions",
-        lambda full: _gdrnet(full, encoder="resnet18", decoder="unet", charts=60, mask_loss="bce", double_mask=True),
+        lambda size: _gdrnet(size, encoder="resnet18", decoder="unet", charts=60, mask_loss="bce", double_mask=True),
         ("regression", "PnP"),
     ),
     "e2e.all": Contestant(
-        "the thesis: queries, trained end to end", lambda full: _query(full, **_THESIS), ("regression",), _ADAM
+        "the thesis: queries, trained end to end", lambda size: _query(size, **_THESIS), ("regression",), _ADAM
     ),
     "e2e.pose": Contestant(
         "the thesis: the same without the embedding loss",
-        lambda full: _query(full, weights=LossWeights(nce=0.0), **_THESIS), ("regression",), _ADAM,
+        lambda size: _query(size, weights=LossWeights(nce=0.0), **_THESIS), ("regression",), _ADAM,
     ),
     "query-network": Contestant(
-        "queries alone, which pre.q starts from", lambda full: _query(full, weights=_NO_POSE), ("sampling, refined",),
+        "queries alone, which pre.q starts from", lambda size: _query(size, weights=_NO_POSE), ("sampling, refined",),
         shown=False,
     ),
     "pre.q": Contestant(
-        "the thesis: its head on frozen queries", lambda full: _query(full, frozen=True, **_THESIS), ("regression",),
+        "the thesis: its head on frozen queries", lambda size: _query(size, frozen=True, **_THESIS), ("regression",),
         _ADAM, "query-network",
     ),
     "pre.c": Contestant(
         "the thesis: its head on rendered coordinates",
-        lambda full: _gdrnet(full, intermediate="true coordinates", **_THESIS), ("regression",), _ADAM,
+        lambda size: _gdrnet(size, intermediate="true coordinates", **_THESIS), ("regression",), _ADAM,
     ),
     "raw-crop": Contestant(
         "the thesis, section 7.2.1: its head on the crop and its mask",
-        lambda full: _gdrnet(full, intermediate="image", **_THESIS), ("regression",), _ADAM,
+        lambda size: _gdrnet(size, intermediate="image", **_THESIS), ("regression",), _ADAM,
     ),
 }  # fmt: skip
 """All contestants by name."""

@@ -12,7 +12,7 @@ rendered coordinates) and `image` (section 7.2.1: the head on the crop itself an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -126,18 +126,25 @@ class GdrNetConfig:
             raise ValueError(f"stride is {self.stride}; it must be 1, 2 or 4")
 
     @classmethod
+    def tiny(cls) -> GdrNetConfig:
+        """A quarter of the small model, for comparisons and trials on a few CPU cores."""
+        return cls(width=16, decoder_width=64, head_width=64, head_hidden=(256, 128))
+
+    @classmethod
     def full(cls) -> GdrNetConfig:
         """The published size, for a GPU: ResNet-34 at 256 px, 64 x 64 maps."""
         return cls(crop_size=256, width=64, decoder_width=256, head_hidden=(1024, 256))
 
     @classmethod
-    def gdrnpp(cls, full: bool = False) -> GdrNetConfig:
-        """GDRNPP: ConvNeXt, two masks, maps of every part's own. (Its crops have amodal boxes and stronger colours.)"""
-        sizes = cls.full() if full else cls()
-        return cls(
-            crop_size=sizes.crop_size, width=96 if full else 32, decoder_width=sizes.decoder_width,
-            head_hidden=sizes.head_hidden, encoder="convnext", class_aware=True, double_mask=True,
-        )  # fmt: skip
+    def gdrnpp(cls, sizes: GdrNetConfig | None = None) -> GdrNetConfig:
+        """GDRNPP: ConvNeXt, two masks, maps of every part's own. (Its crops have amodal boxes and stronger colours.)
+
+        Args:
+            sizes: settings whose sizes it has, the small model's by default (ConvNeXt-T is wider than ResNet).
+        """
+        sizes = sizes or cls()
+        width = 96 if sizes.width == 64 else sizes.width
+        return replace(sizes, width=width, encoder="convnext", class_aware=True, double_mask=True)
 
     def build(self, parts: Sequence[Part]) -> GdrNetMethod:
         """The method with these settings, its weights random."""

@@ -100,6 +100,11 @@ class QueryConfig:
             raise ValueError(f"intermediate is {self.intermediate!r}; it must be 'queries' or 'queries+coordinates'")
 
     @classmethod
+    def tiny(cls) -> QueryConfig:
+        """A quarter of the small model, for comparisons and trials on a few CPU cores."""
+        return cls(width=16, key_width=64, head_width=64, head_hidden=(256, 128))
+
+    @classmethod
     def full(cls) -> QueryConfig:
         """The full-size model, for a GPU: ResNet-18 at 256 px, 64 x 64 maps, SurfEmb's and GDR-Net's sizes."""
         return cls(

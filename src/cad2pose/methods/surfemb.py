@@ -71,6 +71,11 @@ class SurfEmbConfig:
         check_mask_name("mask_from", self.mask_from)
 
     @classmethod
+    def tiny(cls) -> SurfEmbConfig:
+        """A quarter of the small model, for comparisons and trials on a few CPU cores."""
+        return cls(width=16, key_width=64, positives=128)
+
+    @classmethod
     def full(cls) -> SurfEmbConfig:
         """The published size, for a GPU: ResNet-18 at 224 px, a query for every pixel."""
         return cls(crop_size=224, stride=1, width=64, key_width=256, positives=1024)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch.optim.swa_utils import AveragedModel
@@ -15,7 +14,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from cad2pose.methods import Method, MethodConfig, PoseMethod, SurfEmbMethod
 from cad2pose.model_file import Model, save_model
 from cad2pose.parts import Part
-from cad2pose.structures import CropBatch
+from cad2pose.structures import CropBatch, CropSource
 from cad2pose.training.checkpoint import TrainingState
 from cad2pose.training.config import TrainingConfig
 from cad2pose.training.matches import CropMatches, crop_matches
@@ -29,13 +28,6 @@ from cad2pose.training.warm_start import check_frozen, warm_start
 MODEL = "model.safetensors"
 _LOG_EVERY = 50
 _VALIDATION_BATCH = 32
-
-
-@runtime_checkable
-class CropSource(Protocol):
-    """Endless crops; the same (index, size) always gives the same batch."""
-
-    def batch(self, index: int, size: int) -> CropBatch: ...
 
 
 @dataclass(frozen=True)
