@@ -294,7 +294,7 @@ def test_kernels_compile_where_no_cache_can_be_written(monkeypatch):
         return compile_in_memory(**options)
 
     monkeypatch.setattr(numba, "njit", njit)
-    assert numba_backend._compiled(eval("lambda x: x + 1"))(1) == 2
+    assert numba_backend.compiled(eval("lambda x: x + 1"))(1) == 2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -17,7 +17,7 @@ from cad2pose.rendering.shading import Lights, Material
 
 @dataclass(frozen=True)
 class AppearanceConfig:
-    """How far light and colours stray.
+    """How far light and colours stray. A share of 0 turns an ingredient off.
 
     Attributes:
         hue: standard deviation of the turn of a part's own hues, rad.
@@ -26,8 +26,12 @@ class AppearanceConfig:
         tint: largest change of each channel.
         tone: largest bend of its middle tones.
         recolored_share: share of samples whose part has random colours although the CAD model has some.
-        lights: most directional lights.
-        specular: strongest highlight.
+        lights: most lights beside that from everywhere.
+        roughness: smoothest and roughest surface (see `Material`).
+        metallic_share: share of things that are of metal.
+        shadow_share: share of samples whose first light casts shadows.
+        openness_share: share of samples in which near things keep the light from everywhere from each other.
+        mirror_share: share of samples whose surfaces reflect a picture in place of an even sky.
     """
 
     hue: float = 0.12
@@ -37,46 +41,73 @@ class AppearanceConfig:
     tone: float = 0.5
     recolored_share: float = 0.05
     lights: int = 3
-    specular: float = 0.6
+    roughness: tuple[float, float] = (0.15, 1.0)
+    metallic_share: float = 0.2
+    shadow_share: float = 0.8
+    openness_share: float = 0.8
+    mirror_share: float = 0.5
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if getattr(self, field.name) < 0:
-                raise ValueError(f"{field.name} is {getattr(self, field.name)}; it must not be negative")
-        if self.saturation > 1 or self.tint >= 1 or self.tone >= 1 or self.recolored_share > 1 or self.lights < 1:
-            raise ValueError(f"{self}: saturation, tint, tone and shares are at most 1; at least one light is needed")
+            value = getattr(self, field.name)
+            if field.name != "roughness" and (value < 0 or (field.name.endswith("share") and value > 1)):
+                raise ValueError(f"{field.name} is {value}; it must not be negative, and a share at most 1")
+        if self.saturation > 1 or self.tint >= 1 or self.tone >= 1 or self.lights < 1:
+            raise ValueError(f"{self}: saturation, tint and tone are at most 1; at least one light is needed")
+        if not 0.05 <= self.roughness[0] <= self.roughness[1] <= 1:
+            raise ValueError(f"roughness is {self.roughness}; give smoothest, roughest within [0.05, 1]")
 
     @classmethod
     def modest(cls) -> AppearanceConfig:
         """Colours near the model's own; for evaluation."""
-        return cls(hue=0.04, saturation=0.2, brightness=0.2, tint=0.08, tone=0.2, recolored_share=0.0, specular=0.4)
+        return cls(hue=0.04, saturation=0.2, brightness=0.2, tint=0.08, tone=0.2, recolored_share=0.0)
+
+    @classmethod
+    def plain(cls) -> AppearanceConfig:
+        """No metal, no shadow, nothing reflected: what simple renderers give."""
+        return cls(roughness=(0.5, 1.0), metallic_share=0.0, shadow_share=0.0, openness_share=0.0, mirror_share=0.0)
 
 
-def random_lights(config: AppearanceConfig, draws: Draws, count: int) -> Lights:
-    """Ambient light and one to `lights` directional ones, mostly from the camera's side; on the device."""
+def random_lights(
+    config: AppearanceConfig, draws: Draws, count: int, up: Float[Tensor, "count 3"] | None = None
+) -> Lights:
+    """Light from everywhere and one to `lights` lobes, mostly from the camera's side; on the device.
+
+    The first is the smallest, from the sun to a window; others are up to half the sky.
+
+    Args:
+        config: how many.
+        draws: random numbers.
+        count: of samples.
+        up: `(count, 3)` normals of tables in the camera frame, below which no light is; zeros where there is none.
+    """
     shape = (count, config.lights)
     direction = draws.normal(*shape, 3)
     front = draws.chance(0.85, *shape)
     z = torch.where(front, -direction[..., 2].abs(), direction[..., 2])
     direction = normalize(torch.cat((direction[..., :2], z[..., None]), dim=-1), dim=-1)
+    if up is not None:
+        height = (direction * up[:, None]).sum(-1, keepdim=True)
+        raised = direction + up[:, None] * (draws.uniform(0.15, 0.9, *shape)[..., None] - height).clamp_min(0)
+        direction = normalize(torch.where(height < 0.15, raised, direction), dim=-1)
     shown = draws.chance(0.5, *shape)
     shown[:, 0] = True
-    strength = draws.uniform(0.15, 0.9, *shape) * shown / shown.sum(dim=1, keepdim=True).sqrt()
+    strength = draws.log_uniform(0.15, 1.5, *shape) * shown / shown.sum(dim=1, keepdim=True).sqrt()
     color = 1 + 0.12 * draws.normal(*shape, 3).clamp(-2, 2)
-    ambient = draws.uniform(0.25, 0.8, count, 1) * (1 + 0.08 * draws.normal(count, 3).clamp(-2, 2))
-    intensities = strength[..., None] * color
-    return Lights(
-        ambient.to(draws.device, non_blocking=True),
-        direction.to(draws.device, non_blocking=True),
-        intensities.to(draws.device, non_blocking=True),
-    )
+    ambient = draws.log_uniform(0.1, 0.8, count, 1) * (1 + 0.08 * draws.normal(count, 3).clamp(-2, 2))
+    sharpness = draws.log_uniform(1.0, 60.0, *shape)
+    sharpness[:, 0] = draws.log_uniform(8.0, 3000.0, count)
+    parts = (ambient, direction, strength[..., None] * color, sharpness)
+    return Lights(*(part.to(draws.device, non_blocking=True) for part in parts))
 
 
 def random_material(config: AppearanceConfig, draws: Draws, count: int, slots: int) -> Material:
-    """Highlights of random strength and sharpness, none for about half of the things; on the device."""
-    specular = draws.uniform(0.0, config.specular, count, slots).square() * draws.chance(0.6, count, slots)
-    shininess = draws.log_uniform(4.0, 80.0, count, slots)
-    return Material(specular.to(draws.device, non_blocking=True), shininess.to(draws.device, non_blocking=True))
+    """From mirror-like metal to matt plastic; on the device."""
+    low, high = config.roughness
+    roughness = low + (high - low) * draws.uniform(0.0, 1.0, count, slots).sqrt()
+    metallic = draws.chance(config.metallic_share, count, slots).float() * draws.uniform(0.7, 1.0, count, slots)
+    reflectance = draws.log_uniform(0.02, 0.08, count, slots)
+    return Material(*(part.to(draws.device, non_blocking=True) for part in (roughness, metallic, reflectance)))
 
 
 def perturb_colors(
@@ -110,6 +141,7 @@ def paint(
     recolored: Bool[Tensor, "batch slots"],
     pool: BackgroundPool,
     draws: Draws,
+    table: bool = False,
 ) -> Float[Tensor, "batch 3 h w"]:
     """Albedo of a scene: own colours, or for recoloured slots a random colour, partly with a picture's texture.
 
@@ -120,9 +152,13 @@ def paint(
         recolored: `(B, slots)` on the CPU.
         pool: pictures for textures.
         draws: random numbers.
+        table: the last slot is a table: mostly texture.
     """
     count, slots = recolored.shape
     share = draws.uniform(0.0, 1.0, count, slots) * draws.chance(0.6, count, slots)
+    if table:
+        recolored = torch.cat((recolored[:, :-1], torch.ones_like(recolored[:, -1:])), dim=1)
+        share[:, -1] = draws.uniform(0.0, 1.2, count).clamp_max(1)
     table = torch.cat(
         (random_slot_colors(draws, count, slots), (share * recolored)[..., None], recolored.float()[..., None]), -1
     )

@@ -9,17 +9,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cad2pose.data.appearance import AppearanceConfig, paint, perturb_colors, random_lights, random_material
+from cad2pose.data.appearance import AppearanceConfig, paint, perturb_colors
 from cad2pose.data.augmentation import AugmentationConfig, augment
 from cad2pose.data.backgrounds import BackgroundPool
 from cad2pose.data.boxes import BoxConfig, jitter_box
 from cad2pose.data.clutter import random_shapes
 from cad2pose.data.compositing import soft_shadow, soften_edges
 from cad2pose.data.draws import Draws
+from cad2pose.data.lighting import light
 from cad2pose.geometry import Camera, clip_box, make_transform, mask_box, random_rotations, unproject_pixels
 from cad2pose.parts import Part
 from cad2pose.rendering import MeshSet, Rendering, rasterize, render
-from cad2pose.rendering.shading import shade
 from cad2pose.structures import Detections
 
 _BEHIND, _BEFORE = 16, 3
@@ -73,7 +73,7 @@ def synthetic_photo(parts: Sequence[Part], camera: Camera, seed: int) -> Photo:
         scene = render(meshes, index, transforms, camera.K[None].float(), side, side)
         seen, visibility = _visibility(meshes, scene, T_cam_obj, camera)
         if float(visibility.min()) >= _LEAST_VISIBILITY:
-            image = _picture(scene, parts, seed, draws)[:, : camera.height, : camera.width]
+            image = _picture(scene, meshes, index, transforms, parts, seed, draws)[:, : camera.height, : camera.width]
             return Photo(image.contiguous(), T_cam_obj, _detect(parts, seen, camera, draws), visibility)
     raise ValueError(
         f"{len(parts)} parts do not fit into one picture of {camera.width} x {camera.height} pixels without hiding "
@@ -128,11 +128,19 @@ def _visibility(
     return seen, seen.flatten(1).sum(1) / (alone.slot >= 0).flatten(1).sum(1).clamp_min(1)
 
 
-def _picture(scene: Rendering, parts: Sequence[Part], seed: int, draws: Draws) -> Float[Tensor, "3 side side"]:
+def _picture(
+    scene: Rendering,
+    meshes: MeshSet,
+    index: Int[Tensor, "1 m"],
+    transforms: Float[Tensor, "1 m 4 4"],
+    parts: Sequence[Part],
+    seed: int,
+    draws: Draws,
+) -> Float[Tensor, "3 side side"]:
     """Paint, light, and photograph a scene."""
     side = scene.mask.shape[-1]
     pool = BackgroundPool(seed, count=4, side=side // 2)
-    slots = len(parts) + _BEHIND + _BEFORE
+    slots = index.shape[1]
     recolored = draws.chance(0.9, 1, slots)
     recolored[0, : len(parts)] = torch.tensor([part.mesh.colors is None for part in parts])
     looks = AppearanceConfig.modest()
@@ -142,7 +150,11 @@ def _picture(scene: Rendering, parts: Sequence[Part], seed: int, draws: Draws) -
     scale[1 : len(parts) + 1] = torch.tensor([1 / part.radius for part in parts])
     unit = scene.coordinates * scale[scene.slot.long() + 1][:, None]
     albedo = paint(own, scene.slot, unit, recolored, pool, draws)
-    image = shade(scene, random_lights(looks, draws, 1), random_material(looks, draws, 1, slots), albedo)
+    middle = transforms[:, : len(parts), :3, 3].mean(1).float()
+    reach = (transforms[:, : len(parts), :3, 3].float() - middle).norm(dim=-1).amax(1)
+    radius = reach / 2 + max(part.radius for part in parts)
+    up = torch.zeros(1, 3)
+    image = light(scene, albedo, meshes, index, transforms.float(), middle, radius, up, looks, pool, draws)
     ground = pool.sample(draws, 1, side) * (1 - 0.6 * soft_shadow(scene.mask, draws))
     image = soften_edges(torch.where(scene.mask[:, None], image, ground), scene.slot)
     return augment(image, torch.ones(1), AugmentationConfig.modest(), draws)[0]

@@ -11,7 +11,7 @@ from cad2pose.parts.part import Part
 from cad2pose.pictures.contact_sheet import contact_sheet
 from cad2pose.rendering.meshes import MeshSet
 from cad2pose.rendering.render import render
-from cad2pose.rendering.shading import Lights, Material, shade
+from cad2pose.rendering.shading import Lights, Material, shade, to_display, to_linear
 
 _SUPERSAMPLING = 2
 _DISTANCE = 6.0  # of the camera from the centre, in radii: little perspective, as in a drawing
@@ -34,7 +34,8 @@ def six_views(part: Part, size: int = 320) -> Float[Tensor, "3 H W"]:
     index = torch.zeros(count, 1, dtype=torch.int64)
     meshes = MeshSet.from_meshes([part.mesh])
     rendering = render(meshes, index, T_cam_obj[:, None].float(), K.expand(count, 3, 3), pixels, pixels)
-    images = shade(rendering, _headlights(count), Material(torch.full((count, 1), 0.15), torch.full((count, 1), 20.0)))
+    plastic = Material(torch.full((count, 1), 0.45), torch.zeros(count, 1), torch.full((count, 1), 0.04))
+    images = to_display(shade(rendering, _headlights(count), plastic, to_linear(rendering.colors)))
     images = torch.where(rendering.mask[:, None], images, torch.tensor(_GROUND)[:, None, None])
     images = torch.nn.functional.avg_pool2d(images, _SUPERSAMPLING)
     lengths = (part.mesh.used_vertices.amax(0) - part.mesh.used_vertices.amin(0)).tolist()
@@ -63,5 +64,8 @@ def look_from(
 def _headlights(count: int) -> Lights:
     """A key light from above left and a weak fill from the right, behind the camera."""
     directions = torch.nn.functional.normalize(torch.tensor([[-0.5, -0.8, -1.0], [0.8, 0.2, -0.6]]), dim=-1)
-    intensities = torch.tensor([0.75, 0.25])[:, None].expand(2, 3)
-    return Lights(torch.full((count, 3), 0.28), directions.expand(count, 2, 3), intensities.expand(count, 2, 3))
+    intensities = torch.tensor([0.7, 0.25])[:, None].expand(2, 3)
+    return Lights(
+        torch.full((count, 3), 0.2), directions.expand(count, 2, 3), intensities.expand(count, 2, 3),
+        torch.full((count, 2), 20.0),
+    )  # fmt: skip

@@ -17,7 +17,7 @@ import numba
 import numpy as np
 
 
-def _compiled(function):
+def compiled(function):
     """Compile at the first call without holding the interpreter lock, and keep the result on disk where one can."""
     options = {"nogil": True, "fastmath": {"contract", "nsz"}, "error_model": "numpy"}
     try:
@@ -26,31 +26,31 @@ def _compiled(function):
         return numba.njit(**options)(function)
 
 
-@_compiled
+@compiled
 @no_type_check
 def _smaller(a, b):
     return a if a < b else b
 
 
-@_compiled
+@compiled
 @no_type_check
 def _larger(a, b):
     return a if a > b else b
 
 
-@_compiled
+@compiled
 @no_type_check
 def _smallest(a, b, c):
     return _smaller(_smaller(a, b), c)
 
 
-@_compiled
+@compiled
 @no_type_check
 def _largest(a, b, c):
     return _larger(_larger(a, b), c)
 
 
-@_compiled
+@compiled
 @no_type_check
 def _rotate(T, x, y, z):
     return (
@@ -60,13 +60,13 @@ def _rotate(T, x, y, z):
     )
 
 
-@_compiled
+@compiled
 @no_type_check
 def _cross(ax, ay, az, bx, by, bz):
     return ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
 
 
-@_compiled
+@compiled
 @no_type_check
 def _unit(x, y, z):
     """The vector with length 1; a null vector looks at the camera."""
@@ -77,7 +77,7 @@ def _unit(x, y, z):
     return x * scale, y * scale, z * scale
 
 
-@_compiled
+@compiled
 @no_type_check
 def _project(vertices, first, last, P, near, screen):
     """Pixel u, v and 1 / z of the vertices; 1 / z is 0 where z is below `near`."""
@@ -90,7 +90,7 @@ def _project(vertices, first, last, P, near, screen):
         screen[i, 2] = inverse if depth >= near else 0.0
 
 
-@_compiled
+@compiled
 @no_type_check
 def _select(screen, faces, first_vertex, first, last, height, width, selected):
     """Faces before the near plane whose bounding box holds a pixel centre: how many face the camera, how many do not.
@@ -120,7 +120,7 @@ def _select(screen, faces, first_vertex, first, last, height, width, selected):
     return front, back
 
 
-@_compiled
+@compiled
 @no_type_check
 def _hidden(inverse_depth, nearest, left_x, right_x, top_y, bottom_y):
     """Whether all of a box of pixels shows something nearer."""
@@ -131,7 +131,7 @@ def _hidden(inverse_depth, nearest, left_x, right_x, top_y, bottom_y):
     return True
 
 
-@_compiled
+@compiled
 @no_type_check
 def _draw(screen, faces, first_vertex, selected, slot_number, inverse_depth, slot, face):
     """The z-loop over selected faces: keep the nearest at each pixel centre; of equals the lower slot, then face."""
@@ -174,7 +174,7 @@ def _draw(screen, faces, first_vertex, selected, slot_number, inverse_depth, slo
             ea, eb, ec = ea + down_a, eb + down_b, ec + down_c
 
 
-@_compiled
+@compiled
 @no_type_check
 def _resolve(screens, faces, vertex_start, mesh_of_slot, depth, slot, face, barycentric):
     """Inverse depth to depth, and perspective-correct barycentric coordinates, at the covered pixels."""
@@ -201,7 +201,7 @@ def _resolve(screens, faces, vertex_start, mesh_of_slot, depth, slot, face, bary
             depth[y, x] = 1 / depth[y, x]
 
 
-@_compiled
+@compiled
 @no_type_check
 def rasterize_batch(
     vertices, faces, vertex_start, face_start, mesh_index, P, near, screens, selected, depth, slot, face, barycentric
@@ -225,7 +225,7 @@ def rasterize_batch(
         _resolve(screens, faces, vertex_start, mesh_index[i], depth[i], slot[i], face[i], barycentric[i])
 
 
-@_compiled
+@compiled
 @no_type_check
 def _interpolate(vertices, faces, normals, colors, T, slot, face, barycentric, coordinates, normal, color):
     """Attributes of one image's visible surface."""
@@ -264,7 +264,7 @@ def _interpolate(vertices, faces, normals, colors, T, slot, face, barycentric, c
             normal[0, y, x], normal[1, y, x], normal[2, y, x] = nx, ny, nz
 
 
-@_compiled
+@compiled
 @no_type_check
 def interpolate_batch(vertices, faces, normals, colors, T, slot, face, barycentric, coordinates, normal, color):
     """Fill the last three arrays, `(B, 3, h, w)`, for a batch of images."""

@@ -1,0 +1,197 @@
+"""What keeps light from a surface: shadows of lights, and surroundings that hide the sky.
+
+Shadows come from a shadow map: the scene is rasterised once more as the light sees it. How soft they are follows the
+light's size and the distance of what casts them (percentage-closer soft shadows, Fernando 2005). Openness is read off
+the depth picture around each pixel (after McGuire et al. 2011); what the picture does not show does not count.
+
+Both take a handful of depths around each pixel, on a disc of golden angles that is turned by a pattern of the pixel's
+place, so that too few samples show as grain, not as bands.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cad2pose.rendering.meshes import MeshSet
+from cad2pose.rendering.rasterizer import Backend, rasterize, use_numba
+from cad2pose.rendering.render import Rendering
+
+_AWAY = 16.0  # radii of the scene from which it is seen as a light sees it
+_TAPS = 16
+_EDGE_ON = 0.2  # cosine to the light below which a surface's slope is not followed any further
+_GOLDEN = math.pi * (3 - math.sqrt(5))
+
+
+def shadows(
+    meshes: MeshSet,
+    mesh_index: Int[Tensor, "b m"],
+    T_cam_obj: Float[Tensor, "b m 4 4"],
+    rendering: Rendering,
+    direction: Float[Tensor, "b 3"],
+    spread: Float[Tensor, "b"],
+    center: Float[Tensor, "b 3"],
+    radius: Float[Tensor, "b"],
+    size: int = 128,
+    backend: Backend = "auto",
+) -> Float[Tensor, "b h w"]:
+    """Share of a distant light that reaches each pixel's surface.
+
+    Args:
+        meshes: of everything that casts shadows.
+        mesh_index: `(B, M)` which mesh stands in each slot, -1 for none.
+        T_cam_obj: `(B, M, 4, 4)` where.
+        rendering: what the camera sees.
+        direction: `(B, 3)` unit vector to the light, camera frame.
+        spread: `(B,)` tangent of the light's angular radius.
+        center: `(B, 3)` mm, and
+        radius: `(B,)` mm, of the ball in which shadows are cast and caught; all else is lit.
+        size: side of the shadow map in pixels.
+        backend: as of `rasterize`.
+    """
+    R = _turned_to(direction.double())
+    away = _AWAY * radius.double()
+    offset = -(R @ center.double()[..., None])[..., 0]
+    offset[:, 2] += away
+    T_light_cam = torch.eye(4, dtype=torch.float64, device=R.device).repeat(len(R), 1, 1)
+    T_light_cam[:, :3, :3], T_light_cam[:, :3, 3] = R, offset
+    focal = 0.5 * (size - 4) * away / radius.double()
+    K = torch.zeros(len(R), 3, 3, dtype=torch.float64, device=R.device)
+    K[:, 0, 0] = K[:, 1, 1] = focal
+    K[:, 0, 2] = K[:, 1, 2] = (size - 1) / 2
+    K[:, 2, 2] = 1
+    seen = rasterize(meshes, mesh_index, T_light_cam[:, None] @ T_cam_obj.double(), K, size, size, backend).depth
+    texel = 2 * radius.double() / (size - 4)
+    settings = torch.stack((focal, torch.full_like(focal, (size - 1) / 2), spread.double(), texel), dim=1).float()
+    T_light_cam = T_light_cam[:, :3].float()
+    if use_numba(backend, meshes.vertices.device):
+        from cad2pose.rendering import numba_light_paths
+
+        lit = torch.empty_like(rendering.depth, memory_format=torch.contiguous_format)
+        numba_light_paths.shadows(
+            rendering.depth.contiguous().numpy(), rendering.normals.contiguous().numpy(),
+            rendering.K.contiguous().numpy(), T_light_cam.contiguous().numpy(), settings.numpy(), seen.numpy(),
+            lit.numpy(),
+        )  # fmt: skip
+        return lit
+    return _shadows(rendering.depth, rendering.normals, rendering.K, T_light_cam, settings, seen)
+
+
+def openness(rendering: Rendering, reach: Float[Tensor, "b"], backend: Backend = "auto") -> Float[Tensor, "b h w"]:
+    """Share of the light from everywhere that reaches each pixel's surface past what stands within `reach` of it.
+
+    Args:
+        rendering: what the camera sees.
+        reach: `(B,)` mm.
+        backend: as of `rasterize`.
+    """
+    if use_numba(backend, rendering.depth.device):
+        from cad2pose.rendering import numba_light_paths
+
+        share = torch.empty_like(rendering.depth, memory_format=torch.contiguous_format)
+        numba_light_paths.openness(
+            rendering.depth.contiguous().numpy(), rendering.normals.contiguous().numpy(),
+            rendering.K.contiguous().numpy(), reach.float().contiguous().numpy(), share.numpy(),
+        )  # fmt: skip
+        return share
+    return _openness(rendering, reach.float())
+
+
+def _turned_to(direction: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
+    """Rotations R_light_cam of cameras that look against a direction."""
+    forward = -direction
+    steep = forward[:, :1].abs() > 0.9
+    aside = torch.where(steep, forward.new_tensor([0.0, 1.0, 0.0]), forward.new_tensor([1.0, 0.0, 0.0]))
+    down = torch.nn.functional.normalize(torch.linalg.cross(forward, aside), dim=-1)
+    return torch.stack((torch.linalg.cross(down, forward), down, forward), dim=-2)
+
+
+def _shadows(
+    depth: Float[Tensor, "b h w"],
+    normals: Float[Tensor, "b 3 h w"],
+    K: Float[Tensor, "b 3 3"],
+    T_light_cam: Float[Tensor, "b 3 4"],
+    settings: Float[Tensor, "b 4"],
+    seen: Float[Tensor, "b s s"],
+) -> Float[Tensor, "b h w"]:
+    focal, middle, spread, texel = (column[:, None, None] for column in settings.unbind(1))
+    points = _points(depth, K) + 1.5 * texel[:, None] * normals
+    in_light = torch.einsum("bij,bjhw->bihw", T_light_cam[:, :, :3], points) + T_light_cam[:, :, 3, None, None]
+    x, y, z = in_light.unbind(1)
+    u, v = focal * x / z + middle, focal * y / z + middle
+    # a slanted surface must not hide itself: taps are held against its tangent plane
+    normal = torch.einsum("bij,bjhw->bihw", T_light_cam[:, :, :3], normals)
+    slope = -normal[:, :2] / normal[:, 2:].clamp(max=-_EDGE_ON)
+    turn = _turns(depth)
+    search = (spread * 0.06 * z / texel).clamp(1, 0.12 * seen.shape[-1])  # two radii of the scene's sixteen
+    blockers, total = torch.zeros_like(z), torch.zeros_like(z)
+    for tap in range(_TAPS):
+        du, dv = _tap(tap, turn)
+        found = _look_up(seen, u + search * du, v + search * dv)
+        limit = z + texel * (search * (slope[:, 0] * du + slope[:, 1] * dv) - 1)
+        hides = (found > 0) & (found < limit)
+        blockers, total = blockers + hides, total + torch.where(hides, found, 0)
+    blur = (spread * (z - total / blockers.clamp_min(1)) / texel).clamp(0.5, 0.12 * seen.shape[-1])
+    lit = torch.zeros_like(z)
+    for tap in range(_TAPS):
+        du, dv = _tap(tap, turn)
+        found = _look_up(seen, u + blur * du, v + blur * dv)
+        limit = z + texel * (blur * (slope[:, 0] * du + slope[:, 1] * dv) - 1)
+        lit = lit + ((found <= 0) | (found >= limit))
+    return torch.where((blockers > 0) & (depth > 0), lit / _TAPS, 1.0)
+
+
+def _openness(rendering: Rendering, reach: Float[Tensor, "b"]) -> Float[Tensor, "b h w"]:
+    depth, normals = rendering.depth, rendering.normals
+    points = _points(depth, rendering.K)
+    far = reach[:, None, None]
+    extent = (far * rendering.K[:, 0, 0, None, None] / depth.clamp_min(1e-3)).clamp(2, 0.25 * depth.shape[-1])
+    turn = _turns(depth)
+    v = torch.arange(depth.shape[1], device=depth.device, dtype=depth.dtype)[:, None]
+    u = torch.arange(depth.shape[2], device=depth.device, dtype=depth.dtype)
+    fx, cx, fy, cy = (rendering.K[:, i, j, None, None] for i, j in ((0, 0), (0, 2), (1, 1), (1, 2)))
+    hidden = torch.zeros_like(depth)
+    for tap in range(_TAPS):
+        du, dv = _tap(tap, turn)
+        column, row = (u + extent * du + 0.5).floor(), (v + extent * dv + 0.5).floor()
+        found = _look_up(depth, column, row)
+        there = torch.stack(((column - cx) / fx * found, (row - cy) / fy * found, found), dim=1) - points
+        distance = there.norm(dim=1).clamp_min(1e-6)
+        rise = ((there * normals).sum(1) / distance - 0.1).clamp_min(0)
+        hidden = hidden + torch.where(found > 0, rise * (1 - distance / far).clamp_min(0), 0)
+    return torch.where(depth > 0, (1 - 2.5 * hidden / _TAPS).clamp(0.1, 1), 1.0)
+
+
+def _points(depth: Float[Tensor, "b h w"], K: Float[Tensor, "b 3 3"]) -> Float[Tensor, "b 3 h w"]:
+    u = torch.arange(depth.shape[2], device=depth.device, dtype=depth.dtype)
+    v = torch.arange(depth.shape[1], device=depth.device, dtype=depth.dtype)[:, None]
+    fx, cx, fy, cy = (K[:, i, j, None, None] for i, j in ((0, 0), (0, 2), (1, 1), (1, 2)))
+    return torch.stack(((u - cx) / fx * depth, (v - cy) / fy * depth, depth), dim=1)
+
+
+def _turns(maps: Float[Tensor, "b h w"]) -> Float[Tensor, "h w"]:
+    """An angle for each pixel that differs much between neighbours (interleaved gradient noise, Jimenez 2014)."""
+    u = torch.arange(maps.shape[2], device=maps.device, dtype=torch.float32)
+    v = torch.arange(maps.shape[1], device=maps.device, dtype=torch.float32)[:, None]
+    return 2 * math.pi * (52.9829189 * (0.06711056 * u + 0.00583715 * v).frac()).frac()
+
+
+def _tap(tap: int, turn: Float[Tensor, "h w"]) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"]]:
+    """Offset number `tap` of the disc of golden angles, which has radius 1."""
+    radius = math.sqrt((tap + 0.5) / _TAPS)
+    angle = turn + tap * _GOLDEN
+    return radius * angle.cos(), radius * angle.sin()
+
+
+def _look_up(
+    maps: Float[Tensor, "b s t"], u: Float[Tensor, "b h w"], v: Float[Tensor, "b h w"]
+) -> Float[Tensor, "b h w"]:
+    """The pixel nearest to each place; 0 outside."""
+    rows, columns = maps.shape[1:]
+    column, row = (u + 0.5).floor().long(), (v + 0.5).floor().long()
+    inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
+    index = row.clamp(0, rows - 1) * columns + column.clamp(0, columns - 1)
+    return torch.where(inside, maps.flatten(1).gather(1, index.flatten(1)).view_as(u), 0.0)
