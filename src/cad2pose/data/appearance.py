@@ -141,7 +141,7 @@ def paint(
     recolored: Bool[Tensor, "batch slots"],
     pool: BackgroundPool,
     draws: Draws,
-    table: bool = False,
+    on_table: bool = False,
 ) -> Float[Tensor, "batch 3 h w"]:
     """Albedo of a scene: own colours, or for recoloured slots a random colour, partly with a picture's texture.
 
@@ -152,11 +152,11 @@ def paint(
         recolored: `(B, slots)` on the CPU.
         pool: pictures for textures.
         draws: random numbers.
-        table: the last slot is a table: mostly texture.
+        on_table: the last slot is a table: mostly texture.
     """
     count, slots = recolored.shape
     share = draws.uniform(0.0, 1.0, count, slots) * draws.chance(0.6, count, slots)
-    if table:
+    if on_table:
         recolored = torch.cat((recolored[:, :-1], torch.ones_like(recolored[:, -1:])), dim=1)
         share[:, -1] = draws.uniform(0.0, 1.2, count).clamp_max(1)
     table = torch.cat(

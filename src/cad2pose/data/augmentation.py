@@ -1,9 +1,9 @@
 """What a camera and its surroundings do to a picture, each sample by its own random amount, batched.
 
-The chain follows the light: shadows, motion and lens blur, loss to the source image's own resolution, noise and
-compression there, enlargement, sharpening, colour, holes. It is the union of what SurfEmb (Haugaard and Buch 2022)
-and GDR-Net(PP) (Wang et al. 2021, Liu et al. 2025) train with, and adds the resolution loss. Effects that few
-samples get are computed for those rows only.
+The chain follows the light: shadows, lens and motion blur, loss to the source image's own resolution, noise, colour
+filter and compression there, enlargement, sharpening, equalisation, colour, holes. It is the union of what SurfEmb
+(Haugaard and Buch 2022) and GDR-Net(PP) (Wang et al. 2021, Liu et al. 2025) train with, and adds the resolution loss.
+Effects that few samples get are computed for those rows only.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import conv2d, pad
 
 from cad2pose.data.augmentation_config import AugmentationConfig
 from cad2pose.data.color import hue_rotation, saturation_matrix, tone_curve, transform_colors
 from cad2pose.data.compression import compress_blocks
 from cad2pose.data.draws import Draws
+from cad2pose.data.sensor import demosaic, disc_kernels, equalised, filtered, mosaic, vignette
 
 _NOTICEABLE = 1.05  # crop pixels per source pixel from which the loss of resolution is computed
 
@@ -40,9 +40,11 @@ def augment(
     image = image.clone()
     scale = scale.float()
     _shade(image, config, draws)
+    _defocus(image, scale, config, draws)
     _motion_blur(image, scale, config, draws)
     _expose(image, scale, config, draws)
     _sharpen(image, scale, config, draws)
+    _equalise(image, config, draws)
     image = _change_colors(image, config, draws)
     _cut_holes(image, config, draws)
     return image.clamp_(0, 1)
@@ -64,21 +66,35 @@ def _shade(image: Tensor, config: AugmentationConfig, draws: Draws) -> None:
     if len(rows):
         field = draws.smooth_noise(len(rows), 1, 4, image.shape[-1])
         image[rows] *= (1 + strength[:, None, None, None] * field).clamp_(0.3, 1.7)
+    middle = draws.uniform(-2.0, 3.0, len(image), 2)
+    rows, strength = _touched(_strengths(draws, config.vignette, config.vignette_share, len(image)), draws)
+    if len(rows):
+        image[rows] = vignette(image[rows], middle.to(draws.device, non_blocking=True)[rows], strength)
+
+
+def _defocus(image: Tensor, scale: Tensor, config: AugmentationConfig, draws: Draws) -> None:
+    radius = _strengths(draws, config.defocus, config.defocus_share, len(image)) * scale.clamp(0.5, 2)
+    rows, radius = _touched(radius, draws)
+    if len(rows):
+        kernel = disc_kernels(radius, 2 * math.ceil(2 * config.defocus) + 3)
+        image[rows] = filtered(image[rows], kernel)
+
+
+def _equalise(image: Tensor, config: AugmentationConfig, draws: Draws) -> None:
+    rows, limit = _touched(_strengths(draws, config.equalise, config.equalise_share, len(image)), draws)
+    if len(rows):
+        image[rows] = equalised(image[rows].clamp(0, 1), limit)
 
 
 def _motion_blur(image: Tensor, scale: Tensor, config: AugmentationConfig, draws: Draws) -> None:
     """The mean along a straight line, as of a camera that moved."""
-    count, side = len(image), image.shape[-1]
+    count = len(image)
     length = _strengths(draws, config.motion, config.motion_share, count) * scale.clamp(0.5, 2)
     angle = draws.uniform(0.0, math.pi, count)
     rows, length = _touched(length, draws)
-    if not len(rows):
-        return
-    kernel = line_kernels(length, angle.to(draws.device, non_blocking=True)[rows], 2 * math.ceil(config.motion) + 1)
-    reach = kernel.shape[-1] // 2
-    chosen = pad(image[rows], (reach,) * 4, mode="replicate").flatten(0, 1)[None]
-    kernel = kernel[:, None].repeat_interleave(3, dim=0)
-    image[rows] = conv2d(chosen, kernel, groups=len(kernel)).view(len(rows), 3, side, side)
+    if len(rows):
+        kernel = line_kernels(length, angle.to(draws.device, non_blocking=True)[rows], 2 * math.ceil(config.motion) + 1)
+        image[rows] = filtered(image[rows], kernel)
 
 
 def line_kernels(
@@ -102,6 +118,7 @@ def _expose(image: Tensor, scale: Tensor, config: AugmentationConfig, draws: Dra
     stretch = draws.log_uniform(0.75, 1.33, count)
     phase = draws.uniform(0.0, 1.0, count, 2)
     noise = config.noise * _strengths(draws, 1.0, config.noise_share, count).square()
+    filtering = _strengths(draws, config.bayer, config.bayer_share, count)
     step = config.compression * _strengths(draws, 1.0, config.compression_share, count).square()
     coarse = cell > _NOTICEABLE
     side = image.shape[-1]
@@ -118,12 +135,12 @@ def _expose(image: Tensor, scale: Tensor, config: AugmentationConfig, draws: Dra
             continue
         (down_x, up_x), (down_y, up_y) = (resampling(widths, phases[:, i], side, cells) for i in (0, 1))
         small = apply_separable(image[target], down_y @ blur_y, down_x @ blur_x)
-        small = _read_out(small, noise[rows], step[rows], draws)
+        small = _read_out(small, noise[rows], filtering[rows], step[rows], draws)
         image[target] = apply_separable(small, up_y, up_x)
     rows = (~coarse).nonzero()[:, 0]
     if len(rows):
         target = rows.to(draws.device, non_blocking=True)
-        image[target] = _read_out(image[target], noise[rows], step[rows], draws)
+        image[target] = _read_out(image[target], noise[rows], filtering[rows], step[rows], draws)
 
 
 def gaussian_matrix(sigma: Float[Tensor, "batch"], side: int) -> Float[Tensor, "batch side side"]:
@@ -166,8 +183,8 @@ def apply_separable(
     return vertical[:, None] @ wide.view(count, channels, height, -1)
 
 
-def _read_out(image: Tensor, noise: Tensor, step: Tensor, draws: Draws) -> Tensor:
-    """Noise that grows with brightness and is partly common to the channels; then compression."""
+def _read_out(image: Tensor, noise: Tensor, filtering: Tensor, step: Tensor, draws: Draws) -> Tensor:
+    """Noise that grows with brightness and is partly common to the channels; the colour filter; then compression."""
     floor, common = draws.uniform(0.2, 1.0, len(image)), draws.uniform(0.0, 1.0, len(image))
     rows, strength = _touched(noise, draws)
     if len(rows):
@@ -176,6 +193,12 @@ def _read_out(image: Tensor, noise: Tensor, step: Tensor, draws: Draws) -> Tenso
         grain = torch.lerp(grain, grain[:, :1], common)
         chosen = image[rows]
         image[rows] = chosen + grain * ((floor + (1 - floor) * chosen) * strength[:, None, None, None])
+    phase = draws.integers(2, len(image), 2)
+    rows, strength = _touched(filtering, draws)
+    if len(rows) and min(image.shape[2:]) > 1:
+        chosen = image[rows]
+        filled = demosaic(mosaic(chosen, phase.to(draws.device, non_blocking=True)[rows]))
+        image[rows] = chosen.lerp(filled, strength[:, None, None, None])
     rows, strength = _touched(step, draws)
     if len(rows):
         image[rows] = compress_blocks(image[rows], strength)

@@ -17,11 +17,15 @@ class AugmentationConfig:
         auto_exposure: brighten or darken towards an ordinary mean, as cameras do.
         resolution: most by which resolution is reduced further, as a factor minus 1.
         blur: largest standard deviation of the Gaussian blur.
+        defocus: largest radius of the disc that a lens out of focus makes of a point.
         motion: longest streak of motion blur.
         noise: largest standard deviation of the noise on white.
+        bayer: largest part that a colour filter and its filling in have in the picture; 1 is a plain camera.
         compression: largest quantisation step of 8 x 8 cosine blocks.
         sharpen: largest strength of the unsharp mask.
+        equalise: how many times an even share of the histogram local equalisation (CLAHE) may use more, at most.
         shade: strength of broad shadows.
+        vignette: most by which the picture is darker two sides away from the lens's middle.
         brightness, contrast, gain, tone: largest change of offset, of slope, of each channel's slope, of middle tones.
         saturation, hue: largest change of saturation, and of hue in rad.
         color_share: share of samples whose colours (the last six) change.
@@ -35,16 +39,24 @@ class AugmentationConfig:
     resolution_share: float = 0.3
     blur: float = 1.3
     blur_share: float = 0.7
+    defocus: float = 2.5
+    defocus_share: float = 0.1
     motion: float = 7.0
     motion_share: float = 0.1
     noise: float = 0.08
     noise_share: float = 0.7
+    bayer: float = 1.0
+    bayer_share: float = 0.3
     compression: float = 0.06
     compression_share: float = 0.15
     sharpen: float = 2.0
     sharpen_share: float = 0.3
+    equalise: float = 3.0
+    equalise_share: float = 0.1
     shade: float = 0.35
     shade_share: float = 0.3
+    vignette: float = 0.5
+    vignette_share: float = 0.2
     brightness: float = 0.15
     contrast: float = 0.4
     gain: float = 0.2
@@ -62,6 +74,8 @@ class AugmentationConfig:
             value = getattr(self, field.name)
             if value < 0 or (field.name.endswith("_share") and value > 1):
                 raise ValueError(f"{field.name} is {value}; strengths must not be negative, shares lie between 0 and 1")
+        if self.bayer > 1:
+            raise ValueError(f"bayer is {self.bayer:g}; it is a share between 0 and 1")
         for name in ("contrast", "gain", "tone"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} is {getattr(self, name):g}; it must be below 1")
@@ -84,6 +98,7 @@ class AugmentationConfig:
     def modest(cls) -> AugmentationConfig:
         """What an ordinary camera does; for evaluation."""
         return cls(
-            resolution=0.0, blur=0.8, motion=0.0, noise=0.03, compression=0.04, sharpen=0.5, shade=0.2, brightness=0.05,
-            contrast=0.15, gain=0.08, tone=0.2, saturation=0.2, hue=0.05, gray_share=0.0, invert_share=0.0, holes=0,
+            resolution=0.0, blur=0.8, defocus=0.0, motion=0.0, equalise=0.0, vignette=0.2, noise=0.03, compression=0.04,
+            sharpen=0.5, shade=0.2, brightness=0.05, contrast=0.15, gain=0.08, tone=0.2, saturation=0.2, hue=0.05,
+            gray_share=0.0, invert_share=0.0, holes=0,
         )  # fmt: skip

@@ -152,8 +152,8 @@ class SyntheticCrops:
         count, slots = len(scene.part_index), 1 + scene.clutter_index.shape[1]
         recolored = draws.chance(0.9, count, slots)
         recolored[:, 0] = self._colorless[scene.part_index] | draws.chance(config.recolored_share, count)
-        table = self.config.support.share > 0
-        albedo = paint(seen.colors, seen.slot, coordinates, recolored, self._pool, draws, table)
+        on_table = self.config.support.share > 0
+        albedo = paint(seen.colors, seen.slot, coordinates, recolored, self._pool, draws, on_table)
         clutter = torch.where(scene.clutter_index >= 0, scene.clutter_index + len(self.parts), -1)
         index = torch.cat((scene.part_index[:, None], clutter), dim=1)
         transforms = torch.cat((scene.T_virt_obj[:, None], scene.T_virt_clutter), dim=1)
