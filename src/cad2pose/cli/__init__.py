@@ -17,6 +17,7 @@ _COMMANDS = {
     "inspect": "read a mesh file, say what was understood, and save six views of it",
     "symmetries": "find the rotational symmetries of a mesh and write them to models_info.json",
     "check": "check a BOP folder and name everything that is missing or broken",
+    "preview": "show rendered crops as training makes them, beside photographs where there are any",
     "train": "train a model from meshes, or from the models of a BOP folder",
     "compare": "train several methods on equal terms and judge them by the same code",
     "estimate": "estimate the poses of known objects in images",

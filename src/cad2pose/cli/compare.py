@@ -10,13 +10,14 @@ import tyro
 from rich.console import Console
 
 from cad2pose.cli.arguments import ObjectIds, OptionalPath
-from cad2pose.cli.sources import find_camera, find_parts
-from cad2pose.data.pose_prior import PosePrior
+from cad2pose.cli.crop_style import CropStyle
+from cad2pose.cli.sources import find_parts
 from cad2pose.devices import pick_device
 from cad2pose.experiments import ComparisonConfig, compare, finished, write_report
+from cad2pose.model_file import load_model
 from cad2pose.parts.mesh import Units
 
-_COMPARISON, _VIEWS = ComparisonConfig(), PosePrior()
+_COMPARISON, _STYLE = ComparisonConfig(), CropStyle()
 
 
 def compare_command(
@@ -29,10 +30,8 @@ def compare_command(
     objects: ObjectIds = (),
     units: Units = "mm",
     models_info: OptionalPath = None,
-    views: Annotated[PosePrior, tyro.conf.arg(name="views")] = _VIEWS,
-    camera: OptionalPath = None,
-    backgrounds: OptionalPath = None,
-    crop_roll: float = 180.0,
+    style: Annotated[CropStyle, tyro.conf.arg(name="")] = _STYLE,
+    start: OptionalPath = None,
     device: str = "auto",
     threads: int = 1,
 ) -> int:
@@ -50,10 +49,8 @@ def compare_command(
         objects: ids of the BOP folder's objects; all of them by default. For mesh files: their ids, in order.
         units: units of the mesh files.
         models_info: BOP models_info.json with the symmetries of the mesh files, by their ids.
-        views: where the camera may see the parts from; all of SO(3) unless stated.
-        camera: camera.json of the camera to be used; a range of cameras by default.
-        backgrounds: folder of photographs to use as backgrounds beside the procedural ones.
-        crop_roll: crops are turned by up to this many degrees about their axis.
+        style: what the training crops are like; `cad2pose preview` shows it.
+        start: model file that all contestants start from, to see what differs after some further training.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
         threads: torch threads.
     """
@@ -62,15 +59,12 @@ def compare_command(
     where = pick_device(device)
     torch.set_num_threads(threads)
     console = Console()
-    crops = {
-        "prior": views, "camera": find_camera(camera) if camera else None, "backgrounds": backgrounds,
-        "roll": crop_roll,
-    }  # fmt: skip
     parts = find_parts(source, objects, units, models_info)
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else f"CPU, torch threads: {threads}"
     compare(
-        parts, comparison, out, where, crops, lambda text: console.print(text, soft_wrap=True, highlight=False),
-        lambda: write_report(finished(out), comparison, out, name),
+        parts, comparison, out, where, style.settings(),
+        lambda text: console.print(text, soft_wrap=True, highlight=False),
+        lambda: write_report(finished(out), comparison, out, name), load_model(start) if start else None,
     )  # fmt: skip
     page = write_report(finished(out), comparison, out, name)
     console.print(page.read_text(), soft_wrap=True, highlight=False, markup=False)

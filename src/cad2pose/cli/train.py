@@ -14,11 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cad2pose.cli.arguments import ObjectIds, OptionalPath
-from cad2pose.cli.sources import find_camera, find_parts
+from cad2pose.cli.crop_style import CropStyle
+from cad2pose.cli.sources import find_parts
 from cad2pose.cli.symmetry_remark import symmetry_remarks
-from cad2pose.data.augmentation import AugmentationConfig
-from cad2pose.data.boxes import BoxConfig
-from cad2pose.data.pose_prior import PosePrior
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.devices import pick_device
 from cad2pose.methods import GdrNetConfig, MethodConfig, QueryConfig, SurfEmbConfig
@@ -33,13 +31,10 @@ from cad2pose.training.loop import run_settings
 from cad2pose.training.overfit import overfit
 from cad2pose.training.run_folder import RunFolder
 
-_EFFECTS = {
-    "strong": AugmentationConfig, "modest": AugmentationConfig.modest, "colourful": AugmentationConfig.colourful,
-}  # fmt: skip
 _VALIDATION_SEED = 7_000_003
 _OVERFIT_STEPS = 300
-_QUERY, _SURFEMB, _GDRNET, _TRAINING, _VIEWS = (
-    QueryConfig(), SurfEmbConfig(), GdrNetConfig(), TrainingConfig(), PosePrior()
+_QUERY, _SURFEMB, _GDRNET, _TRAINING, _STYLE = (
+    QueryConfig(), SurfEmbConfig(), GdrNetConfig(), TrainingConfig(), CropStyle()
 )  # fmt: skip
 
 
@@ -58,12 +53,7 @@ def train_command(
     surfemb: Annotated[SurfEmbConfig, tyro.conf.arg(name="surfemb")] = _SURFEMB,
     gdrnet: Annotated[GdrNetConfig, tyro.conf.arg(name="gdrnet")] = _GDRNET,
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = _TRAINING,
-    views: Annotated[PosePrior, tyro.conf.arg(name="views")] = _VIEWS,
-    camera: OptionalPath = None,
-    backgrounds: OptionalPath = None,
-    crop_roll: float = 180.0,
-    effects: Literal["strong", "modest", "colourful"] = "strong",
-    boxes: Literal["detector", "amodal"] = "detector",
+    style: Annotated[CropStyle, tyro.conf.arg(name="")] = _STYLE,
     start: OptionalPath = None,
     device: str = "auto",
     threads: int = 1,
@@ -88,14 +78,7 @@ def train_command(
         surfemb: settings of SurfEmb.
         gdrnet: settings of GDR-Net.
         training: settings of the run.
-        views: where the camera may see the part from; all of SO(3) unless stated.
-        camera: camera.json (fx, fy, cx, cy, width, height) of the camera to be used; a range of cameras by default.
-        backgrounds: folder of photographs to use as backgrounds beside the procedural ones.
-        crop_roll: crops are turned by up to this many degrees about their axis; state less where `views` are upright.
-        effects: how much blur, noise and colour the crops get: strong for photographs, modest for clean pictures,
-            colourful with colours changed as heavily as GDRNPP does.
-        boxes: of the crops: as a detector's, most of them around the visible part, or amodal, around the whole part as
-            GDRNPP has them.
+        style: what the crops are like; `cad2pose preview` shows it.
         start: model file to start from: of the same parts, to train it further, or of others or of another method,
             whose general knowledge of pictures is taken over.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
@@ -108,11 +91,7 @@ def train_command(
     where = pick_device(device)
     torch.set_num_threads(threads)
     parts = find_parts(source, objects, units, models_info)
-    crops = SyntheticConfig(
-        crop_size=config.crop_size, pad=config.pad, prior=views, camera=find_camera(camera) if camera else None,
-        backgrounds=backgrounds, roll=crop_roll,
-        augmentation=_EFFECTS[effects](), box=BoxConfig() if boxes == "detector" else BoxConfig(visible_share=0.0),
-    )  # fmt: skip
+    crops = style.config(config.crop_size, config.pad)
     known = load_model(start) if start else None
     console = Console()
     for remark in symmetry_remarks(parts):

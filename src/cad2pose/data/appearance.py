@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -59,13 +59,14 @@ class AppearanceConfig:
 
     @classmethod
     def modest(cls) -> AppearanceConfig:
-        """Colours near the model's own; for evaluation."""
-        return cls(hue=0.04, saturation=0.2, brightness=0.2, tint=0.08, tone=0.2, recolored_share=0.0)
+        """Colours near the model's own, plain light; for evaluation, in another style than training's."""
+        plain = cls.plain()
+        return replace(plain, hue=0.04, saturation=0.2, brightness=0.2, tint=0.08, tone=0.2, recolored_share=0.0)
 
     @classmethod
     def plain(cls) -> AppearanceConfig:
         """No metal, no shadow, nothing reflected: what simple renderers give."""
-        return cls(roughness=(0.5, 1.0), metallic_share=0.0, shadow_share=0.0, openness_share=0.0, mirror_share=0.0)
+        return cls(roughness=(0.4, 1.0), metallic_share=0.0, shadow_share=0.0, openness_share=0.0, mirror_share=0.0)
 
 
 def random_lights(

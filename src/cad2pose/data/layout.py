@@ -12,7 +12,7 @@ from torch import Tensor
 from cad2pose.data.boxes import clip_box, cut_box, extreme_points, jitter_box, projected_box
 from cad2pose.data.clutter import coarse_copy, random_shapes, unit_sized
 from cad2pose.data.draws import Draws
-from cad2pose.data.occluders import draw_hiding, place_clutter
+from cad2pose.data.occluders import Hiding, draw_hiding, place_clutter
 from cad2pose.data.support import Outlines, Support, place_support, settle, table_mesh
 from cad2pose.data.synthetic_config import SyntheticConfig
 from cad2pose.geometry import VirtualCamera, virtual_camera
@@ -83,8 +83,29 @@ class SceneLayout:
         box = clip_box(jitter_box(clip_box(box, image_size), config.box, draws), image_size)
         roll = draws.uniform(-1.0, 1.0, count).double() * torch.pi * (config.roll / 180)
         camera = virtual_camera(K, box, image_size, config.crop_size, config.pad, roll)
-        T_virt_obj = camera.to_virtual(T_cam_obj)
-        middle = (T_virt_obj[:, :3, :3] @ center[..., None])[..., 0] + T_virt_obj[:, :3, 3]
+        return self._furnished(part_index, camera, camera.to_virtual(T_cam_obj), hiding, draws)
+
+    def scene_of(
+        self,
+        part_index: Int[Tensor, "batch"],
+        camera: VirtualCamera,
+        T_virt_obj: Float[Tensor, "batch 4 4"],
+        draws: Draws,
+    ) -> Scene:
+        """Given cameras and poses, with anything around them."""
+        hiding = draw_hiding(self.config.clutter, draws, len(part_index))
+        return self._furnished(part_index, camera, T_virt_obj, hiding, draws)
+
+    def _furnished(
+        self,
+        part_index: Int[Tensor, "batch"],
+        camera: VirtualCamera,
+        T_virt_obj: Float[Tensor, "batch 4 4"],
+        hiding: Hiding,
+        draws: Draws,
+    ) -> Scene:
+        config, radius = self.config, self._radius[part_index]
+        middle = (T_virt_obj[:, :3, :3] @ self._center[part_index, :, None])[..., 0] + T_virt_obj[:, :3, 3]
         meshes = self._choose_clutter(draws, part_index, config.clutter.occluders + config.clutter.others)
         placed = place_clutter(config.clutter, draws, meshes, camera, middle, radius, hiding)
         index, transforms, up = placed.mesh_index, placed.T_virt_obj, torch.zeros_like(middle)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -143,7 +143,7 @@ def _picture(
     slots = index.shape[1]
     recolored = draws.chance(0.9, 1, slots)
     recolored[0, : len(parts)] = torch.tensor([part.mesh.colors is None for part in parts])
-    looks = AppearanceConfig.modest()
+    looks = replace(AppearanceConfig.modest(), shadow_share=1.0, openness_share=1.0)
     is_part = (scene.slot >= 0) & (scene.slot < len(parts))
     own = torch.where(is_part[:, None], perturb_colors(scene.colors, looks, draws), scene.colors)
     scale = torch.ones(slots + 1)

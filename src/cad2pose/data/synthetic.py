@@ -23,6 +23,7 @@ from cad2pose.data.layout import Scene, SceneLayout
 from cad2pose.data.lighting import light
 from cad2pose.data.occluders import allowed_cover, random_blobs
 from cad2pose.data.synthetic_config import SyntheticConfig
+from cad2pose.geometry import VirtualCamera
 from cad2pose.geometry.crop import OUTSIDE_FILL
 from cad2pose.parts import Part
 from cad2pose.rendering import MeshSet, Rendering, render
@@ -66,6 +67,24 @@ class SyntheticCrops:
         part_index = (index * size + torch.arange(size)) % len(self.parts)
         scene = self._scene(part_index, draws)
         return self._picture(scene, draws)
+
+    def batch_of(
+        self,
+        part_index: Int[Tensor, "batch"],
+        camera: VirtualCamera,
+        T_virt_obj: Float[Tensor, "batch 4 4"],
+        index: int,
+    ) -> CropBatch:
+        """Crops of given parts in given poses (float64, mm, crop camera), everything else drawn as ever.
+
+        Args:
+            part_index: `(B,)`.
+            camera: of the crops.
+            T_virt_obj: `(B, 4, 4)`.
+            index: another one, another picture.
+        """
+        draws = Draws(self.seed, index, 1, device=self.device)
+        return self._picture(self._layout.scene_of(part_index, camera, T_virt_obj, draws), draws)
 
     def _scene(self, part_index: Int[Tensor, "batch"], draws: Draws) -> Scene:
         return self._layout.scene(part_index, draws)

@@ -69,11 +69,15 @@ class SyntheticConfig:
 
     @classmethod
     def evaluation(cls, **changes: object) -> SyntheticConfig:
-        """Fresh pictures to judge a model by: upright crops, detector-like boxes, up to about 30 % hidden."""
+        """Fresh pictures to judge a model by: upright crops, detector-like boxes, up to about 30 % hidden.
+
+        Their light is plain and nothing stands on tables: a style that training does not see.
+        """
         base = cls(
             box=BoxConfig(shift=0.04, scale=0.06),
             roll=0.0,
             clutter=ClutterConfig(occluders=1, occluded_share=0.5, deepest=0.3, blob_share=0.0, min_visibility=0.7),
+            support=SupportConfig.off(),
             appearance=AppearanceConfig.modest(),
             augmentation=AugmentationConfig.modest(),
         )

@@ -26,6 +26,7 @@ from cad2pose.training.loop import MODEL, run_settings
 from cad2pose.training.run_folder import RunFolder
 
 _JUDGED = "judged.json"
+_JUDGED_TOO = ("prior", "camera", "backgrounds", "pictures")  # what judged crops share with those of training
 _VALIDATION_SEED = 1_000_000
 _JUDGE_SEED = 2_000_000  # of crops that no training and no validation has seen
 _BATCH = 16
@@ -40,6 +41,7 @@ class ComparisonConfig:
         contestants: names of `CONTESTANTS`.
         samples: training crops of every run.
         batch_size: crops per step.
+        learning_rate, key_learning_rate: peak rates, of those contestants that have none of their own.
         seeds: of the runs; all contestants see the same crops under the same seed.
         size: of the networks: tiny, small or full.
         judged: fresh crops per run that errors are measured on, the same for all.
@@ -51,6 +53,8 @@ class ComparisonConfig:
     contestants: tuple[str, ...] = ("flagship", "gdrnet", "surfemb", "e2e.all")
     samples: int = 40_000
     batch_size: int = 32
+    learning_rate: float = 1e-3
+    key_learning_rate: float = 3e-4
     seeds: tuple[int, ...] = (0,)
     size: Size = "small"
     judged: int = 200
@@ -102,6 +106,7 @@ def compare(
     crops: Mapping[str, Any] | None = None,
     report: Callable[[str], None] = lambda text: None,
     after: Callable[[], object] = lambda: None,
+    start: Model | None = None,
 ) -> list[Comparison]:
     """Train and judge every contestant on every part under every seed.
 
@@ -113,6 +118,7 @@ def compare(
         crops: changes of `SyntheticConfig`, such as prior, camera, backgrounds and roll.
         report: told what is being done.
         after: called after every run.
+        start: model that those contestants start from that do not start from another's.
 
     Raises:
         ValueError: if `out` holds runs with other settings.
@@ -123,7 +129,7 @@ def compare(
             for name in chosen(config.contestants):
                 folder = out / part.name / name / str(seed)
                 report(f"{part.name}: {name}, seed {seed}")
-                found += _run(part, name, seed, config, folder, device, dict(crops or {}))
+                found += _run(part, name, seed, config, folder, device, dict(crops or {}), start)
                 after()
             shutil.rmtree(_recorded(out / part.name, seed), ignore_errors=True)
     return found
@@ -152,19 +158,20 @@ def _run(
     folder: Path,
     device: torch.device,
     crops: dict[str, Any],
+    start: Model | None,
 ) -> list[Comparison]:
     contestant = CONTESTANTS[name]
     method = contestant.method(config.size)
     training = TrainingConfig(**{
         "samples": config.samples, "batch_size": config.batch_size, "seed": seed, "validations": config.validations,
+        "learning_rate": config.learning_rate, "key_learning_rate": config.key_learning_rate,
         **dict(contestant.training),
     })  # fmt: skip
     size = {"crop_size": method.crop_size, "pad": method.pad}
-    start = None
     if contestant.start is not None:
         start = load_model(folder.parent.parent / contestant.start / str(seed) / MODEL)
-    style = SyntheticConfig(**size, **crops)
-    judged = SyntheticConfig.evaluation(**size, **{k: v for k, v in crops.items() if k != "roll"})
+    style = contestant.crops(SyntheticConfig(**size, **crops))
+    judged = SyntheticConfig.evaluation(**size, **{k: v for k, v in crops.items() if k in _JUDGED_TOO})
     run, settings = RunFolder(folder), {"crops": style}
     there = run.check([part], **run_settings(method, training, settings, start)) and (folder / MODEL).is_file()
     if not there or int(load_model(folder / MODEL).info["samples"]) < config.samples:

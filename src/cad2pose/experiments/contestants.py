@@ -11,7 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
+from cad2pose.data.synthetic import SyntheticConfig
 from cad2pose.estimator import EstimatorOptions
+from cad2pose.experiments.ingredients import INGREDIENTS
 from cad2pose.methods import GdrNetConfig, MethodConfig, QueryConfig, SurfEmbConfig
 from cad2pose.methods.query import LossWeights
 
@@ -43,6 +45,7 @@ class Contestant:
         training: changes of `TrainingConfig`.
         start: contestant whose model of the same seed it starts from.
         shown: has rows of its own in the report.
+        crops: what it changes of the training crops.
     """
 
     about: str
@@ -51,6 +54,7 @@ class Contestant:
     training: tuple[tuple[str, Any], ...] = ()
     start: str | None = None
     shown: bool = True
+    crops: Callable[[SyntheticConfig], SyntheticConfig] = lambda style: style
 
 
 def _sized(method: type[_Sized], size: Size) -> _Sized:
@@ -125,6 +129,12 @@ CONTESTANTS: dict[str, Contestant] = {
         "the thesis, section 7.2.1: its head on the crop and its mask",
         lambda size: _gdrnet(size, intermediate="image", **_THESIS), ("regression",), _ADAM,
     ),
+    **{
+        f"without-{name}": Contestant(
+            f"the flagship, trained without {about}", _query, ("regression", "regression, refined"), crops=crops
+        )
+        for name, (about, crops) in INGREDIENTS.items()
+    },
 }  # fmt: skip
 """All contestants by name."""
 

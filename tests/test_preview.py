@@ -1,0 +1,81 @@
+"""`cad2pose preview`: rendered crops, and beneath photographs the same parts in the same poses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+from bop_world import make_bop
+from cad2pose.cli import main
+from cad2pose.data.bop import BopDataset
+from cad2pose.data.occluders import ClutterConfig
+from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
+from cad2pose.data.twins import real_crops
+from cad2pose.experiments.ingredients import INGREDIENTS
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    return make_bop(tmp_path / "world")
+
+
+def test_twins_have_the_poses_of_the_photographs(world):
+    dataset = BopDataset(world, "test")
+    parts = dataset.parts([1, 2])
+    real = real_crops(dataset, parts, 48, 5)
+    assert real.image.shape == (5, 3, 48, 48)
+    assert real.part_index.tolist() == [0, 1, 1, 0, 1]
+    first = next(iter(dataset))
+    back = real.camera.to_source(real.T_virt_obj)
+    for row, instance in enumerate(first.instances):
+        assert torch.allclose(back[row], instance.T_cam_obj.double(), atol=1e-6)
+    config = SyntheticConfig(crop_size=48, pictures=4, clutter=ClutterConfig(0, 0.0, 0.0, 0, blob_share=0.0))
+    rendered = SyntheticCrops(parts, config).batch_of(real.part_index, real.camera, real.T_virt_obj, 0)
+    assert rendered.truth is not None
+    assert torch.allclose(rendered.truth.T_virt_obj, real.T_virt_obj.float())
+    assert torch.equal(rendered.camera.K_virt, real.camera.K_virt.float())
+    with pytest.raises(ValueError, match="shows any of the objects"):
+        real_crops(dataset, [], 48, 5)
+
+
+def test_the_command_writes_rendered_crops(tmp_path, capsys):
+    out = tmp_path / "new" / "crops.png"
+    arguments = ["preview", "nut", "--out", str(out), "--count", "4", "--columns", "2", "--crop-size", "32"]
+    assert main(arguments) == 0
+    assert "4 crops" in capsys.readouterr().out
+    first = cv2.imread(str(out))
+    plain = ["--look.shadow-share", "0", "--table.share", "0"]
+    assert (
+        main(["preview", "nut", "--out", str(out), "--count", "4", "--columns", "2", "--crop-size", "32", *plain]) == 0
+    )
+    assert (cv2.imread(str(out)) != first).any(), "switches must do something"
+    wide = tmp_path / "truth.png"
+    assert main(["preview", "nut", "--out", str(wide), "--count", "1", "--crop-size", "32", "--truth"]) == 0
+    sheet = cv2.imread(str(wide))
+    assert sheet is not None
+    assert sheet.shape[1] > 90
+
+
+def test_the_command_puts_photographs_above(world, tmp_path, capsys):
+    out = tmp_path / "pairs.png"
+    arguments = ["preview", str(world), "--real", "--out", str(out), "--count", "3", "--columns", "2"]
+    assert main([*arguments, "--crop-size", "32"]) == 0
+    assert "3 crops" in capsys.readouterr().out
+    assert cv2.imread(str(out)) is not None
+    assert main(["preview", "nut", "bracket", "--real", "--out", str(out)]) == 2
+    assert "one BOP folder" in capsys.readouterr().err
+    assert main(["preview", "nut", "--out", str(out), "--count", "0"]) == 2
+    assert "count is 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", INGREDIENTS)
+def test_every_ingredient_can_be_left_out(name):
+    about, leave_out = INGREDIENTS[name]
+    style = SyntheticConfig(backgrounds=Path("somewhere"))
+    changed = leave_out(style)
+    assert about
+    assert changed != style
+    assert leave_out(changed) == changed
