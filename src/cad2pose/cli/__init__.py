@@ -18,6 +18,7 @@ _COMMANDS = {
     "symmetries": "find the rotational symmetries of a mesh and write them to models_info.json",
     "check": "check a BOP folder and name everything that is missing or broken",
     "preview": "show rendered crops as training makes them, beside photographs where there are any",
+    "render": "write a BOP data set of rendered, labelled photographs",
     "train": "train a model from meshes, or from the models of a BOP folder",
     "compare": "train several methods on equal terms and judge them by the same code",
     "estimate": "estimate the poses of known objects in images",

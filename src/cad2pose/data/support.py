@@ -218,7 +218,7 @@ def settle(
     upright = stands.abs().sum(-1) > 0
     up = support.up[:, None].expand(-1, slots, -1)
     # turn each thing so that its resting direction is up, then about that by a random angle
-    rotation = torch.where(upright[..., None, None], _aligned(rotation, stands, up), rotation)
+    rotation = torch.where(upright[..., None, None], aligned(rotation, stands, up), rotation)
     drop = outlines.depth_below(mesh_index, (rotation.transpose(-1, -2) @ up[..., None])[..., 0]) * size
     angle = draws.uniform(0.0, 2 * math.pi, count, slots).double()
     away = (radius[:, None] + size) * draws.uniform(0.55, 1.5, count, slots)
@@ -243,7 +243,7 @@ def _frame(up: Float[Tensor, "batch 3"], draws: Draws) -> Float[Tensor, "batch 3
     return torch.stack((x, torch.linalg.cross(up, x), up), dim=-1)
 
 
-def _aligned(
+def aligned(
     rotation: Float[Tensor, "*n 3 3"], source: Float[Tensor, "*n 3"], target: Float[Tensor, "*n 3"]
 ) -> Float[Tensor, "*n 3 3"]:
     """Random rotations that take unit vectors to others: two frames put together, their sides from `rotation`."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -16,34 +14,11 @@ import torch
 import cad2pose
 from cad2pose.files import check_folder, write_text
 from cad2pose.parts import Part
+from cad2pose.parts.fingerprint import describe_part
+from cad2pose.settings import describe, differences
 
 SETTINGS = "config.json"
 CURVES = "curves.jsonl"
-
-
-def describe(settings: Any) -> Any:
-    """Dataclasses, paths and tensors as plain JSON values."""
-    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
-        return {f.name: describe(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
-    if isinstance(settings, Mapping):
-        return {str(key): describe(value) for key, value in settings.items()}
-    if isinstance(settings, torch.Tensor):
-        return settings.tolist()
-    if isinstance(settings, (list, tuple)):
-        return [describe(value) for value in settings]
-    return settings if isinstance(settings, (str, int, float, bool, type(None))) else str(settings)
-
-
-def describe_part(part: Part) -> dict[str, Any]:
-    """What identifies a part: its numbers and a fingerprint of its mesh."""
-    fingerprint = hashlib.sha256(part.mesh.vertices.numpy().tobytes() + part.mesh.faces.numpy().tobytes())
-    return {
-        "name": part.name,
-        "object_id": part.object_id,
-        "diameter": part.diameter,
-        "symmetries": part.symmetries.to_bop(),
-        "mesh_sha256": fingerprint.hexdigest(),
-    }
 
 
 class RunFolder:
@@ -65,7 +40,7 @@ class RunFolder:
                 present = json.loads(file.read_text())
             except ValueError as error:
                 raise ValueError(f"{file} is not readable JSON ({error}); train into another folder") from error
-            differing = sorted(_differences(present, _as_json(parts, settings)))
+            differing = sorted(differences(present, _as_json(parts, settings)))
             if differing:
                 raise ValueError(
                     f"{self.path} holds another training run; it differs in {'; '.join(differing[:6])}. "
@@ -119,13 +94,3 @@ class RunFolder:
 def _as_json(parts: Sequence[Part], settings: Mapping[str, Any]) -> Any:
     """All settings as they come back from a JSON file."""
     return json.loads(json.dumps({"parts": [describe_part(part) for part in parts], **describe(settings)}))
-
-
-def _differences(present: Any, wanted: Any, name: str = "") -> list[str]:
-    if isinstance(present, dict) and isinstance(wanted, dict):
-        keys = present.keys() | wanted.keys()
-        lists = [_differences(present.get(k), wanted.get(k), f"{name}.{k}" if name else k) for k in keys]
-        return [text for texts in lists for text in texts]
-    if present == wanted:
-        return []
-    return [f"{name} (there: {str(present)[:60]}, now: {str(wanted)[:60]})"]

@@ -1,0 +1,66 @@
+"""`cad2pose render`: a BOP data set of rendered photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cad2pose.cli.arguments import ObjectIds, OptionalPath
+from cad2pose.cli.sources import find_camera, find_parts
+from cad2pose.data.bop_writer import SPLIT, RenderPlan, write_dataset
+from cad2pose.data.tabletop import TabletopConfig
+from cad2pose.geometry import Camera
+from cad2pose.parts.mesh import Units
+
+_PHOTOS = TabletopConfig()
+
+
+def render_command(
+    source: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MESH... | BOP-DIR", help_behavior_hint="")
+    ],
+    /,
+    bop: Path,
+    scenes: int = 1,
+    images_per_scene: int = 25,
+    objects: ObjectIds = (),
+    units: Units = "mm",
+    models_info: OptionalPath = None,
+    camera: OptionalPath = None,
+    photos: Annotated[TabletopConfig, tyro.conf.arg(name="photos")] = _PHOTOS,
+    seed: int = 0,
+    workers: int = 1,
+) -> None:
+    """Write a BOP data set of rendered, labelled photographs in the layout of train_pbr.
+
+    Parts and other things stand on tables or float, seen by one camera. The same command goes on where it was stopped;
+    the bytes are the same with any number of workers.
+
+    Args:
+        source: mesh files, built-in parts (bracket, nut, bushing, disc; builtin for all four), or one BOP folder.
+        bop: the data set's folder, new or begun by the same command.
+        scenes: number of scenes.
+        images_per_scene: pictures in each.
+        objects: ids of the BOP folder's objects; all of them by default. For mesh files: their ids, in order.
+        units: units of the mesh files.
+        models_info: BOP models_info.json with the symmetries of the mesh files, by their ids.
+        camera: camera.json; 640 x 480 pixels with a focal length of 600 pixels by default.
+        photos: what the pictures are like.
+        seed: of everything.
+        workers: processes.
+    """
+    torch.set_num_threads(1)
+    parts = find_parts(source, objects, units, models_info)
+    lens = find_camera(camera) if camera else Camera.from_values(600.0, 600.0, 319.5, 239.5, 640, 480)
+    plan = RenderPlan(scenes, images_per_scene, seed, photos)
+    console = Console()
+    columns = (TextColumn("rendering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("rendering", total=scenes * images_per_scene)
+        write_dataset(parts, lens, plan, bop, workers, lambda done, _: bar.update(task, completed=done))
+    console.print(f"{bop / SPLIT}: {scenes} scenes of {images_per_scene}", soft_wrap=True, highlight=False)

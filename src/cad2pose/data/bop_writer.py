@@ -1,0 +1,241 @@
+"""A BOP data set of rendered photographs, written by any number of processes, and gone on with where it was stopped.
+
+The layout is that of BOP's `train_pbr`: camera.json and models/, and in each scene rgb, depth, mask, mask_visib,
+scene_camera.json, scene_gt.json and scene_gt_info.json. A picture depends on (seed, scene, image) alone. Every file is
+written whole or not at all; the record of a picture comes after its files, and the scene's JSON files, made of the
+records, come last. So the bytes are the same whoever writes them, in whatever order, however often they are stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from PIL import Image
+from torch import Tensor
+
+from cad2pose.data.tabletop import LabelledPhoto, Tabletop, TabletopConfig
+from cad2pose.files import check_folder, write_bytes, write_text
+from cad2pose.geometry import Camera, mask_box
+from cad2pose.parts import Part, save_ply, write_models_info
+from cad2pose.parts.fingerprint import describe_part
+from cad2pose.settings import describe, differences
+
+SPLIT = "train_pbr"
+DEPTH_SCALE = 0.1  # mm per unit of the depth images
+_SETTINGS = "render.json"
+_RECORDS = ".records"
+_JPEG_QUALITY = 95
+_FARTHEST = 65535 * DEPTH_SCALE
+
+
+@dataclass(frozen=True)
+class RenderPlan:
+    """What is to be written.
+
+    Attributes:
+        scenes: number of scenes.
+        images: pictures in each.
+        seed: of everything.
+        photos: what the pictures are like.
+    """
+
+    scenes: int = 1
+    images: int = 25
+    seed: int = 0
+    photos: TabletopConfig = TabletopConfig()  # noqa: RUF009
+
+    def __post_init__(self) -> None:
+        for name in ("scenes", "images"):
+            if not 1 <= getattr(self, name) <= 999_999:
+                raise ValueError(f"{name} is {getattr(self, name)}; give 1 to 999999")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; it must not be negative")
+
+
+def write_dataset(
+    parts: Sequence[Part],
+    camera: Camera,
+    plan: RenderPlan,
+    out: Path,
+    workers: int = 1,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Write the data set, or what is missing of it.
+
+    Args:
+        parts: the objects, with ids of their own.
+        camera: of all pictures, without lens distortion.
+        plan: what is to be written.
+        out: the data set's folder; it may hold a part of this very data set.
+        workers: processes that render.
+        report: told how many pictures of how many are there, after each.
+
+    Raises:
+        ValueError: if `out` holds anything else, two parts share an id, or as `Tabletop`.
+        OSError: if something cannot be written, with the file's name; what is there stays whole.
+    """
+    ids = [part.object_id for part in parts]
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"the parts have the ids {ids}; give each its own")
+    if workers < 1:
+        raise ValueError(f"workers is {workers}; it must be 1 or more")
+    Tabletop(parts, camera, plan.photos, plan.seed)  # what is wrong with the parts or the camera shows here
+    _claim(out, parts, camera, plan)
+    _write_models(out, parts, camera)
+    wanted = [(scene, image) for scene in range(plan.scenes) for image in range(plan.images)]
+    missing = [key for key in wanted if not _is_there(out, *key)]
+    done = len(wanted) - len(missing)
+    report(done, len(wanted))
+    for scene, _ in _rendered(parts, camera, plan, out, missing, workers):
+        done += 1
+        report(done, len(wanted))
+        _finish_scene(out, scene, camera, plan.images)
+    for scene in range(plan.scenes):
+        _finish_scene(out, scene, camera, plan.images)
+    shutil.rmtree(out / _RECORDS, ignore_errors=True)
+
+
+def _claim(out: Path, parts: Sequence[Part], camera: Camera, plan: RenderPlan) -> None:
+    """Make the folder this data set's, or find that it is."""
+    plain = describe({"parts": [describe_part(part) for part in parts], "camera": camera.to_bop(), "plan": plan})
+    wanted = json.loads(json.dumps(plain))
+    file = out / _SETTINGS
+    if file.is_file():
+        try:
+            present = json.loads(file.read_text())
+        except ValueError as error:
+            raise ValueError(f"{file} is not readable JSON ({error}); write to another folder") from error
+        if differing := sorted(differences(present, wanted)):
+            raise ValueError(
+                f"{out} holds another data set; it differs in {'; '.join(differing[:4])}. Give the same settings to go "
+                "on with it, or another folder"
+            )
+        return
+    check_folder(out)
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty and holds no rendered data set; give another folder")
+    write_text(file, json.dumps(wanted, indent=1))
+
+
+def _write_models(out: Path, parts: Sequence[Part], camera: Camera) -> None:
+    for part in parts:
+        path = out / "models" / f"obj_{part.object_id:06d}.ply"
+        if not path.is_file():
+            save_ply(path, part.mesh)
+    write_models_info(out / "models" / "models_info.json", parts)
+    write_text(out / "camera.json", json.dumps(camera.to_bop() | {"depth_scale": DEPTH_SCALE}, indent=1))
+
+
+def _scene_folder(out: Path, scene: int) -> Path:
+    return out / SPLIT / f"{scene:06d}"
+
+
+def _record(out: Path, scene: int, image: int) -> Path:
+    return out / _RECORDS / f"{scene:06d}_{image:06d}.json"
+
+
+def _is_there(out: Path, scene: int, image: int) -> bool:
+    return (_scene_folder(out, scene) / "scene_gt.json").is_file() or _record(out, scene, image).is_file()
+
+
+def _rendered(
+    parts: Sequence[Part], camera: Camera, plan: RenderPlan, out: Path, keys: list[tuple[int, int]], workers: int
+) -> Iterator[tuple[int, int]]:
+    """Render and write pictures; yields each one's numbers once it is on disk."""
+    if workers == 1 or len(keys) < 2:
+        table = Tabletop(parts, camera, plan.photos, plan.seed)
+        for key in keys:
+            _write_photo(out, *key, table.photo(*key), table)
+            yield key
+        return
+    context = multiprocessing.get_context("spawn")
+    arguments = (list(parts), camera, plan, out)
+    with ProcessPoolExecutor(workers, context, _start_worker, arguments) as pool:
+        try:
+            yield from pool.map(_work, keys)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+_worker: dict[str, Any] = {}
+
+
+def _start_worker(parts: Sequence[Part], camera: Camera, plan: RenderPlan, out: Path) -> None:
+    os.environ["NUMBA_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    _worker.update(table=Tabletop(parts, camera, plan.photos, plan.seed), out=out)
+
+
+def _work(key: tuple[int, int]) -> tuple[int, int]:
+    table = _worker["table"]
+    _write_photo(_worker["out"], *key, table.photo(*key), table)
+    return key
+
+
+def _write_photo(out: Path, scene: int, image: int, photo: LabelledPhoto, table: Tabletop) -> None:
+    folder, name = _scene_folder(out, scene), f"{image:06d}"
+    pixels = (photo.image * 255).round().byte().permute(1, 2, 0).numpy()
+    write_bytes(folder / "rgb" / f"{name}.jpg", _encoded(pixels, "JPEG", quality=_JPEG_QUALITY, subsampling=0))
+    units = (photo.depth.clamp(0, _FARTHEST) / DEPTH_SCALE).round().numpy().astype(np.uint16)
+    write_bytes(folder / "depth" / f"{name}.png", _encoded(units, "PNG"))
+    truth, infos = [], []
+    for index in range(len(photo.part_index)):
+        part = table.parts[int(photo.part_index[index])]
+        full, visible = photo.mask_full[index], photo.mask_visible[index]
+        for kind, mask in (("mask", full), ("mask_visib", visible)):
+            picture = mask.numpy().astype(np.uint8) * 255
+            write_bytes(folder / kind / f"{name}_{index:06d}.png", _encoded(picture, "PNG"))
+        T = photo.T_cam_obj[index]
+        truth.append(
+            {"cam_R_m2c": T[:3, :3].flatten().tolist(), "cam_t_m2c": T[:3, 3].tolist(), "obj_id": part.object_id}
+        )
+        whole, seen = int(photo.whole_pixels[index]), int(visible.sum())
+        infos.append({
+            "bbox_obj": [int(v) for v in photo.whole_box[index].tolist()], "bbox_visib": _box(visible),
+            "px_count_all": whole, "px_count_valid": int((full & (photo.depth > 0)).sum()), "px_count_visib": seen,
+            "visib_fract": seen / whole if whole else 0.0,
+        })  # fmt: skip
+    write_text(_record(out, scene, image), json.dumps({"gt": truth, "info": infos}))
+
+
+def _encoded(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
+    stream = BytesIO()
+    Image.fromarray(pixels).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def _box(mask: Bool[Tensor, "h w"]) -> list[int]:
+    return [int(value) for value in mask_box(mask)] if bool(mask.any()) else [-1, -1, -1, -1]
+
+
+def _finish_scene(out: Path, scene: int, camera: Camera, images: int) -> None:
+    """The scene's JSON files, once all its pictures are there; scene_gt.json, which says that it is whole, last."""
+    folder = _scene_folder(out, scene)
+    if (folder / "scene_gt.json").is_file():
+        return
+    records = [_record(out, scene, image) for image in range(images)]
+    if not all(record.is_file() for record in records):
+        return
+    known = [json.loads(record.read_text()) for record in records]
+    one = {"cam_K": camera.K.flatten().tolist(), "depth_scale": DEPTH_SCALE}
+    for name, values in (
+        ("scene_camera", [one] * images),
+        ("scene_gt_info", [entry["info"] for entry in known]),
+        ("scene_gt", [entry["gt"] for entry in known]),
+    ):
+        write_text(folder / f"{name}.json", json.dumps(dict(enumerate(values)), indent=1))
+    for record in records:
+        record.unlink()

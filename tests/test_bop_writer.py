@@ -1,0 +1,150 @@
+"""Rendered BOP data sets: right, the same bytes whoever writes them, and gone on with where they were stopped."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bop_world import small_parts
+from cad2pose.cli import main
+from cad2pose.data import bop_writer
+from cad2pose.data.bop import BopDataset
+from cad2pose.data.bop_writer import RenderPlan, write_dataset
+from cad2pose.data.check import check_bop
+from cad2pose.data.tabletop import Tabletop, TabletopConfig
+from cad2pose.geometry import Camera
+from cad2pose.parts import builtin_part
+from cad2pose.rendering import MeshSet, rasterize
+
+CAMERA = Camera.from_values(75.0, 76.0, 39.5, 29.5, 80, 60)
+PLAN = RenderPlan(scenes=2, images=3, seed=5, photos=TabletopConfig(parts=(1, 3), others=2))
+
+
+def fingerprints(root: Path) -> dict[str, str]:
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("world") / "set"
+    write_dataset(small_parts(), CAMERA, PLAN, out)
+    return out
+
+
+def test_it_is_a_whole_bop_data_set(written):
+    assert check_bop(written, [bop_writer.SPLIT]).problems == ()
+    dataset = BopDataset(written, bop_writer.SPLIT)
+    assert dataset.keys() == [(scene, image) for scene in (0, 1) for image in (0, 1, 2)]
+    assert [part.object_id for part in dataset.parts()] == [1, 2]
+    assert not (written / ".records").exists()
+    entry = json.loads((written / bop_writer.SPLIT / "000001" / "scene_gt_info.json").read_text())["2"][0]
+    names = ("bbox_obj", "bbox_visib", "px_count_all", "px_count_valid", "px_count_visib", "visib_fract")
+    assert set(entry) == set(names)
+
+
+def test_pictures_masks_depths_and_poses_agree(written):
+    dataset = BopDataset(written, bop_writer.SPLIT)
+    parts = {part.object_id: part for part in dataset.parts()}
+    seen = 0
+    for image in dataset:
+        depth = image.read_depth()
+        assert image.read().shape == (3, 60, 80)
+        for instance in image.instances:
+            meshes = MeshSet.from_meshes([parts[instance.object_id].mesh])
+            T = instance.T_cam_obj.float()[None, None]
+            drawn = rasterize(meshes, torch.zeros(1, 1).int(), T, CAMERA.K[None].float(), 60, 80)
+            silhouette, visible = (image.read_mask(instance, visible=flag) for flag in (False, True))
+            assert torch.equal(drawn.slot[0] >= 0, silhouette)
+            assert not bool((visible & ~silhouette).any())
+            assert (depth - drawn.depth[0])[visible].abs().max() < 0.06 if bool(visible.any()) else True
+            assert instance.visible_fraction is not None
+            assert abs(instance.visible_fraction * int(silhouette.sum()) - int(visible.sum())) <= int(visible.sum()) + 1
+            seen += int(visible.sum())
+    assert seen > 100
+
+
+def test_any_number_of_workers_writes_the_same_bytes(written, tmp_path):
+    write_dataset(small_parts(), CAMERA, PLAN, tmp_path / "two", workers=2)
+    assert fingerprints(tmp_path / "two") == fingerprints(written)
+
+
+@pytest.mark.parametrize("stop_after", [1, 4])
+def test_a_stopped_run_goes_on(written, tmp_path, monkeypatch, stop_after):
+    out, write, count = tmp_path / "set", bop_writer.write_bytes, 0
+
+    def failing(path: Path, data: bytes) -> None:
+        nonlocal count
+        count += path.suffix == ".jpg"
+        if count > stop_after and path.parent.name == "mask":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, data)
+
+    monkeypatch.setattr(bop_writer, "write_bytes", failing)
+    with pytest.raises(OSError, match="No space left"):
+        write_dataset(small_parts(), CAMERA, PLAN, out)
+    monkeypatch.undo()
+    told: list[int] = []
+    write_dataset(small_parts(), CAMERA, PLAN, out, report=lambda done, total: told.append(done))
+    assert told[0] == stop_after
+    assert told[-1] == 6
+    assert fingerprints(out) == fingerprints(written)
+
+
+def test_what_is_finished_is_not_rendered_again(written, monkeypatch):
+    before = fingerprints(written)
+    monkeypatch.setattr(Tabletop, "photo", lambda *_: pytest.fail("rendered again"))
+    write_dataset(small_parts(), CAMERA, PLAN, written)
+    assert fingerprints(written) == before
+
+
+def test_another_data_set_is_left_alone(written, tmp_path):
+    with pytest.raises(ValueError, match=r"another data set.*plan\.seed"):
+        write_dataset(small_parts(), CAMERA, replace(PLAN, seed=6), written)
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(ValueError, match="not empty"):
+        write_dataset(small_parts(), CAMERA, PLAN, tmp_path)
+
+
+def test_bad_input_is_named(tmp_path):
+    twice = [small_parts()[0], small_parts()[0]]
+    with pytest.raises(ValueError, match="give each its own"):
+        write_dataset(twice, CAMERA, PLAN, tmp_path / "a")
+    bent = Camera(CAMERA.K, 80, 60, (0.1, 0.0, 0.0, 0.0, 0.0))
+    with pytest.raises(ValueError, match="without lens distortion"):
+        write_dataset(small_parts(), bent, PLAN, tmp_path / "a")
+    with pytest.raises(ValueError, match="workers is 0"):
+        write_dataset(small_parts(), CAMERA, PLAN, tmp_path / "a", workers=0)
+    for name, value in (("scenes", 0), ("images", 0), ("seed", -1)):
+        with pytest.raises(ValueError, match=name):
+            replace(PLAN, **{name: value})
+    assert not (tmp_path / "a").exists()
+
+
+def test_things_stand_on_the_table_and_touch_it():
+    table = Tabletop([builtin_part("nut")], CAMERA, TabletopConfig(parts=(4, 4), others=0, table_share=1.0), 1)
+    photo = table.photo(0)
+    part = builtin_part("nut")
+    vertices = [part.mesh.used_vertices @ T[:3, :3].T + T[:3, 3] for T in photo.T_cam_obj]
+    spreads = []  # of the parts' lowest points along each axis of each part, one of which is the table's normal
+    for normal in (sign * T[:3, axis] for T in photo.T_cam_obj for axis in range(3) for sign in (1, -1)):
+        lowest = torch.stack([(points @ normal).amin() for points in vertices])
+        spreads.append(float(lowest.max() - lowest.min()))
+    assert min(spreads) < 0.02 * part.radius, "the parts stand on one plane"
+
+
+def test_the_command(tmp_path, capsys):
+    arguments = ["render", "nut", "--bop", str(tmp_path / "set"), "--scenes", "1", "--images-per-scene", "1"]
+    camera = tmp_path / "camera.json"
+    camera.write_text(json.dumps(CAMERA.to_bop()))
+    assert main([*arguments, "--camera", str(camera), "--photos.parts", "1", "1", "--photos.others", "0"]) == 0
+    assert "1 scenes of 1" in capsys.readouterr().out
+    assert (tmp_path / "set" / "train_pbr" / "000000" / "rgb" / "000000.jpg").is_file()
+    assert main([*arguments, "--photos.parts", "0", "1"]) == 2
+    assert "parts is (0, 1)" in capsys.readouterr().err
