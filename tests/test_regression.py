@@ -79,7 +79,7 @@ def test_gdrnet_learns_a_batch_by_heart(optimizer, parts):
     assert set(result.wanted) == {"rotation", "centre", "depth", "mask"}
     assert result.losses["coordinates"] < 0.3
     assert result.losses["regions"] < 1.2
-    assert result.losses["rotation"] < (0.1 if optimizer == "adam" else 0.7)  # Ranger sets out slowly
+    assert result.losses["rotation"] < (0.15 if optimizer == "adam" else 0.7)  # Ranger sets out slowly
 
 
 def test_rotation_losses_have_the_gradients_of_finite_differences():
