@@ -51,7 +51,7 @@ def render_command(
         units: units of the mesh files.
         models_info: BOP models_info.json with the symmetries of the mesh files, by their ids.
         camera: camera.json; 640 x 480 pixels with a focal length of 600 pixels by default.
-        size: width and height of the pictures in pixels; those of the camera by default. The camera is scaled with them.
+        size: width and height of the pictures in pixels; those of the camera by default; it is scaled with them.
         photos: what the pictures are like.
         seed: of everything.
         workers: processes.
@@ -77,7 +77,7 @@ def _sized(camera: Camera, size: tuple[int, int] | None) -> Camera:
     resized = camera.resized(width / camera.width) if width > 0 else None
     if resized is None or (resized.width, resized.height) != size:
         raise ValueError(
-            f"pictures of {width} x {height} pixels were asked for of a camera of {camera.width} x {camera.height}; "
+            f"pictures of {width} x {height} pixels were asked of a camera of {camera.width} x {camera.height}; "
             "give a size that is as wide for its height, or another camera"
         )
     return resized
