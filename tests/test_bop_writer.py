@@ -64,6 +64,7 @@ def test_pictures_masks_depths_and_poses_agree(written):
     for image in dataset:
         depth = image.read_depth()
         assert image.read().shape == (3, 60, 80)
+        assert torch.equal(image.camera.K, CAMERA.K), "readers and writer agree where pixel centres are"
         for instance in image.instances:
             meshes = MeshSet.from_meshes([parts[instance.object_id].mesh])
             T = instance.T_cam_obj.float()[None, None]
@@ -219,6 +220,6 @@ def test_the_command(tmp_path, capsys):
     camera.write_text(json.dumps(CAMERA.to_bop()))
     assert main([*arguments, "--camera", str(camera), "--photos.parts", "1", "1", "--photos.others", "0", *few]) == 0
     assert "1 scenes of 1" in capsys.readouterr().out
-    assert (tmp_path / "set" / "train_pbr" / "000000" / "rgb" / "000000.jpg").is_file()
+    assert (tmp_path / "set" / "train_render" / "000000" / "rgb" / "000000.jpg").is_file()
     assert main([*arguments, "--photos.parts", "0", "1"]) == 2
     assert "parts is (0, 1)" in capsys.readouterr().err

@@ -38,7 +38,7 @@ def _few_backgrounds(monkeypatch: pytest.MonkeyPatch) -> None:
     def crops(parts, config, device, seed):
         return SyntheticCrops(parts, replace(config, pictures=4), device, seed)
 
-    monkeypatch.setattr("cad2pose.cli.train.SyntheticCrops", crops)
+    monkeypatch.setattr("cad2pose.cli.crop_style.SyntheticCrops", crops)
 
 
 @pytest.fixture

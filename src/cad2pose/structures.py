@@ -116,6 +116,19 @@ class CropBatch:
             part_index=self.part_index[index], truth=truth,
         )  # fmt: skip
 
+    @classmethod
+    def join(cls, parts: Sequence[CropBatch]) -> CropBatch:
+        """All of them, one after the other; all with truth, or none."""
+        truths = [part.truth for part in parts if part.truth is not None]
+        truth = None
+        if len(truths) == len(parts):
+            truth = CropTruth(*(torch.cat([getattr(t, f.name) for t in truths]) for f in fields(CropTruth)))
+        camera = VirtualCamera.join([part.camera for part in parts])
+        image, valid, index = (
+            torch.cat([getattr(part, name) for part in parts]) for name in ("image", "valid", "part_index")
+        )
+        return cls(image, valid, camera, index, truth)
+
 
 @runtime_checkable
 class CropSource(Protocol):

@@ -1,21 +1,28 @@
-"""What rendered crops are to be like, as commands ask for it."""
+"""What crops are to be like and where they come from, as commands ask for it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+import torch
 
 from cad2pose.cli.arguments import OptionalPath
 from cad2pose.cli.sources import find_camera
 from cad2pose.data.appearance import AppearanceConfig
 from cad2pose.data.augmentation import AugmentationConfig
+from cad2pose.data.bop import BopDataset
 from cad2pose.data.boxes import BoxConfig
+from cad2pose.data.labelled import LabelledCrops, MixedCrops
 from cad2pose.data.occluders import ClutterConfig
 from cad2pose.data.pose_prior import PosePrior
 from cad2pose.data.support import SupportConfig
-from cad2pose.data.synthetic import SyntheticConfig
+from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.geometry import Camera
+from cad2pose.parts import Part
+from cad2pose.structures import CropSource
 
 _EFFECTS = {
     "strong": AugmentationConfig, "modest": AugmentationConfig.modest, "colourful": AugmentationConfig.colourful,
@@ -68,3 +75,41 @@ class CropStyle:
     def config(self, crop_size: int, pad: float) -> SyntheticConfig:
         """Of crops of this size."""
         return SyntheticConfig(crop_size=crop_size, pad=pad, **self.settings())
+
+
+class CropSources:
+    """Where a training's crops come from.
+
+    Args:
+        parts: what is learnt.
+        config: of rendered crops.
+        device: where crops are made.
+        images: folder of a BOP split with labelled images, None for rendered crops alone.
+        mix: share of crops from those.
+
+    Attributes:
+        settings: by which a run folder knows them.
+    """
+
+    def __init__(
+        self, parts: Sequence[Part], config: SyntheticConfig, device: torch.device, images: Path | None, mix: float
+    ) -> None:
+        if not 0 < mix <= 1:
+            raise ValueError(f"mix is {mix:g}; it is a share above 0, and 1 at most")
+        self.parts, self.config, self.device, self.mix = parts, config, device, mix
+        self.dataset = None if images is None else BopDataset(images.parent, images.name)
+        self.settings: dict[str, Any] = {"crops": config}
+        if images is not None:
+            self.settings |= {"images": images.absolute(), "mix": mix}
+
+    def training(self, seed: int) -> CropSource:
+        """Crops to learn from."""
+        rendered = SyntheticCrops(self.parts, self.config, self.device, seed)
+        if self.dataset is None:
+            return rendered
+        return MixedCrops(rendered, LabelledCrops(self.dataset, self.parts, self.config, self.device, seed), self.mix)
+
+    def judged(self, seed: int) -> CropSource:
+        """Crops to judge by: fresh, rendered, of another style."""
+        shared = {name: getattr(self.config, name) for name in ("crop_size", "pad", "prior", "camera", "backgrounds")}
+        return SyntheticCrops(self.parts, SyntheticConfig.evaluation(**shared), self.device, seed)

@@ -37,7 +37,7 @@ def render_command(
     seed: int = 0,
     workers: int = 1,
 ) -> None:
-    """Write a BOP data set of rendered, labelled photographs in the layout of train_pbr.
+    """Write a BOP data set of rendered, labelled photographs in the layout of train_pbr (split: train_render).
 
     Parts and other things stand on tables or float, seen by one camera. The same command goes on where it was stopped;
     the bytes are the same with any number of workers.

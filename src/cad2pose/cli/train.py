@@ -14,10 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cad2pose.cli.arguments import ObjectIds, OptionalPath
-from cad2pose.cli.crop_style import CropStyle
+from cad2pose.cli.crop_style import CropSources, CropStyle
 from cad2pose.cli.sources import find_parts
 from cad2pose.cli.symmetry_remark import symmetry_remarks
-from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.devices import pick_device
 from cad2pose.methods import GdrNetConfig, MethodConfig, QueryConfig, SurfEmbConfig
 from cad2pose.model_file import Model, load_model
@@ -54,6 +53,8 @@ def train_command(
     gdrnet: Annotated[GdrNetConfig, tyro.conf.arg(name="gdrnet")] = _GDRNET,
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = _TRAINING,
     style: Annotated[CropStyle, tyro.conf.arg(name="")] = _STYLE,
+    images: OptionalPath = None,
+    mix: float = 0.5,
     start: OptionalPath = None,
     device: str = "auto",
     threads: int = 1,
@@ -79,6 +80,9 @@ def train_command(
         gdrnet: settings of GDR-Net.
         training: settings of the run.
         style: what the crops are like; `cad2pose preview` shows it.
+        images: folder of a BOP split with labelled images to learn from beside the rendered crops: FOLDER/train_render,
+            FOLDER/train_pbr, or photographs of your own.
+        mix: share of the crops that come from those images; 1 for them alone.
         start: model file to start from: of the same parts, to train it further, or of others or of another method,
             whose general knowledge of pictures is taken over.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
@@ -96,7 +100,8 @@ def train_command(
     console = Console()
     for remark in symmetry_remarks(parts):
         console.print(f"warning: {remark}", soft_wrap=True, highlight=False)
-    return (_overfit if overfit_one else _train)(console, parts, config, crops, training, out, where, known)
+    sources = CropSources(parts, crops, where, images, mix)
+    return (_overfit if overfit_one else _train)(console, parts, config, sources, training, out, where, known)
 
 
 def _method_config(method: str, full: bool, settings: Mapping[str, MethodConfig]) -> MethodConfig:
@@ -115,24 +120,20 @@ def _method_config(method: str, full: bool, settings: Mapping[str, MethodConfig]
 
 
 def _train(
-    console: Console, parts: list[Part], model: MethodConfig, crops_config: SyntheticConfig, training: TrainingConfig,
+    console: Console, parts: list[Part], model: MethodConfig, sources: CropSources, training: TrainingConfig,
     out: Path, device: torch.device, start: Model | None,
 ) -> int:  # fmt: skip
     """Say what it will take, then train with a progress bar."""
     folder = RunFolder(out)
-    settings = {"crops": crops_config}
+    settings = sources.settings
     folder.check(parts, **run_settings(model, training, settings, start))  # before anything takes time
-    crops = SyntheticCrops(parts, crops_config, device, training.seed)
+    crops = sources.training(training.seed)
     console.print(_plan(measure_cost(parts, model, crops, training, device, start), training, device, parts))
     done = 0
     if (out / CHECKPOINT).exists():
         done = max((int(line["step"]) for line in folder.curves()), default=0) * training.batch_size
         console.print(f"going on with the run in {out}", soft_wrap=True, highlight=False)
-    judged = SyntheticConfig.evaluation(
-        crop_size=model.crop_size, pad=model.pad, prior=crops_config.prior, camera=crops_config.camera,
-        backgrounds=crops_config.backgrounds,
-    )  # fmt: skip
-    judge = SyntheticCrops(parts, judged, device, training.seed + _VALIDATION_SEED)
+    judge = sources.judged(training.seed + _VALIDATION_SEED)
     with _progress_bar(console) as bar:
         task = bar.add_task(
             "training", total=training.samples, completed=min(done, training.samples), rate="", errors=""
@@ -150,11 +151,11 @@ def _train(
 
 
 def _overfit(
-    console: Console, parts: list[Part], model: MethodConfig, crops_config: SyntheticConfig, training: TrainingConfig,
+    console: Console, parts: list[Part], model: MethodConfig, sources: CropSources, training: TrainingConfig,
     out: Path, device: torch.device, start: Model | None,
 ) -> int:  # fmt: skip
     """Learn one batch by heart; 1 where a loss did not get there. `out` is not touched."""
-    crops = SyntheticCrops(parts, crops_config, device, training.seed)
+    crops = sources.training(training.seed)
     console.print(_plan(measure_cost(parts, model, crops, training, device, start), training, device, parts))
     with _progress_bar(console) as bar:
         task = bar.add_task("one batch by heart", total=_OVERFIT_STEPS, rate="", errors="")

@@ -1,9 +1,10 @@
 """A BOP data set of rendered photographs, written by any number of processes, and gone on with where it was stopped.
 
-The layout is that of BOP's `train_pbr`: camera.json and models/, and in each scene rgb, depth, mask, mask_visib,
-scene_camera.json, scene_gt.json and scene_gt_info.json. A picture depends on (seed, scene, image) alone. Every file is
-written whole or not at all; the record of a picture comes after its files, and the scene's JSON files, made of the
-records, come last. So the bytes are the same whoever writes them, in whatever order, however often they are stopped.
+The layout is that of BOP's `train_pbr`, in a split of another name: camera.json and models/, and in each scene rgb,
+depth, mask, mask_visib, scene_camera.json, scene_gt.json and scene_gt_info.json. A picture depends on (seed, scene,
+image) alone. Every file is written whole or not at all; the record of a picture comes after its files, and the scene's
+JSON files, made of the records, come last. So the bytes are the same whoever writes them, in whatever order, however
+often they are stopped.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from cad2pose.parts import Part, save_ply, write_models_info
 from cad2pose.parts.fingerprint import describe_part
 from cad2pose.settings import describe, differences
 
-SPLIT = "train_pbr"
+SPLIT = "train_render"  # not train_pbr: BlenderProc, whose name that is, has pixel centres at half integers
 DEPTH_SCALE = 0.1  # mm per unit of the depth images, of those that reach farther than 6.5 m ten or a hundred times that
 _SETTINGS = "render.json"
 _RECORDS = ".records"

@@ -8,6 +8,7 @@ T_virt_obj = R_virt_cam T_cam_obj holds exactly, roll included. Everything downs
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +55,13 @@ class VirtualCamera:
     def __getitem__(self, index: slice | Tensor) -> VirtualCamera:
         tensors = (self.K_virt, self.R_virt_cam, self.K_cam, self.box, self.image_size)
         return VirtualCamera(*(t[index] for t in tensors), size=self.size)
+
+    @classmethod
+    def join(cls, cameras: Sequence[VirtualCamera]) -> VirtualCamera:
+        """All of them, one after the other; of the same size."""
+        names = ("K_virt", "R_virt_cam", "K_cam", "box", "image_size")
+        tensors = (torch.cat([getattr(camera, name) for camera in cameras]) for name in names)
+        return cls(*tensors, size=cameras[0].size)
 
     def to_virtual(self, T_cam_obj: Float[Tensor, "batch 4 4"]) -> Float[Tensor, "batch 4 4"]:
         """T_virt_obj of poses given in the source camera."""

@@ -1,0 +1,224 @@
+"""Training crops of labelled images in a BOP folder: rendered data sets, BOP's own, or a user's photographs."""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from cad2pose.data.augmentation import augment
+from cad2pose.data.bop import BopDataset
+from cad2pose.data.bop_files import BopInstance
+from cad2pose.data.bop_scene import BopImage
+from cad2pose.data.boxes import clip_box, jitter_box
+from cad2pose.data.draws import Draws
+from cad2pose.data.synthetic_config import SyntheticConfig
+from cad2pose.geometry import VirtualCamera, virtual_camera, warp_to_crops
+from cad2pose.geometry.crop import OUTSIDE_FILL
+from cad2pose.parts import Part
+from cad2pose.rendering import MeshSet, render
+from cad2pose.structures import CropBatch, CropSource, CropTruth
+
+_KEPT_IMAGES = 64
+_TRIES = 20
+_TEST_SPLITS = ("test", "val")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """One instance in one image."""
+
+    scene_id: int
+    image_id: int
+    instance: BopInstance
+
+
+class LabelledCrops:
+    """Batches of crops of labelled images, each a function of (seed, index, size) and the folder's content alone.
+
+    Boxes are drawn around the annotated ones as for rendered crops, with the same roll, virtual camera and effects;
+    what the picture shows (silhouette, object coordinates) is rendered from mesh and pose, and what is seen of it is
+    the annotated mask. Images that cannot be read are left out, counted in `broken`, and named in a warning.
+
+    Args:
+        dataset: the split.
+        parts: the method's list of parts; every one needs an instance.
+        config: crop size, boxes, roll and effects (the rest is for rendered crops).
+        device: where batches are given.
+        seed: of the run.
+        min_visible: least visible share of an instance.
+        allow_test: take splits called test or val, too.
+
+    Raises:
+        ValueError: for a split that is meant for testing, or a part without instances.
+
+    Attributes:
+        broken: images that could not be read so far, by (scene, image).
+    """
+
+    def __init__(
+        self,
+        dataset: BopDataset,
+        parts: Sequence[Part],
+        config: SyntheticConfig,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+        min_visible: float = 0.1,
+        allow_test: bool = False,
+    ) -> None:
+        if dataset.split.startswith(_TEST_SPLITS) and not allow_test:
+            raise ValueError(
+                f"{dataset.root} ({dataset.split}) is meant for testing; training on it makes every score worthless. "
+                "Give a split for training"
+            )
+        self.dataset, self.parts, self.config, self.seed = dataset, tuple(parts), config, seed
+        self.device = torch.device(device)
+        self.broken: dict[tuple[int, int], str] = {}
+        self._places = self._find(min_visible)
+        self._meshes = MeshSet.from_meshes([part.mesh for part in parts])
+        self._center = torch.stack([part.center for part in parts])
+        self._radius = torch.tensor([part.radius for part in parts], dtype=torch.float64)
+        self._images: OrderedDict[tuple[int, int], tuple[BopImage, Tensor]] = OrderedDict()
+
+    def _find(self, min_visible: float) -> list[list[_Place]]:
+        place = {part.object_id: index for index, part in enumerate(self.parts)}
+        found: list[list[_Place]] = [[] for _ in self.parts]
+        keys = self.dataset.keys()
+        for scene_id, image_id in keys:
+            for instance in self.dataset.scene(scene_id).instances(image_id):
+                share = 1.0 if instance.visible_fraction is None else instance.visible_fraction
+                if instance.object_id in place and instance.visible and share >= min_visible and instance.box_visible:
+                    found[place[instance.object_id]].append(_Place(scene_id, image_id, instance))
+        for part, places in zip(self.parts, found, strict=True):
+            if not places:
+                raise ValueError(
+                    f"{self.dataset.root} ({self.dataset.split}) shows no instance of object {part.object_id} of which "
+                    f"{min_visible:.0%} or more is visible (scene_gt_info.json must give bbox_visib)"
+                )
+        return found
+
+    def __len__(self) -> int:
+        """Number of instances."""
+        return sum(map(len, self._places))
+
+    def batch(self, index: int, size: int) -> CropBatch:
+        """Batch number `index`, of `size` crops; parts take turns."""
+        draws = Draws(self.seed, index, 2)
+        part_index = (index * size + torch.arange(size)) % len(self.parts)
+        chosen = [self._choose(int(part), draws) for part in part_index]
+        places, images, masks = zip(*chosen, strict=True)
+        camera, T_virt_obj = self._cameras(places, images, draws)
+        crops = [
+            self._crop(image[1], mask, camera[row : row + 1])
+            for row, (image, mask) in enumerate(zip(images, masks, strict=True))
+        ]
+        image, valid, seen = (torch.cat([crop[k] for crop in crops]) for k in range(3))
+        return self._assemble(image, valid, seen, camera, T_virt_obj, part_index, draws).to(self.device)
+
+    def _choose(self, part: int, draws: Draws) -> tuple[_Place, tuple[BopImage, Tensor], Bool[Tensor, "h w"]]:
+        """An instance whose image can be read."""
+        places = self._places[part]
+        for _ in range(_TRIES):
+            place = places[int(draws.integers(len(places)))]
+            key = place.scene_id, place.image_id
+            if key in self.broken:
+                continue
+            try:
+                image = self._image(key)
+                return place, image, image[0].read_mask(place.instance)
+            except (OSError, ValueError) as error:
+                self.broken[key] = str(error)
+                warnings.warn(f"left out: {error} ({len(self.broken)} so far)", stacklevel=2)
+        raise ValueError(
+            f"{_TRIES} images in a row of object {self.parts[part].object_id} cannot be read; the last: "
+            f"{next(reversed(self.broken.values()))}"
+        )
+
+    def _image(self, key: tuple[int, int]) -> tuple[BopImage, Float[Tensor, "3 h w"]]:
+        if key in self._images:
+            self._images.move_to_end(key)
+        else:
+            image = self.dataset.image(*key)
+            self._images[key] = image, image.read()
+            if len(self._images) > _KEPT_IMAGES:
+                self._images.popitem(last=False)
+        return self._images[key]
+
+    def _cameras(
+        self, places: Sequence[_Place], images: Sequence[tuple[BopImage, Tensor]], draws: Draws
+    ) -> tuple[VirtualCamera, Float[Tensor, "n 4 4"]]:
+        """Crop cameras around disturbed boxes, and the poses in them."""
+        count = len(places)
+        visible = draws.chance(self.config.box.visible_share, count).tolist()
+        boxes = []
+        for place, as_seen in zip(places, visible, strict=True):
+            whole, seen = place.instance.box_full, place.instance.box_visible
+            boxes.append(seen if as_seen or whole is None or whole[2] <= 0 else whole)
+        box = torch.tensor(boxes, dtype=torch.float64)
+        size = torch.tensor([[i.camera.width, i.camera.height] for i, _ in images], dtype=torch.float64)
+        K = torch.stack([image.camera.K for image, _ in images])
+        box = clip_box(jitter_box(clip_box(box, size), self.config.box, draws), size)
+        roll = draws.uniform(-1.0, 1.0, count).double() * torch.pi * (self.config.roll / 180)
+        camera = virtual_camera(K, box, size, self.config.crop_size, self.config.pad, roll)
+        T_cam_obj = torch.stack([place.instance.T_cam_obj.double() for place in places])
+        return camera, camera.to_virtual(T_cam_obj)
+
+    def _crop(
+        self, image: Float[Tensor, "3 h w"], mask: Bool[Tensor, "h w"], camera: VirtualCamera
+    ) -> tuple[Float[Tensor, "1 3 r r"], Float[Tensor, "1 1 r r"], Float[Tensor, "1 r r"]]:
+        """A crop, what of it the image covers, and the share of each pixel in which the instance is seen."""
+        both = torch.cat((image, mask[None].float()))[None]
+        warped, valid = warp_to_crops(both, camera)
+        return warped[:, :3], valid, warped[:, 3] * valid[:, 0]
+
+    def _assemble(
+        self,
+        image: Float[Tensor, "n 3 r r"],
+        valid: Float[Tensor, "n 1 r r"],
+        seen: Float[Tensor, "n r r"],
+        camera: VirtualCamera,
+        T_virt_obj: Float[Tensor, "n 4 4"],
+        part_index: Int[Tensor, "n"],
+        draws: Draws,
+    ) -> CropBatch:
+        single = camera.to("cpu", torch.float32)
+        T = T_virt_obj.float()
+        drawn = render(self._meshes, part_index[:, None].int(), T[:, None], single.K_virt, camera.size, camera.size)
+        inside = drawn.mask & (valid[:, 0] >= 0.5)
+        center, radius = self._center[part_index].float(), self._radius[part_index].float()
+        unit = (drawn.coordinates - center[:, :, None, None]) / radius[:, None, None, None] * inside[:, None]
+        scale = (camera.K_virt[:, 0, 0] / camera.K_cam[:, 0, 0]).float()
+        # what the sensor has already lost is not taken away again: crops are enlarged photographs
+        image = augment(image, scale.clamp_max(1.0), self.config.augmentation, draws)
+        image = torch.full_like(image, OUTSIDE_FILL).lerp(image, valid)
+        truth = CropTruth(T, inside, inside & (seen >= 0.5), unit)
+        return CropBatch(image, valid, single, part_index, truth)
+
+
+class MixedCrops:
+    """Batches of which a share comes from another source.
+
+    Args:
+        first: of most crops.
+        second: of the share.
+        share: of each batch, between 0 and 1; rounded to whole crops.
+    """
+
+    def __init__(self, first: CropSource, second: CropSource, share: float) -> None:
+        if not 0 <= share <= 1:
+            raise ValueError(f"the share of crops to be mixed in is {share:g}; give a number between 0 and 1")
+        self.first, self.second, self.share = first, second, share
+
+    def batch(self, index: int, size: int) -> CropBatch:
+        """Batch number `index`, of `size` crops; the second source's come last."""
+        mixed_in = round(size * self.share)
+        if mixed_in == 0:
+            return self.first.batch(index, size)
+        if mixed_in == size:
+            return self.second.batch(index, size)
+        return CropBatch.join((self.first.batch(index, size - mixed_in), self.second.batch(index, mixed_in)))
