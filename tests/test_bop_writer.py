@@ -24,6 +24,7 @@ from cad2pose.data import bop_writer
 from cad2pose.data.bop import BopDataset
 from cad2pose.data.bop_writer import RenderPlan, write_dataset
 from cad2pose.data.check import check_bop
+from cad2pose.data.shards import ShardDataset
 from cad2pose.data.tabletop import Tabletop, TabletopConfig
 from cad2pose.data.worker_pool import run_tasks
 from cad2pose.geometry import Camera
@@ -218,8 +219,26 @@ def test_the_command(tmp_path, capsys):
     few = ("--photos.pictures", "2")
     camera = tmp_path / "camera.json"
     camera.write_text(json.dumps(CAMERA.to_bop()))
-    assert main([*arguments, "--camera", str(camera), "--photos.parts", "1", "1", "--photos.others", "0", *few]) == 0
+    assert (
+        main(
+            [
+                *arguments,
+                "--camera",
+                str(camera),
+                "--photos.parts",
+                "1",
+                "1",
+                "--photos.others",
+                "0",
+                *few,
+                "--shards",
+                "2",
+            ]
+        )
+        == 0
+    )
     assert "1 scenes of 1" in capsys.readouterr().out
     assert (tmp_path / "set" / "train_render" / "000000" / "rgb" / "000000.jpg").is_file()
+    assert ShardDataset(tmp_path / "set", f"{bop_writer.SPLIT}_web").keys() == [(0, 0)]
     assert main([*arguments, "--photos.parts", "0", "1"]) == 2
     assert "parts is (0, 1)" in capsys.readouterr().err

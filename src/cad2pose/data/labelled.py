@@ -41,8 +41,8 @@ class LabelledCrops:
 
     Boxes are drawn around the annotated ones as for rendered crops, with the same roll, virtual camera and effects;
     what the picture shows (silhouette, object coordinates) is rendered from mesh and pose, and what is seen of it is
-    the annotated mask (or see `seen_mask`). Lens distortion is taken out first. Images that cannot be read are left out,
-    counted in `broken`, and named in a warning.
+    the annotated mask (or see `seen_mask`). Lens distortion is taken out first. Images that cannot be read are left
+    out, counted in `broken`, and named in a warning.
 
     Args:
         dataset: the images.
