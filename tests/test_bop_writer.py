@@ -216,7 +216,7 @@ def test_pictures_of_another_size():
 
 def test_the_command(tmp_path, capsys):
     arguments = ["render", "nut", "--bop", str(tmp_path / "set"), "--scenes", "1", "--images-per-scene", "1"]
-    few = ("--photos.pictures", "2")
+    few = ("--photos.pictures", "2", "--photos.others", "0")
     camera = tmp_path / "camera.json"
     camera.write_text(json.dumps(CAMERA.to_bop()))
     assert (
