@@ -20,6 +20,7 @@ from cad2pose.data.backgrounds import BackgroundPool, photo_pieces, procedural_p
 from cad2pose.data.color import hue_rotation, saturation_matrix, tone_curve
 from cad2pose.data.compression import compress_blocks, cosine_basis
 from cad2pose.data.draws import Draws
+from cad2pose.pictures import save_png
 
 OFF = AugmentationConfig.off()
 EFFECTS = {
@@ -183,7 +184,6 @@ def test_backgrounds_are_endless(tmp_path) -> None:
     from PIL import Image
 
     Image.new("RGB", (50, 40), (255, 0, 0)).save(tmp_path / "red.png")
-    (tmp_path / "broken.jpg").write_bytes(b"not a picture")
     pool = BackgroundPool(0, count=4, photos=tmp_path, photo_share=1.0, side=32)
     assert pool.choose(Draws(0), 3).amax((0, 2, 3)).tolist() == [255, 0, 0]
     backgrounds = pool.sample(Draws(0), 6, 24)
@@ -202,3 +202,11 @@ def test_folder_without_pictures_is_refused(tmp_path) -> None:
     (tmp_path / "broken.png").write_bytes(b"not a picture")
     with pytest.raises(ValueError, match="no picture that can be read"):
         photo_pieces(tmp_path, Draws(0), 3, 16)
+
+
+def test_pictures_that_cannot_be_read_are_counted_and_named(tmp_path) -> None:
+    save_png(tmp_path / "good.png", torch.rand(3, 20, 24))
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    with pytest.warns(UserWarning, match=r"1 of 2 pictures in .* cannot be read and are left out: broken\.png"):
+        pieces = photo_pieces(tmp_path, Draws(0), 4, 16)
+    assert pieces.shape == (4, 3, 16, 16)

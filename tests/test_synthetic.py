@@ -10,7 +10,7 @@ import torch
 
 from cad2pose.data.augmentation import AugmentationConfig
 from cad2pose.data.boxes import BoxConfig, clip_box, cut_box, extreme_points, jitter_box, projected_box
-from cad2pose.data.clutter import coarse_copy, hull_triangles, random_shapes
+from cad2pose.data.clutter import coarse_copy, hull_triangles, random_shapes, thinned
 from cad2pose.data.coverage import coverage, reaches_outside
 from cad2pose.data.draws import Draws
 from cad2pose.data.occluders import ClutterConfig, allowed_cover, draw_hiding
@@ -19,7 +19,7 @@ from cad2pose.data.scenes import synthetic_photo
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.geometry import Camera, project_points, transform_points, virtual_camera, warp_to_crops
 from cad2pose.geometry.crop import OUTSIDE_FILL
-from cad2pose.parts import builtin_part
+from cad2pose.parts import Mesh, Part, builtin_part
 from cad2pose.rendering import MeshSet, render
 from cad2pose.structures import CropBatch, CropTruth
 
@@ -258,6 +258,31 @@ def test_coarse_copies_keep_the_shape() -> None:
     if len(mesh.faces) > 2000:
         assert len(coarse.faces) < len(mesh.faces)
     assert (coarse.used_vertices.amax(0) - mesh.vertices.amax(0)).abs().max() < 15
+
+
+def test_fine_meshes_are_thinned_out_and_it_is_said() -> None:
+    mesh = builtin_part("bushing").mesh
+    assert thinned(mesh) is mesh
+    limit = len(mesh.faces) // 2
+    coarse = thinned(mesh, limit)
+    assert limit / 20 < len(coarse.faces) <= limit
+    assert (coarse.used_vertices.amax(0) - mesh.vertices.amax(0)).abs().max() < 3
+    fine = torch.cartesian_prod(torch.arange(330.0), torch.arange(330.0)).double()
+    corners = torch.cat((fine, 20 * torch.sin(fine[:, :1] / 30)), dim=1)
+    first = torch.cartesian_prod(torch.arange(329), torch.arange(329)) @ torch.tensor([330, 1])
+    faces = torch.cat(
+        (torch.stack((first, first + 1, first + 330), 1), torch.stack((first + 1, first + 331, first + 330), 1))
+    )
+    part = Part.from_mesh("sheet", Mesh.from_arrays(corners, faces))
+    with pytest.warns(UserWarning, match=r"sheet has 216,482 triangles; it is rendered with"):
+        batch = SyntheticCrops([part], SMALL).batch(0, 2)
+    assert truth_of(batch).mask_full.any()
+
+
+def test_a_part_too_large_for_its_camera_is_refused() -> None:
+    near = replace(SMALL, camera=CAMERA, prior=PosePrior(distance=(10.0, 20.0)))
+    with pytest.raises(ValueError, match=r"cannot see it whole from 20 mm or nearer.*units"):
+        crops(near)
 
 
 def test_photographs_show_what_they_say() -> None:

@@ -28,6 +28,7 @@ from cad2pose.training.cost import Cost, measure_cost
 from cad2pose.training.loop import Progress as Step
 from cad2pose.training.loop import run_settings
 from cad2pose.training.overfit import overfit
+from cad2pose.training.processes import Processes, join_processes
 from cad2pose.training.run_folder import RunFolder
 
 _VALIDATION_SEED = 7_000_003
@@ -94,16 +95,18 @@ def train_command(
     if threads < 1:
         raise ValueError(f"threads is {threads}; it must be 1 or more")
     config = _method_config(method, full, {"model": model, "surfemb": surfemb, "gdrnet": gdrnet})
-    where = pick_device(device)
+    processes, where = join_processes(pick_device(device))
     torch.set_num_threads(threads)
     parts = find_parts(source, objects, units, models_info)
     crops = style.config(config.crop_size, config.pad)
     known = load_model(start) if start else None
-    console = Console()
+    console = Console(quiet=not processes.first)
     for remark in symmetry_remarks(parts):
         console.print(f"warning: {remark}", soft_wrap=True, highlight=False)
     sources = CropSources(parts, crops, where, images, mix, allow_test_images)
-    return (_overfit if overfit_one else _train)(console, parts, config, sources, training, out, where, known)
+    if overfit_one:
+        return _overfit(console, parts, config, sources, training, where, known)
+    return _train(console, parts, config, sources, training, out, where, known, processes)
 
 
 def _method_config(method: str, full: bool, settings: Mapping[str, MethodConfig]) -> MethodConfig:
@@ -123,14 +126,17 @@ def _method_config(method: str, full: bool, settings: Mapping[str, MethodConfig]
 
 def _train(
     console: Console, parts: list[Part], model: MethodConfig, sources: CropSources, training: TrainingConfig,
-    out: Path, device: torch.device, start: Model | None,
+    out: Path, device: torch.device, start: Model | None, processes: Processes,
 ) -> int:  # fmt: skip
     """Say what it will take, then train with a progress bar."""
     folder = RunFolder(out)
     settings = sources.settings
-    folder.check(parts, **run_settings(model, training, settings, start))  # before anything takes time
+    processes.shards(training.shards)
+    if processes.first:
+        folder.check(parts, **run_settings(model, training, settings, start))  # before anything takes time
     crops = sources.training(training.seed)
-    console.print(_plan(measure_cost(parts, model, crops, training, device, start), training, device, parts))
+    if processes.first:
+        console.print(_plan(measure_cost(parts, model, crops, training, device, start), training, device, parts))
     done = 0
     if (out / CHECKPOINT).exists():
         done = max((int(line["step"]) for line in folder.curves()), default=0) * training.batch_size
@@ -146,7 +152,9 @@ def _train(
             rate = f"{step.crops_per_second:.0f} crops/s"
             bar.update(task, completed=done, rate=rate, errors=_in_words(step.errors))
 
-        model_file = train(parts, model, crops, judge, training, out, device, settings, report, start=start)
+        model_file = train(parts, model, crops, judge, training, out, device, settings, report, None, start, processes)
+    if not processes.first:
+        return 0
     size = model_file.stat().st_size / 1e6
     console.print(f"model: {model_file} ({size:.1f} MB)", soft_wrap=True, highlight=False)
     return 0
@@ -154,9 +162,9 @@ def _train(
 
 def _overfit(
     console: Console, parts: list[Part], model: MethodConfig, sources: CropSources, training: TrainingConfig,
-    out: Path, device: torch.device, start: Model | None,
+    device: torch.device, start: Model | None,
 ) -> int:  # fmt: skip
-    """Learn one batch by heart; 1 where a loss did not get there. `out` is not touched."""
+    """Learn one batch by heart; 1 where a loss did not get there. Nothing is written."""
     crops = sources.training(training.seed)
     console.print(_plan(measure_cost(parts, model, crops, training, device, start), training, device, parts))
     with _progress_bar(console) as bar:

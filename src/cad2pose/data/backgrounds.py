@@ -8,6 +8,7 @@ and recoloured at random, the second shown through a random stencil.
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -166,15 +167,22 @@ def photo_pieces(folder: Path, draws: Draws, count: int, side: int) -> UInt8[Ten
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
     order = torch.randperm(len(paths), generator=draws.host).tolist()[:count]
     pieces: list[Tensor] = []
+    broken: list[str] = []
     for position, photo in enumerate(order):
         share = count // len(order) + (position < count % len(order))
         try:
             with Image.open(paths[photo]) as opened:
                 pieces += _pieces(opened.convert("RGB"), draws, share, side)
         except (UnidentifiedImageError, OSError):
-            continue
+            broken.append(paths[photo].name)
     if not pieces:
         raise ValueError(f"{folder} holds no picture that can be read; looked for {', '.join(_SUFFIXES)}")
+    if broken:
+        warnings.warn(
+            f"{len(broken)} of {len(order)} pictures in {folder} cannot be read and are left out: "
+            f"{', '.join(broken[:3])}{', ...' if len(broken) > 3 else ''}",
+            stacklevel=2,
+        )
     return torch.stack([pieces[i % len(pieces)] for i in range(count)])
 
 

@@ -52,10 +52,14 @@ class SceneLayout:
 
     Attributes:
         clutter: meshes of radius 1: random shapes, other parts, and the table.
+
+    Raises:
+        ValueError: for a part that the camera cannot see whole from any of the distances asked for.
     """
 
     def __init__(self, parts: Sequence[Part], config: SyntheticConfig, seed: int) -> None:
         self.config = config
+        _check_views(parts, config)
         shapes = random_shapes(seed)
         names = {part.name for part in parts}
         others = [part.mesh for part in parts] + [builtin_part(n).mesh for n in BUILTIN_PARTS if n not in names]
@@ -152,3 +156,20 @@ class SceneLayout:
             return shapes
         other = (part_index[:, None] + 1 + draws.integers(self._others - 1, count, slots)) % self._others
         return torch.where(draws.chance(0.3, count, slots), self._shapes + other, shapes)
+
+
+def _check_views(parts: Sequence[Part], config: SyntheticConfig) -> None:
+    distance = config.prior.distance
+    if distance is None:
+        return
+    camera = config.camera
+    # width of the image in focal lengths; without a camera that of the widest one drawn
+    width = 1 / config.focal[0] if camera is None else max(camera.width, camera.height) / float(camera.K[0, 0])
+    for part in parts:
+        needed = part.diameter / width
+        if distance[1] < needed:
+            raise ValueError(
+                f"{part.name} is {part.diameter:.4g} mm long, and the camera cannot see it whole from "
+                f"{distance[1]:.4g} mm or nearer; let it see the part from {needed:.4g} mm or farther, or check the "
+                "units of the mesh"
+            )

@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from cad2pose.files import replacing
 from cad2pose.methods import Method
+from cad2pose.training.processes import Processes
 
 CHECKPOINT = "checkpoint.pt"
 PREVIOUS = "checkpoint_previous.pt"
@@ -30,15 +31,8 @@ class TrainingState:
 
     def save(self, folder: Path) -> None:
         """Write `checkpoint.pt`; the one before it is kept as `checkpoint_previous.pt`."""
-        record = {
-            "step": self.step,
-            "seconds": self.seconds,
-            "method": self.method.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
         whole = io.BytesIO()  # torch itself answers a full disk with an obscure RuntimeError
-        torch.save(record, whole)
+        torch.save(self._record(), whole)
         with replacing(folder / CHECKPOINT) as aside:
             aside.write_bytes(whole.getbuffer())
             if (folder / CHECKPOINT).exists():
@@ -59,10 +53,7 @@ class TrainingState:
                 continue
             try:
                 record: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-                self.method.load_state_dict(record["method"])
-                self.average.load_state_dict(record["average"])
-                self.optimizer.load_state_dict(record["optimizer"])
-                self.step, self.seconds = int(record["step"]), float(record["seconds"])
+                self._take(record)
                 return True
             except (RuntimeError, KeyError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
                 failures.append(f"{name}: {error}")
@@ -71,3 +62,25 @@ class TrainingState:
                 f"no checkpoint in {folder} can be read ({'; '.join(failures)}); train into another folder"
             )
         return False
+
+    def share(self, processes: Processes) -> None:
+        """Take over the first process's state in all of them."""
+        if processes.size > 1:
+            record = processes.from_first(self._record() if processes.first else None)
+            if not processes.first:
+                self._take(record)
+
+    def _record(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "method": self.method.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def _take(self, record: dict[str, Any]) -> None:
+        self.method.load_state_dict(record["method"])
+        self.average.load_state_dict(record["average"])
+        self.optimizer.load_state_dict(record["optimizer"])
+        self.step, self.seconds = int(record["step"]), float(record["seconds"])

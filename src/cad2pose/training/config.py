@@ -14,6 +14,8 @@ class TrainingConfig:
     Args:
         samples: crops seen in all.
         batch_size: crops per step.
+        shards: pieces that every batch is made of, each with contrastive samples and batch statistics of its own;
+            several processes (torchrun) share them. One process takes them in turn, which also saves memory.
         optimizer: AdamW, Adam, or Ranger (RAdam with lookahead and centralised gradients, GDR-Net's).
         learning_rate: peak rate of the convolutional networks and the head.
         key_learning_rate: peak rate of the key networks.
@@ -31,6 +33,7 @@ class TrainingConfig:
 
     samples: int = 200_000
     batch_size: int = 32
+    shards: int = 1
     optimizer: Literal["adamw", "adam", "ranger"] = "adamw"
     learning_rate: float = 1e-3
     key_learning_rate: float = 3e-4
@@ -46,6 +49,10 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.shards < 1 or self.batch_size % self.shards:
+            raise ValueError(
+                f"shards is {self.shards}; it must be 1 or more, and batches of {self.batch_size} must divide by it"
+            )
         counts = ("samples", "batch_size", "validation_crops", "learning_rate", "key_learning_rate", "gradient_clip")
         for name in counts:
             if not 0 < getattr(self, name) < math.inf:

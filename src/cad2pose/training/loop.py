@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -20,6 +22,7 @@ from cad2pose.training.config import TrainingConfig
 from cad2pose.training.matches import CropMatches, crop_matches
 from cad2pose.training.optim import autocast, make_optimizer, moving_average, rate_factor, set_rate
 from cad2pose.training.prefetch import prefetch
+from cad2pose.training.processes import ALONE, Processes, joined, without_exchange
 from cad2pose.training.run_folder import RunFolder
 from cad2pose.training.run_pictures import save_predictions, save_samples
 from cad2pose.training.validation import CropErrors, crop_errors
@@ -60,22 +63,41 @@ def make_state(
     return TrainingState(method, average, make_optimizer(method, config))
 
 
-def training_step(state: TrainingState, batch: CropBatch, config: TrainingConfig) -> dict[str, torch.Tensor]:
-    """One optimiser step; returns the unweighted loss terms and the total."""
-    method = state.method
-    device = batch.image.device
-    generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + state.step)
+def training_step(
+    state: TrainingState,
+    batch: CropBatch | Sequence[CropBatch],
+    config: TrainingConfig,
+    losses: nn.Module | None = None,
+    processes: Processes = ALONE,
+) -> dict[str, torch.Tensor]:
+    """One optimiser step; returns the unweighted loss terms and the total, means over this process's shards.
+
+    Args:
+        state: of the training.
+        batch: the crops, or one batch for each of this process's shards.
+        config: settings.
+        losses: as `joined` gives them; needed where there are several processes.
+        processes: which of them this is.
+    """
+    method, shards = state.method, [batch] if isinstance(batch, CropBatch) else list(batch)
+    losses = joined(method, ALONE) if losses is None else losses
+    device, first = shards[0].image.device, processes.shards(config.shards)[0]
     set_rate(state.optimizer, rate_factor(state.step, config))
-    with autocast(config, device):
-        output = method(batch)
-        losses = method.loss(output, batch, generator)
     state.optimizer.zero_grad(set_to_none=True)
-    losses.total.backward()
+    found: list[dict[str, torch.Tensor]] = []
+    for number, shard in enumerate(shards):
+        seed = config.seed * 1_000_003 + state.step + (first + number) * 2_000_000_011
+        generator = torch.Generator(device).manual_seed(seed)
+        with nullcontext() if number == len(shards) - 1 else without_exchange(losses):
+            with autocast(config, device):
+                total, terms = losses(shard, generator)
+            (total / len(shards)).backward()
+        found.append({"total": total.detach(), **{name: term.detach() for name, term in terms.items()}})
     torch.nn.utils.clip_grad_norm_(method.parameters(), config.gradient_clip)
     state.optimizer.step()
     state.average.update_parameters(method)
     state.step += 1
-    return {"total": losses.total.detach(), **{name: term.detach() for name, term in losses.terms.items()}}
+    return {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}
 
 
 def validate(method: Method, crops: CropSource, count: int, config: TrainingConfig) -> CropErrors | CropMatches:
@@ -113,6 +135,7 @@ def train(
     report: Callable[[Progress], None] = lambda progress: None,
     stop_after: int | None = None,
     start: Model | None = None,
+    processes: Processes = ALONE,
 ) -> Path:
     """Train, or go on with, the run in folder `out`; returns the path of the model file.
 
@@ -124,34 +147,40 @@ def train(
         report: called every 50 steps and after the last.
         stop_after: stop (with a checkpoint) after this many steps of this call.
         start: model to take weights from (see `warm_start`); it must be given again when the run goes on.
+        processes: which of several processes this is; the first one writes and judges.
 
     Raises:
-        ValueError: if `out` holds a run with other settings.
+        ValueError: if `out` holds a run with other settings, or the processes cannot share the batches evenly.
     """
-    folder = RunFolder(out)
-    folder.claim(parts, **run_settings(method_config, config, settings or {}, start))
+    folder, shards = RunFolder(out), processes.shards(config.shards)
     state = make_state(method_config, parts, config, device, start)
-    state.restore(out)
-    folder.drop_curves_after(state.step)
+    if processes.first:
+        folder.claim(parts, **run_settings(method_config, config, settings or {}, start))
+        state.restore(out)
+        folder.drop_curves_after(state.step)
+    state.share(processes)
+    losses = joined(state.method, processes)
+    if not processes.first:
+        return _follow(state, losses, crops, config, shards, device, stop_after, processes) or out / MODEL
     if state.step == 0:
         save_samples(out / "samples.png", crops.batch(0, config.batch_size))
     writer = SummaryWriter(str(out / "tensorboard"), purge_step=state.step)
-    last = config.steps if stop_after is None else min(config.steps, state.step + stop_after)
+    last = _last_step(state, config, stop_after)
     validate_every = max(1, config.steps // max(1, config.validations))
     saved = logged = time.monotonic()
     begun, counted, errors = saved - state.seconds, state.step, {}
     try:
         state.method.train()
-        for batch in prefetch(lambda index: crops.batch(index, config.batch_size), state.step, last, device):
-            terms = training_step(state, batch, config)
+        for batches in _shards(crops, config, shards, state.step, last, device):
+            terms = processes.mean(training_step(state, batches, config, losses, processes))
             now = time.monotonic()
             state.seconds = now - begun
             if state.step % _LOG_EVERY == 0 or state.step == last:
-                losses = {name: float(term) for name, term in terms.items()}
+                values = {name: float(term) for name, term in terms.items()}
                 rate = (state.step - counted) * config.batch_size / (now - logged)
                 logged, counted = now, state.step
-                _log(folder, writer, state.step, losses | {"crops_per_second": rate, "seconds": state.seconds})
-                report(Progress(state.step, config.steps, rate, losses, errors))
+                _log(folder, writer, state.step, values | {"crops_per_second": rate, "seconds": state.seconds})
+                report(Progress(state.step, config.steps, rate, values, errors))
             if state.step % validate_every == 0 or state.step == config.steps:
                 errors = _judge(state, validation_crops, config, parts, out)
                 _log(folder, writer, state.step, {f"validation/{k}": v for k, v in errors.items()})
@@ -161,6 +190,40 @@ def train(
     finally:
         writer.close()
     return _save(state, parts, config, out, device, start)
+
+
+def _last_step(state: TrainingState, config: TrainingConfig, stop_after: int | None) -> int:
+    return config.steps if stop_after is None else min(config.steps, state.step + stop_after)
+
+
+def _shards(
+    crops: CropSource, config: TrainingConfig, shards: range, first: int, last: int, device: torch.device
+) -> Iterator[list[CropBatch]]:
+    """This process's shards of the batches of steps first, ..., last - 1."""
+    each, size = len(shards), config.batch_size // config.shards
+
+    def batch(number: int) -> CropBatch:
+        return crops.batch(number // each * config.shards + shards[number % each], size)
+
+    with closing(prefetch(batch, first * each, last * each, device)) as made:
+        for _ in range(first, last):
+            yield [next(made) for _ in range(each)]
+
+
+def _follow(
+    state: TrainingState,
+    losses: nn.Module,
+    crops: CropSource,
+    config: TrainingConfig,
+    shards: range,
+    device: torch.device,
+    stop_after: int | None,
+    processes: Processes,
+) -> None:
+    """What all processes but the first do: their shards of every step, and nothing else."""
+    state.method.train()
+    for batches in _shards(crops, config, shards, state.step, _last_step(state, config, stop_after), device):
+        processes.mean(training_step(state, batches, config, losses, processes))
 
 
 def _judge(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import nullcontext
 from dataclasses import fields, is_dataclass
 
@@ -16,7 +16,7 @@ from cad2pose.structures import CropBatch
 
 def prefetch(
     make: Callable[[int], CropBatch], start: int, stop: int, device: torch.device | None = None, depth: int = 2
-) -> Iterator[CropBatch]:
+) -> Generator[CropBatch, None, None]:
     """Yield make(start), ..., make(stop - 1) in order, up to `depth` of them made ahead.
 
     Rendering and tensor operations release the interpreter lock, so on a CPU they overlap with the

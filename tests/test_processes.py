@@ -1,0 +1,104 @@
+"""Several processes that train one model: the same losses and weights as one process with the same shards."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing
+
+from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
+from cad2pose.training import TrainingConfig, make_state, training_step
+from cad2pose.training.processes import ALONE, Processes, join_processes, joined
+from small_models import SMALL, wedge
+
+STEPS = 20
+CONFIG = TrainingConfig(samples=8 * STEPS, batch_size=8, shards=2, warmup_steps=2)
+
+
+def losses_of(processes: Processes) -> list[float]:
+    """Total losses of twenty steps."""
+    torch.set_num_threads(1)
+    parts = [wedge()]
+    crops = SyntheticCrops(parts, SyntheticConfig(crop_size=32, pictures=4))
+    state = make_state(SMALL, parts, CONFIG, torch.device("cpu"))
+    losses = joined(state.method, processes)
+    state.method.train()
+    found = []
+    for step in range(STEPS):
+        shards = [crops.batch(step * CONFIG.shards + shard, 4) for shard in processes.shards(CONFIG.shards)]
+        terms = processes.mean(training_step(state, shards, CONFIG, losses, processes))
+        found.append(float(terms["total"]))
+    return found
+
+
+def work(rank: int, port: int, folder: str) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes, _ = join_processes(torch.device("cpu"))
+    found = losses_of(processes)
+    Path(folder, f"{rank}.json").write_text(json.dumps(found))
+    torch.distributed.destroy_process_group()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's own, about processes
+def test_two_processes_have_the_losses_of_one(tmp_path):
+    torch.multiprocessing.spawn(work, (free_port(), str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    alone = losses_of(ALONE)
+    assert first == second
+    assert max(abs(one - other) for one, other in zip(first, alone, strict=True)) < 1e-4
+    assert alone[-1] < alone[0]
+
+
+def test_the_command_trains_under_torchrun(tmp_path):
+    size = ["--model.crop-size", "32", "--model.width", "8", "--model.head-width", "8", "--model.key-width", "8"]
+    arguments = ["-m", "cad2pose", "train", "nut", "--samples", "16", "--batch-size", "8", *size, "--device", "cpu"]
+    arguments += ["--validations", "1", "--validation-crops", "2", "--out", str(tmp_path / "two")]
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *launch, *arguments, "--shards", "2"],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "two" / "model.safetensors").is_file()
+    lines = (tmp_path / "two" / "curves.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [2, 2], "one process writes, not both"
+
+
+def test_shards_are_shared_evenly_or_refused():
+    assert list(Processes(1, 2).shards(4)) == [2, 3]
+    assert list(ALONE.shards(3)) == [0, 1, 2]
+    with pytest.raises(ValueError, match=r"4 processes cannot share batches of 2 shards.*--shards 4"):
+        Processes(0, 4).shards(2)
+    with pytest.raises(ValueError, match="shards is 3"):
+        TrainingConfig(batch_size=8, shards=3)
+
+
+def test_one_process_alone_joins_nothing(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    device = torch.device("cpu")
+    assert join_processes(device) == (ALONE, device)
+    values = {"a": torch.tensor(2.0)}
+    assert ALONE.mean(values) is values
+    assert ALONE.from_first(3) == 3
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="2 or more processes on a machine with 1 GPUs"):
+        join_processes(torch.device("cuda"))
