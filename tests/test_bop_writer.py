@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -152,6 +153,14 @@ def test_what_is_finished_is_not_rendered_again(written, monkeypatch):
     monkeypatch.setattr(Tabletop, "photo", lambda *_: pytest.fail("rendered again"))
     write_dataset(small_parts(), CAMERA, PLAN, written)
     assert fingerprints(written) == before
+
+
+def test_a_picture_that_was_lost_is_made_again(written, tmp_path):
+    out = tmp_path / "set"
+    shutil.copytree(written, out)
+    (out / bop_writer.SPLIT / "000001" / "rgb" / "000002.jpg").unlink()
+    write_dataset(small_parts(), CAMERA, PLAN, out)
+    assert fingerprints(out) == fingerprints(written)
 
 
 def test_another_data_set_is_left_alone(written, tmp_path):

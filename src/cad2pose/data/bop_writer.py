@@ -162,7 +162,10 @@ def _record(out: Path, scene: int, image: int) -> Path:
 
 
 def _is_there(out: Path, scene: int, image: int) -> bool:
-    return (_scene_folder(out, scene) / "scene_gt.json").is_file() or _record(out, scene, image).is_file()
+    folder = _scene_folder(out, scene)
+    pictures = (folder / "rgb" / f"{image:06d}.jpg", folder / "depth" / f"{image:06d}.png")
+    known = (folder / "scene_gt.json").is_file() or _record(out, scene, image).is_file()
+    return known and all(path.is_file() for path in pictures)
 
 
 def _start(parts: Sequence[Part], camera: Camera, plan: RenderPlan, out: Path) -> tuple[Tabletop, Path]:

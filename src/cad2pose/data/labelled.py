@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,15 +24,6 @@ from cad2pose.structures import CropBatch, CropSource, CropTruth
 
 _KEPT_NUMBERS = 60_000_000  # of the images kept in memory; sixty of 640 x 480 pixels
 _TRIES = 20
-
-
-@dataclass(frozen=True)
-class _Place:
-    """One instance in one image."""
-
-    scene_id: int
-    image_id: int
-    instance: BopInstance
 
 
 class LabelledCrops:
@@ -86,15 +76,16 @@ class LabelledCrops:
         self._images: OrderedDict[tuple[int, int], tuple[LabelledImage, Tensor]] = OrderedDict()
         self._kept = 0
 
-    def _find(self, min_visible: float) -> list[list[_Place]]:
+    def _find(self, min_visible: float) -> list[list[tuple[int, int, int]]]:
+        """Scene, image and annotation of every instance, by part."""
         place = {part.object_id: index for index, part in enumerate(self.parts)}
-        found: list[list[_Place]] = [[] for _ in self.parts]
+        found: list[list[tuple[int, int, int]]] = [[] for _ in self.parts]
         keys = self.dataset.keys()
         for scene_id, image_id in keys:
             for instance in self.dataset.instances(scene_id, image_id):
                 share = 1.0 if instance.visible_fraction is None else instance.visible_fraction
                 if instance.object_id in place and instance.visible and share >= min_visible:
-                    found[place[instance.object_id]].append(_Place(scene_id, image_id, instance))
+                    found[place[instance.object_id]].append((scene_id, image_id, instance.index))
         for part, places in zip(self.parts, found, strict=True):
             if not places:
                 raise ValueError(
@@ -112,8 +103,8 @@ class LabelledCrops:
         draws = Draws(self.seed, index, 2)
         part_index = (index * size + torch.arange(size)) % len(self.parts)
         chosen = [self._choose(int(part), draws) for part in part_index]
-        places, images, masks = zip(*chosen, strict=True)
-        camera, T_virt_obj = self._cameras(places, images, masks, draws)
+        instances, images, masks = zip(*chosen, strict=True)
+        camera, T_virt_obj = self._cameras(instances, images, masks, draws)
         crops = [
             self._crop(image[1], mask, camera[row : row + 1])
             for row, (image, mask) in enumerate(zip(images, masks, strict=True))
@@ -121,21 +112,22 @@ class LabelledCrops:
         image, valid, seen = (torch.cat([crop[k] for crop in crops]) for k in range(3))
         return self._assemble(image, valid, seen, camera, T_virt_obj, part_index, draws).to(self.device)
 
-    def _choose(self, part: int, draws: Draws) -> tuple[_Place, tuple[LabelledImage, Tensor], Bool[Tensor, "h w"]]:
+    def _choose(self, part: int, draws: Draws) -> tuple[BopInstance, tuple[LabelledImage, Tensor], Bool[Tensor, "h w"]]:
         """An instance whose image can be read, and of which some is seen."""
         places = self._places[part]
         for _ in range(_TRIES):
-            place = places[int(draws.integers(len(places)))]
-            key = place.scene_id, place.image_id
+            scene_id, image_id, index = places[int(draws.integers(len(places)))]
+            key = scene_id, image_id
             if key in self.broken:
                 continue
             try:
                 image = self._image(key)
-                mask, bent = seen_mask(image[0], place.instance, self._meshes, part)
+                instance = image[0].instances[index]
+                mask, bent = seen_mask(image[0], instance, self._meshes, part)
                 if bent:
                     mask = image[0].camera.undistort_image(mask[None].float())[0] >= 0.5
                 if bool(mask.any()):
-                    return place, image, mask
+                    return instance, image, mask
             except (OSError, ValueError) as error:
                 self.broken[key] = str(error)
                 warnings.warn(f"left out: {error} ({len(self.broken)} so far)", stacklevel=2)
@@ -170,17 +162,17 @@ class LabelledCrops:
 
     def _cameras(
         self,
-        places: Sequence[_Place],
+        instances: Sequence[BopInstance],
         images: Sequence[tuple[LabelledImage, Tensor]],
         masks: Sequence[Bool[Tensor, "_ _"]],
         draws: Draws,
     ) -> tuple[VirtualCamera, Float[Tensor, "n 4 4"]]:
         """Crop cameras around disturbed boxes, and the poses in them."""
-        count = len(places)
+        count = len(instances)
         visible = draws.chance(self.config.box.visible_share, count).tolist()
         boxes = [
-            self._box(place.instance, image, mask, as_seen)
-            for place, (image, _), mask, as_seen in zip(places, images, masks, visible, strict=True)
+            self._box(instance, image, mask, as_seen)
+            for instance, (image, _), mask, as_seen in zip(instances, images, masks, visible, strict=True)
         ]
         box = torch.tensor(boxes, dtype=torch.float64)
         size = torch.tensor([[i.camera.width, i.camera.height] for i, _ in images], dtype=torch.float64)
@@ -188,7 +180,7 @@ class LabelledCrops:
         box = clip_box(jitter_box(clip_box(box, size), self.config.box, draws), size)
         roll = draws.uniform(-1.0, 1.0, count).double() * torch.pi * (self.config.roll / 180)
         camera = virtual_camera(K, box, size, self.config.crop_size, self.config.pad, roll)
-        T_cam_obj = torch.stack([place.instance.T_cam_obj.double() for place in places])
+        T_cam_obj = torch.stack([instance.T_cam_obj.double() for instance in instances])
         return camera, camera.to_virtual(T_cam_obj)
 
     def _crop(
