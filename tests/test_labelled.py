@@ -85,9 +85,7 @@ def test_the_picture_shows_the_part_where_the_truth_says(world):
             mask = image.read_mask(instance)
             key = image.scene_id, image.image_id
             crops._images[key] = image, mask.float().expand(3, -1, -1)
-            camera = crops._cameras(
-                [type(crops._places[0][0])(*key, instance)], [crops._images[key]], [mask], _draws()
-            )[0]
+            camera = crops._cameras([instance], [crops._images[key]], [mask], _draws())[0]
             crop, valid, seen = crops._crop(crops._images[key][1], mask, camera)
             inside = valid[0, 0] == 1
             assert torch.allclose(crop[0, 0][inside], seen[0][inside], atol=1e-5)
