@@ -1,4 +1,4 @@
-"""Fills in the tables and plots of docs/results.md from the JSON files that benchmarks/accuracy.py wrote.
+"""Fills in the tables and plots of docs/results.md and docs/sim-to-real.md from the JSON files that benchmarks wrote.
 
 The page's own text stays as it is; what stands between `<!-- begin NAME -->` and `<!-- end NAME -->` is replaced.
 Published results are read from lmo_published.json in REFERENCE_PATH; without it those tables are left alone.
@@ -69,6 +69,30 @@ def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data"), r
         text = _fill(text, f"curve {name}", _curve_table(curves, batch))
         _plot(curves, batch, page.parent / "images" / f"curves_{name}.png")
     write_text(page, text)
+    story = page.parent / "sim-to-real.md"
+    text = _fill(story.read_text(), "path traced", _traced_table(json.loads((data / "path_traced.json").read_text())))
+    records = {"before": cat, **{
+        f"with{out} light": json.loads((data / f"cat_with{out}_light.json").read_text()) for out in ("", "out")
+    }}  # fmt: skip
+    write_text(story, _fill(text, "sim to real", _story_table(records)))
+
+
+def _traced_table(record: dict[str, dict[str, float]]) -> str:
+    rows = [[name, *(f"{value:.1f} %" for value in row.values())] for name, row in record.items()]
+    head = ["scene", "without shadows and openness, to straight light", "to straight light", "to all light"]
+    return _table(head, rows)
+
+
+def _story_table(records: dict[str, dict[str, Any]]) -> str:
+    rows = []
+    for name, record in records.items():
+        for way in ("one look", "one look, refined", "one look, sampling", "two looks, refined"):
+            row = record["figures"][way]["all"]
+            recalls = [f"{row[key]:.3f}" for key in ("mean_AR_MSSD_MSPD", "AR_MSSD", "AR_MSPD")]
+            medians = [f"{row[key]['median']:.1f}" for key in ("rotation_deg", "translation_mm")]
+            rows.append([name, way, *recalls, *medians])
+    head = ["trained further", "estimator", "mean of both", "AR_MSSD", "AR_MSPD", "R median (deg)", "t median (mm)"]
+    return _table(head, rows)
 
 
 def _fill(text: str, name: str, block: str) -> str:

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+import cuda_emulation
+from cad2pose import cuda_kernels
 from cad2pose.parts.mesh import Mesh
 from cad2pose.rendering import MeshSet, Rendering, openness, render, shadows
 from cad2pose.rendering.rasterizer import Backend
@@ -15,6 +17,17 @@ from cad2pose.rendering.rasterizer import Backend
 SIZE = 96
 FLOOR = 1000.0  # mm from the camera, which looks straight down at it
 HEIGHT = 60.0  # of the plate over the floor
+
+
+@pytest.fixture(params=["numba", "torch", "kernels"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
+    """The backends; kernels, which belong to the torch backend, are run on the CPU."""
+    if request.param != "kernels":
+        return request.param
+    if reason := cuda_emulation.missing():
+        pytest.skip(reason)
+    monkeypatch.setattr(cuda_kernels, "find_kernel", cuda_emulation.find_emulated)
+    return "torch"
 
 
 def rectangle(low: tuple[float, float, float], high: tuple[float, float, float]) -> Mesh:
@@ -55,7 +68,6 @@ def shadow_of_plate(backend: Backend, spread: float) -> tuple[Tensor, Tensor]:
     return (x - HEIGHT)[seen], lit[0, row][seen]  # a slant of 45 degrees moves the edge by the height
 
 
-@pytest.mark.parametrize("backend", ["numba", "torch"])
 def test_a_plate_casts_its_shadow_where_geometry_says(backend):
     beyond, lit = shadow_of_plate(backend, 0.01)
     assert lit[beyond < -5].max() < 0.05
@@ -63,7 +75,6 @@ def test_a_plate_casts_its_shadow_where_geometry_says(backend):
     assert (beyond < -5).sum() > 10
 
 
-@pytest.mark.parametrize("backend", ["numba", "torch"])
 def test_penumbras_are_as_wide_as_the_light_makes_them(backend):
     spread = 0.25
     beyond, lit = shadow_of_plate(backend, spread)
@@ -90,7 +101,6 @@ def slope() -> tuple[MeshSet, Tensor, Tensor, Rendering]:
     return world(floor(), Mesh.from_arrays(corners.double(), torch.tensor([[0, 1, 2], [0, 2, 3]])))
 
 
-@pytest.mark.parametrize("backend", ["numba", "torch"])
 def test_a_corner_is_darker_than_the_open_floor(backend):
     scene = slope()[3]
     share = openness(scene, torch.tensor([80.0]), backend)[0, SIZE // 2]
@@ -105,15 +115,15 @@ def test_a_corner_is_darker_than_the_open_floor(backend):
     assert float(share[(x < -3) & (x > -15)].mean()) < 0.95, "the floor hides some of the slope's sky"
 
 
-def test_both_backends_find_the_same():
+def test_all_backends_find_the_same(backend):
     plate = rectangle((-30.0, -40.0, FLOOR - HEIGHT), (20.0, 25.0, FLOOR - HEIGHT))
     scene = world(floor(), plate, rectangle((50.0, -400.0, FLOOR - 70.0), (50.0, 400.0, FLOOR)))
     light = torch.nn.functional.normalize(torch.tensor([[-0.6, 0.3, -1.0]]), dim=-1)
     arguments = (light, torch.tensor([0.15]), torch.tensor([[0.0, 0, FLOOR]]), torch.tensor([200.0]), 128)
-    first, second = shadows(*scene, *arguments, "numba"), shadows(*scene, *arguments, "torch")
+    first, second = shadows(*scene, *arguments, "numba"), shadows(*scene, *arguments, backend)
     assert float((first < 0.5).float().mean()) > 0.1
     assert ((first - second).abs() > 0.01).float().mean() < 1e-3
     near = torch.tensor([60.0])
-    first, second = openness(scene[3], near, "numba"), openness(scene[3], near, "torch")
+    first, second = openness(scene[3], near, "numba"), openness(scene[3], near, backend)
     assert float(first.min()) < 0.9
     assert ((first - second).abs() > 0.02).float().mean() < 1e-3

@@ -79,7 +79,7 @@ class Comparison:
     Attributes:
         part, contestant, way, seed: which.
         rotation, translation: errors of every crop, degrees modulo symmetry and % of the distance.
-        network_ms, pose_ms: wall time a crop of the network, and of what makes a pose of its output.
+        network_ms, pose_ms: time a crop of the network, and of what makes a pose of its output (processor time on CPUs).
         parameters: of the network.
         minutes: of training.
         curve: (crops, median rotation error, median translation error) at the validations.
@@ -243,13 +243,16 @@ def _errors(model: Model, look: Look, batch: CropBatch) -> CropErrors:
 def _timed(
     work: Callable[[CropBatch], Any], batches: Sequence[CropBatch], device: torch.device
 ) -> tuple[list[Any], float]:
-    if device.type == "cuda":
+    """What it gives for every batch, and the seconds: processor time on a CPU, where others may be at work."""
+    cuda = device.type == "cuda"
+    clock = time.perf_counter if cuda else time.process_time
+    if cuda:
         torch.cuda.synchronize(device)
-    begun = time.perf_counter()
+    begun = clock()
     results = [work(batch) for batch in batches]
-    if device.type == "cuda":
+    if cuda:
         torch.cuda.synchronize(device)
-    return results, time.perf_counter() - begun
+    return results, clock() - begun
 
 
 def _curve(run: RunFolder, batch_size: int) -> tuple[tuple[float, float, float], ...]:

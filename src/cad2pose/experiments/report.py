@@ -28,7 +28,7 @@ def write_report(found: Sequence[Comparison], config: ComparisonConfig, out: Pat
         lines += [f"## {part}", "", table(rows), ""]
     lines += [
         "In brackets: 95 % bootstrap intervals over crops, all seeds together. Errors are modulo the symmetries;",
-        "translations in % of the distance. Times are wall time in batches of 16.", "",
+        "translations in % of the distance. Times are of batches of 16: processor time on a CPU, else wall time.", "",
     ]  # fmt: skip
     for name in dict.fromkeys(one.contestant for one in found if CONTESTANTS[one.contestant].shown):
         lines.append(f"- `{name}`: {CONTESTANTS[name].about}")

@@ -95,9 +95,9 @@ def load_mesh(path: Path | str, units: Units = "mm", keep_vertices: bool = False
     """Read a mesh file and convert it to millimetres.
 
     PLY, OBJ, STL and GLB. A scene is flattened with its transforms. Colours come from the vertices, the
-    faces or a texture. Where the file states no normals, they are computed, and vertices are split at
-    edges sharper than 25 degrees; with `keep_vertices` they stay one by one as they are in the file
-    (BOP's errors are means over them).
+    faces or a texture, for which triangles larger than its detail are divided. Where the file states no
+    normals, they are computed, and vertices are split at edges sharper than 25 degrees. With
+    `keep_vertices` they stay one by one as they are in the file (BOP's errors are means over them).
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -116,7 +116,7 @@ def load_mesh(path: Path | str, units: Units = "mm", keep_vertices: bool = False
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: the file is empty")
     try:
-        pieces = read_pieces(path)
+        pieces = read_pieces(path, keep_vertices)
         surfaces = [piece for piece in pieces if len(piece.faces)] or pieces
         mesh = _join([_as_mesh(piece, MILLIMETRES[units], keep_vertices) for piece in surfaces])
     except ValueError as error:

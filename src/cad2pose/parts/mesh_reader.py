@@ -9,8 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import trimesh
+from PIL import Image
 from trimesh.resolvers import FilePathResolver
 from trimesh.visual import TextureVisuals
+
+from cad2pose.parts.texture import refine_for_texture
 
 MESH_SUFFIXES = (".ply", ".obj", ".stl", ".glb")
 _PLY_HEADER_BYTES = 8192
@@ -43,8 +46,10 @@ class MeshPiece:
         return replace(self, vertices=self.vertices @ linear.T + transform[:3, 3], faces=faces.copy(), normals=normals)
 
 
-def read_pieces(path: Path) -> list[MeshPiece]:
+def read_pieces(path: Path, keep_vertices: bool = False) -> list[MeshPiece]:
     """All geometries of a PLY, OBJ, STL or GLB file.
+
+    A texture becomes colours of the vertices, of which more are made where it has detail (not with `keep_vertices`).
 
     Raises:
         ValueError: if the file is damaged, cut short, or holds nothing.
@@ -52,7 +57,9 @@ def read_pieces(path: Path) -> list[MeshPiece]:
     try:
         scene = _open(path)
         placed = [scene.graph.get(node) for node in scene.graph.nodes_geometry]
-        pieces = [_piece(scene.geometry[name]).placed(np.asarray(transform)) for transform, name in placed]
+        pieces = [
+            _piece(scene.geometry[name], keep_vertices).placed(np.asarray(transform)) for transform, name in placed
+        ]
     except Exception as error:  # a damaged file makes the reader raise almost anything
         kind = path.suffix.lower().lstrip(".").upper()
         reason = "" if isinstance(error, ImportError) else f" ({error})"  # it looks for a decoder of what is no text
@@ -72,7 +79,7 @@ def _open(path: Path) -> trimesh.Scene:
     return trimesh.load_scene(text, file_type="obj", resolver=FilePathResolver(str(path)), process=False)
 
 
-def _piece(geometry: object) -> MeshPiece:
+def _piece(geometry: object, keep_vertices: bool) -> MeshPiece:
     vertices = np.array(getattr(geometry, "vertices", np.zeros((0, 3))), dtype=np.float64).reshape(-1, 3)
     if not isinstance(geometry, trimesh.Trimesh):
         return MeshPiece(vertices, np.zeros((0, 3), dtype=np.int64))
@@ -89,7 +96,22 @@ def _piece(geometry: object) -> MeshPiece:
         return MeshPiece(
             vertices[corners], apart, None if normals is None else normals[corners], np.repeat(colors, 3, axis=0)
         )
-    return MeshPiece(vertices, faces, normals, _vertex_colors(geometry))
+    visual = geometry.visual
+    image = _texture(visual) if isinstance(visual, TextureVisuals) and not keep_vertices else None
+    if image is None or not isinstance(visual, TextureVisuals) or len(np.shape(visual.uv)) != 2:
+        return MeshPiece(vertices, faces, normals, _vertex_colors(geometry))
+    uv = np.asarray(visual.uv, dtype=np.float64)
+    if len(uv) != len(vertices) or not np.isfinite(uv).all():
+        return MeshPiece(vertices, faces, normals, _vertex_colors(geometry))
+    vertices, faces, uv, normals = refine_for_texture(vertices, faces, uv, normals, image.size)
+    fine = TextureVisuals(uv=uv, material=visual.material).to_color()
+    return MeshPiece(vertices, faces, normals, np.asarray(fine.vertex_colors, dtype=np.float32)[:, :3] / 255)
+
+
+def _texture(visual: TextureVisuals) -> Image.Image | None:
+    """The picture that colours a surface, where there is one."""
+    image = getattr(visual.material, "baseColorTexture", None) or getattr(visual.material, "image", None)
+    return image if isinstance(image, Image.Image) else None
 
 
 def _vertex_colors(geometry: trimesh.Trimesh) -> np.ndarray | None:

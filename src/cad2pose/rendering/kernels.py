@@ -1,4 +1,4 @@
-"""The rasteriser's kernels on CUDA; None where there are none, and torch operations then compute the same."""
+"""The renderer's kernels on CUDA; None where there are none, and torch operations then compute the same."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from cad2pose import cuda_kernels
 from cad2pose.rendering.meshes import MeshSet
 
 _SOURCE = Path(__file__).parent / "cuda" / "rasterize.cu"
+_LIGHT = Path(__file__).parent / "cuda" / "light_paths.cu"
 _THREADS = 256
 _LANES = 8  # threads that share a triangle
 _MOST_BLOCKS = 1 << 16
@@ -62,6 +63,42 @@ def surface_maps(
         face.int().contiguous(), barycentric.contiguous(), coordinates, normals, colors,
     )  # fmt: skip
     return coordinates, normals, colors
+
+
+def shadow_shares(
+    depth: Float[Tensor, "b h w"],
+    normals: Float[Tensor, "b 3 h w"],
+    K: Float[Tensor, "b 3 3"],
+    T_light_cam: Float[Tensor, "b 3 4"],
+    settings: Float[Tensor, "b 4"],
+    seen: Float[Tensor, "b s s"],
+) -> Float[Tensor, "b h w"] | None:
+    """Share of a light that reaches each pixel, as in `light_paths.shadows`."""
+    kernel = cuda_kernels.find_kernel(_LIGHT, "shadow_shares", depth.device)
+    if kernel is None:
+        return None
+    batch, height, width = depth.shape
+    lit = torch.empty(batch, height, width, device=depth.device)
+    maps = (tensor.float().contiguous() for tensor in (depth, normals, K, T_light_cam, settings, seen))
+    kernel(_blocks(depth.numel()), _THREADS, *maps, batch, height, width, seen.shape[-1], lit)
+    return lit
+
+
+def open_shares(
+    depth: Float[Tensor, "b h w"],
+    normals: Float[Tensor, "b 3 h w"],
+    K: Float[Tensor, "b 3 3"],
+    reach: Float[Tensor, "b"],
+) -> Float[Tensor, "b h w"] | None:
+    """Share of the light from everywhere that reaches each pixel, as in `light_paths.openness`."""
+    kernel = cuda_kernels.find_kernel(_LIGHT, "open_shares", depth.device)
+    if kernel is None:
+        return None
+    batch, height, width = depth.shape
+    share = torch.empty(batch, height, width, device=depth.device)
+    maps = (tensor.float().contiguous() for tensor in (depth, normals, K, reach))
+    kernel(_blocks(depth.numel()), _THREADS, *maps, batch, height, width, share)
+    return share
 
 
 def _blocks(threads: int) -> int:

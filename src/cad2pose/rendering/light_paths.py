@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cad2pose.rendering import kernels
 from cad2pose.rendering.meshes import MeshSet
 from cad2pose.rendering.rasterizer import Backend, rasterize, use_numba
 from cad2pose.rendering.render import Rendering
@@ -77,7 +78,9 @@ def shadows(
             lit.numpy(),
         )  # fmt: skip
         return lit
-    return _shadows(rendering.depth, rendering.normals, rendering.K, T_light_cam, settings, seen)
+    arguments = (rendering.depth, rendering.normals, rendering.K, T_light_cam, settings, seen)
+    found = kernels.shadow_shares(*arguments)
+    return _shadows(*arguments) if found is None else found
 
 
 def openness(rendering: Rendering, reach: Float[Tensor, "b"], backend: Backend = "auto") -> Float[Tensor, "b h w"]:
@@ -97,7 +100,8 @@ def openness(rendering: Rendering, reach: Float[Tensor, "b"], backend: Backend =
             rendering.K.contiguous().numpy(), reach.float().contiguous().numpy(), share.numpy(),
         )  # fmt: skip
         return share
-    return _openness(rendering, reach.float())
+    found = kernels.open_shares(rendering.depth, rendering.normals, rendering.K, reach.float())
+    return _openness(rendering, reach.float()) if found is None else found
 
 
 def _turned_to(direction: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
