@@ -79,7 +79,7 @@ class Comparison:
     Attributes:
         part, contestant, way, seed: which.
         rotation, translation: errors of every crop, degrees modulo symmetry and % of the distance.
-        network_ms, pose_ms: time a crop of the network, and of what makes a pose of its output (processor time on CPUs).
+        network_ms, pose_ms: time a crop of the network, and of making a pose of its output (processor time on CPUs).
         parameters: of the network.
         minutes: of training.
         curve: (crops, median rotation error, median translation error) at the validations.
