@@ -5,6 +5,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,17 +20,20 @@ import torch
 
 from bop_world import small_parts
 from cad2pose.cli import main
+from cad2pose.cli.render import _sized
 from cad2pose.data import bop_writer
 from cad2pose.data.bop import BopDataset
 from cad2pose.data.bop_writer import RenderPlan, write_dataset
 from cad2pose.data.check import check_bop
+from cad2pose.data.shards import ShardDataset
 from cad2pose.data.tabletop import Tabletop, TabletopConfig
+from cad2pose.data.worker_pool import run_tasks
 from cad2pose.geometry import Camera
 from cad2pose.parts import builtin_part
 from cad2pose.rendering import MeshSet, rasterize
 
 CAMERA = Camera.from_values(75.0, 76.0, 39.5, 29.5, 80, 60)
-PLAN = RenderPlan(scenes=2, images=3, seed=5, photos=TabletopConfig(parts=(1, 3), others=2))
+PLAN = RenderPlan(scenes=2, images=3, seed=5, photos=TabletopConfig(parts=(1, 3), others=2, pictures=2))
 
 
 def fingerprints(root: Path) -> dict[str, str]:
@@ -72,8 +82,48 @@ def test_pictures_masks_depths_and_poses_agree(written):
 
 
 def test_any_number_of_workers_writes_the_same_bytes(written, tmp_path):
-    write_dataset(small_parts(), CAMERA, PLAN, tmp_path / "two", workers=2)
-    assert fingerprints(tmp_path / "two") == fingerprints(written)
+    write_dataset(small_parts(), CAMERA, PLAN, tmp_path / "many", workers=3)  # two: of a run that is killed, below
+    assert fingerprints(tmp_path / "many") == fingerprints(written)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are looked up in /proc")
+def test_a_killed_run_goes_on_and_nothing_of_it_is_left(written, tmp_path):
+    out = tmp_path / "set"
+    (tmp_path / "arguments").write_bytes(pickle.dumps((small_parts(), CAMERA, PLAN, out)))
+    program = (
+        "import pickle, sys\n"
+        "from cad2pose.data.bop_writer import write_dataset\n"
+        "if __name__ == '__main__':\n"
+        "    write_dataset(*pickle.load(open(sys.argv[1], 'rb')), workers=2)\n"
+    )
+    (tmp_path / "run.py").write_text(program)
+    run = subprocess.Popen([sys.executable, str(tmp_path / "run.py"), str(tmp_path / "arguments")])
+    deadline = time.monotonic() + 90
+    while len(list(out.rglob("*.jpg"))) < 2 and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    workers = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    run.kill()
+    run.wait()
+    assert 2 <= len(list(out.rglob("*.jpg"))) < 6, "it was killed in the midst"
+    deadline = time.monotonic() + 20
+    while any(map(_runs, workers)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(map(_runs, workers)), "workers end with the run that began them"
+    (out / bop_writer.SPLIT / "000000" / "rgb" / ".000001-abcd_123.jpg").write_bytes(b"cut off")
+    write_dataset(small_parts(), CAMERA, PLAN, out)
+    assert fingerprints(out) == fingerprints(written)
+
+
+def _runs(process: str) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_two_runs_do_not_share_a_folder(written):
+    with bop_writer._alone(written), pytest.raises(ValueError, match="another run is writing"):
+        write_dataset(small_parts(), CAMERA, PLAN, written)
 
 
 @pytest.mark.parametrize("stop_after", [1, 4])
@@ -105,6 +155,14 @@ def test_what_is_finished_is_not_rendered_again(written, monkeypatch):
     assert fingerprints(written) == before
 
 
+def test_a_picture_that_was_lost_is_made_again(written, tmp_path):
+    out = tmp_path / "set"
+    shutil.copytree(written, out)
+    (out / bop_writer.SPLIT / "000001" / "rgb" / "000002.jpg").unlink()
+    write_dataset(small_parts(), CAMERA, PLAN, out)
+    assert fingerprints(out) == fingerprints(written)
+
+
 def test_another_data_set_is_left_alone(written, tmp_path):
     with pytest.raises(ValueError, match=r"another data set.*plan\.seed"):
         write_dataset(small_parts(), CAMERA, replace(PLAN, seed=6), written)
@@ -128,8 +186,24 @@ def test_bad_input_is_named(tmp_path):
     assert not (tmp_path / "a").exists()
 
 
+def test_depth_images_reach_as_far_as_the_scene():
+    for farthest, scale in ((0.0, 0.1), (6553.5, 0.1), (6554.0, 1.0), (70_000.0, 10.0), (700_000.0, 100.0)):
+        assert bop_writer._depth_scale(farthest) == scale
+
+
+def test_a_dead_worker_is_told_of():
+    with pytest.raises(ChildProcessError, match="killed, or memory ran out"):
+        list(run_tasks(os.getpid, (), _die, [1, 2], workers=2))
+
+
+def _die(_: int, task: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_things_stand_on_the_table_and_touch_it():
-    table = Tabletop([builtin_part("nut")], CAMERA, TabletopConfig(parts=(4, 4), others=0, table_share=1.0), 1)
+    table = Tabletop(
+        [builtin_part("nut")], CAMERA, TabletopConfig(parts=(4, 4), others=0, table_share=1.0, pictures=2), 1
+    )
     photo = table.photo(0)
     part = builtin_part("nut")
     vertices = [part.mesh.used_vertices @ T[:3, :3].T + T[:3, 3] for T in photo.T_cam_obj]
@@ -140,12 +214,40 @@ def test_things_stand_on_the_table_and_touch_it():
     assert min(spreads) < 0.02 * part.radius, "the parts stand on one plane"
 
 
+def test_pictures_of_another_size():
+    camera = _sized(CAMERA, (160, 120))
+    assert (camera.width, camera.height, float(camera.K[0, 0])) == (160, 120, 150.0)
+    assert torch.equal(_sized(CAMERA, None).K, CAMERA.K)
+    for size in ((160, 160), (0, 0)):
+        with pytest.raises(ValueError, match="as wide for its height"):
+            _sized(CAMERA, size)
+
+
 def test_the_command(tmp_path, capsys):
     arguments = ["render", "nut", "--bop", str(tmp_path / "set"), "--scenes", "1", "--images-per-scene", "1"]
+    few = ("--photos.pictures", "2", "--photos.others", "0")
     camera = tmp_path / "camera.json"
     camera.write_text(json.dumps(CAMERA.to_bop()))
-    assert main([*arguments, "--camera", str(camera), "--photos.parts", "1", "1", "--photos.others", "0"]) == 0
+    assert (
+        main(
+            [
+                *arguments,
+                "--camera",
+                str(camera),
+                "--photos.parts",
+                "1",
+                "1",
+                "--photos.others",
+                "0",
+                *few,
+                "--shards",
+                "2",
+            ]
+        )
+        == 0
+    )
     assert "1 scenes of 1" in capsys.readouterr().out
     assert (tmp_path / "set" / "train_render" / "000000" / "rgb" / "000000.jpg").is_file()
+    assert ShardDataset(tmp_path / "set", f"{bop_writer.SPLIT}_web").keys() == [(0, 0)]
     assert main([*arguments, "--photos.parts", "0", "1"]) == 2
     assert "parts is (0, 1)" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cad2pose.files import check_folder, replacing, write_bytes, write_text
+from cad2pose.files import check_folder, remove_leftovers, replacing, write_bytes, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -150,3 +150,12 @@ def test_killed_while_writing_the_old_file_survives(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program, str(target)], check=False)
     assert done.returncode == -signal.SIGKILL
     assert target.read_bytes() == b"old"
+
+
+def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path):
+    kept = [tmp_path / "a" / "000000.png", tmp_path / ".hidden" / "b-12345678.json", tmp_path / ".gitignore"]
+    for path in (*kept, tmp_path / "a" / ".000000-a1b2_c3d.png", tmp_path / ".config-abcdefgh"):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    remove_leftovers(tmp_path)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)

@@ -9,20 +9,26 @@ from pathlib import Path
 import pytest
 import torch
 
-from bop_world import make_bop, small_parts
+from bop_world import edit_json, make_bop, small_parts
 from cad2pose.cli import main
 from cad2pose.data.augmentation import AugmentationConfig
 from cad2pose.data.bop import BopDataset
 from cad2pose.data.bop_writer import SPLIT, RenderPlan, write_dataset
 from cad2pose.data.boxes import BoxConfig
 from cad2pose.data.labelled import LabelledCrops, MixedCrops
+from cad2pose.data.labelled_images import is_for_testing, open_images, seen_mask
+from cad2pose.data.shard_writer import write_shards
+from cad2pose.data.shards import ShardDataset
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.data.tabletop import TabletopConfig
 from cad2pose.geometry import Camera, project_points, transform_points
+from cad2pose.rendering import MeshSet
 from cad2pose.structures import CropBatch, CropTruth
 
 CONFIG = SyntheticConfig(crop_size=48, pictures=4)
-PHOTOS = TabletopConfig(parts=(2, 3), others=1, effects=AugmentationConfig.off(), apparent_size=(150.0, 250.0))
+PHOTOS = TabletopConfig(
+    parts=(2, 3), others=1, pictures=2, effects=AugmentationConfig.off(), apparent_size=(150.0, 250.0)
+)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +85,7 @@ def test_the_picture_shows_the_part_where_the_truth_says(world):
             mask = image.read_mask(instance)
             key = image.scene_id, image.image_id
             crops._images[key] = image, mask.float().expand(3, -1, -1)
-            camera = crops._cameras([type(crops._places[0][0])(*key, instance)], [crops._images[key]], _draws())[0]
+            camera = crops._cameras([instance], [crops._images[key]], [mask], _draws())[0]
             crop, valid, seen = crops._crop(crops._images[key][1], mask, camera)
             inside = valid[0, 0] == 1
             assert torch.allclose(crop[0, 0][inside], seen[0][inside], atol=1e-5)
@@ -135,7 +141,11 @@ def test_mixed_batches_hold_their_share(world):
         MixedCrops(rendered, labelled, 1.5)
 
 
-def test_training_from_a_folder(world, tmp_path, capsys):
+def test_training_from_a_folder(world, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(
+        "cad2pose.cli.crop_style.SyntheticCrops",
+        lambda parts, config, device, seed: SyntheticCrops(parts, replace(config, pictures=4), device, seed),
+    )
     size = ["--model.crop-size", "32", "--model.width", "8", "--model.head-width", "8", "--model.key-width", "8"]
     arguments = ["train", str(world), "--out", str(tmp_path / "run"), "--samples", "16", "--batch-size", "8", *size]
     images = ["--images", str(world / SPLIT), "--mix", "0.5", "--validations", "1", "--validation-crops", "4"]
@@ -146,3 +156,86 @@ def test_training_from_a_folder(world, tmp_path, capsys):
     assert "mix" in capsys.readouterr().err
     assert main([*arguments, "--images", str(world / "train")]) == 2
     assert SPLIT in capsys.readouterr().err
+
+
+def test_shards_give_the_same_crops_as_the_folder(world, tmp_path):
+    write_shards(BopDataset(world, SPLIT), tmp_path / "train_web", images_per_shard=3)
+    shards = open_images(tmp_path / "train_web")
+    assert isinstance(shards, ShardDataset)
+    there, here = source(world), LabelledCrops(shards, BopDataset(world, SPLIT).parts(), CONFIG)
+    assert len(there) == len(here)
+    one, other = there.batch(2, 5), here.batch(2, 5)
+    assert torch.equal(one.image, other.image)
+    assert torch.equal(truth_of(one).mask_visible, truth_of(other).mask_visible)
+
+
+@pytest.mark.parametrize("depth", [True, False])
+def test_without_masks_and_boxes_depth_and_pose_say_what_is_seen(world, tmp_path, depth):
+    """A user's photographs may have no more than poses."""
+    copy = tmp_path / "set"
+    shutil.copytree(world, copy)
+    scene = copy / SPLIT / "000000"
+    for name in ("mask", "mask_visib", *(() if depth else ("depth",))):
+        shutil.rmtree(scene / name)
+    (scene / "scene_gt_info.json").unlink()
+    bare, whole = BopDataset(copy, SPLIT), BopDataset(world, SPLIT)
+    meshes = MeshSet.from_meshes([part.mesh for part in whole.parts()])
+    for image in whole:
+        for instance in image.instances:
+            there = bare.image(image.scene_id, image.image_id)
+            found, bent = seen_mask(there, there.instances[instance.index], meshes, instance.object_id - 1)
+            assert not bent
+            assert torch.equal(found, image.read_mask(instance, visible=depth)) or depth
+            assert not bool((image.read_mask(instance) & ~found).any())
+    batch = source(copy, replace(CONFIG, box=BoxConfig(0.0, 0.0))).batch(0, 6)
+    assert truth_of(batch).mask_visible.flatten(1).any(1).all()
+
+
+def test_a_bent_picture_is_straightened(world, tmp_path):
+    """With distortion in the camera's entry the picture, its mask and its box are those of a lens without."""
+    copy = tmp_path / "set"
+    shutil.copytree(world, copy)
+    bend = (0.3, 0.0, 0.0, 0.0)
+    file = copy / SPLIT / "000000" / "scene_camera.json"
+    edit_json(file, lambda content: [entry.update(distortion=bend) for entry in content.values()])
+    dataset = BopDataset(copy, SPLIT)
+    crops = LabelledCrops(dataset, dataset.parts(), CONFIG)
+    image, pixels = crops._image((0, 0))
+    assert torch.equal(pixels, image.camera.undistort_image(image.read()))
+    assert not torch.equal(pixels, image.read())
+    assert crops.batch(0, 4).image.shape == (4, 3, 48, 48)
+
+
+def test_images_kept_in_memory_are_bounded(world, monkeypatch):
+    monkeypatch.setattr("cad2pose.data.labelled._KEPT_NUMBERS", 2 * 3 * 160 * 120)
+    crops = source(world)
+    for image in range(4):
+        crops._image((0, image))
+    assert list(crops._images) == [(0, 2), (0, 3)]
+
+
+def test_folders_that_are_no_images_are_named(world, tmp_path):
+    with pytest.raises(ValueError, match="is one scene"):
+        open_images(world / SPLIT / "000000")
+    with pytest.raises(FileNotFoundError, match=SPLIT):
+        open_images(world / "train_real")
+    for name in ("test_web", "Val"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "shard-000000.tar").touch()
+        assert is_for_testing(open_images(tmp_path / name))
+    (tmp_path / "train").symlink_to(tmp_path / "test_web")
+    assert is_for_testing(open_images(tmp_path / "train"))
+
+
+def test_a_small_share_is_at_least_one_crop(world):
+    parts = BopDataset(world, SPLIT).parts()
+    batch = MixedCrops(SyntheticCrops(parts, CONFIG), source(world), 0.02).batch(0, 4)
+    assert torch.equal(batch.image[3:], source(world).batch(0, 1).image)
+
+
+def test_the_command_does_not_train_on_test_images(tmp_path, capsys):
+    world = make_bop(tmp_path / "world")
+    arguments = ["train", str(world), "--out", str(tmp_path / "run"), "--images", str(world / "test")]
+    assert main([*arguments, "--device", "cpu"]) == 2
+    assert "--allow-test-images" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

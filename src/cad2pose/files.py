@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_ASIDE = re.compile(r"\..*-[a-z0-9_]{8}(\.\w+)?")  # the names that `_aside` makes
 
 
 @contextmanager
@@ -53,6 +56,12 @@ def _aside(path: Path) -> Iterator[Path]:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path | str) -> None:
+    """Remove the temporary files of writers that were killed, to any depth; nobody may be writing there."""
+    for path in [path for path in Path(folder).rglob(".*") if _ASIDE.fullmatch(path.name) and path.is_file()]:
+        path.unlink(missing_ok=True)
 
 
 def check_folder(path: Path | str) -> None:

@@ -13,9 +13,9 @@ from cad2pose.cli.arguments import OptionalPath
 from cad2pose.cli.sources import find_camera
 from cad2pose.data.appearance import AppearanceConfig
 from cad2pose.data.augmentation import AugmentationConfig
-from cad2pose.data.bop import BopDataset
 from cad2pose.data.boxes import BoxConfig
 from cad2pose.data.labelled import LabelledCrops, MixedCrops
+from cad2pose.data.labelled_images import open_images
 from cad2pose.data.occluders import ClutterConfig
 from cad2pose.data.pose_prior import PosePrior
 from cad2pose.data.support import SupportConfig
@@ -84,30 +84,42 @@ class CropSources:
         parts: what is learnt.
         config: of rendered crops.
         device: where crops are made.
-        images: folder of a BOP split with labelled images, None for rendered crops alone.
+        images: folder of a BOP split or of shards with labelled images, None for rendered crops alone.
         mix: share of crops from those.
+        allow_test: take images that are meant for testing, too.
 
     Attributes:
         settings: by which a run folder knows them.
     """
 
     def __init__(
-        self, parts: Sequence[Part], config: SyntheticConfig, device: torch.device, images: Path | None, mix: float
+        self,
+        parts: Sequence[Part],
+        config: SyntheticConfig,
+        device: torch.device,
+        images: Path | None,
+        mix: float,
+        allow_test: bool = False,
     ) -> None:
         if not 0 < mix <= 1:
             raise ValueError(f"mix is {mix:g}; it is a share above 0, and 1 at most")
-        self.parts, self.config, self.device, self.mix = parts, config, device, mix
-        self.dataset = None if images is None else BopDataset(images.parent, images.name)
+        self.parts, self.config, self.device, self.mix, self.allow_test = parts, config, device, mix, allow_test
+        self.dataset = None if images is None else open_images(images)
         self.settings: dict[str, Any] = {"crops": config}
         if images is not None:
             self.settings |= {"images": images.absolute(), "mix": mix}
 
     def training(self, seed: int) -> CropSource:
         """Crops to learn from."""
+        labelled = None
+        if self.dataset is not None:
+            labelled = LabelledCrops(
+                self.dataset, self.parts, self.config, self.device, seed, allow_test=self.allow_test
+            )
+            if self.mix == 1:
+                return labelled
         rendered = SyntheticCrops(self.parts, self.config, self.device, seed)
-        if self.dataset is None:
-            return rendered
-        return MixedCrops(rendered, LabelledCrops(self.dataset, self.parts, self.config, self.device, seed), self.mix)
+        return rendered if labelled is None else MixedCrops(rendered, labelled, self.mix)
 
     def judged(self, seed: int) -> CropSource:
         """Crops to judge by: fresh, rendered, of another style."""

@@ -56,6 +56,7 @@ def train_command(
     style: Annotated[CropStyle, tyro.conf.arg(name="")] = _STYLE,
     images: OptionalPath = None,
     mix: float = 0.5,
+    allow_test_images: bool = False,
     start: OptionalPath = None,
     device: str = "auto",
     threads: int = 1,
@@ -82,8 +83,9 @@ def train_command(
         training: settings of the run.
         style: what the crops are like; `cad2pose preview` shows it.
         images: folder of a BOP split with labelled images to learn from beside the rendered crops: FOLDER/train_render,
-            FOLDER/train_pbr, or photographs of your own.
+            FOLDER/train_pbr, or photographs of your own; or a folder of shards (shard-000000.tar, ...).
         mix: share of the crops that come from those images; 1 for them alone.
+        allow_test_images: learn even from a split called test or val; scores on it then say nothing.
         start: model file to start from: of the same parts, to train it further, or of others or of another method,
             whose general knowledge of pictures is taken over.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
@@ -101,7 +103,7 @@ def train_command(
     console = Console(quiet=not processes.first)
     for remark in symmetry_remarks(parts):
         console.print(f"warning: {remark}", soft_wrap=True, highlight=False)
-    sources = CropSources(parts, crops, where, images, mix)
+    sources = CropSources(parts, crops, where, images, mix, allow_test_images)
     if overfit_one:
         return _overfit(console, parts, config, sources, training, where, known)
     return _train(console, parts, config, sources, training, out, where, known, processes)

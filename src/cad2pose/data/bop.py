@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from cad2pose.data.bop_files import BopTarget, read_json, read_targets
+from cad2pose.data.bop_files import BopInstance, BopTarget, read_json, read_targets
 from cad2pose.data.bop_scene import BopImage, BopScene
 from cad2pose.geometry.camera import Camera
 from cad2pose.parts.part import Part, load_bop_parts
@@ -83,6 +83,10 @@ class BopDataset:
     def image(self, scene_id: int, image_id: int) -> BopImage:
         """One image; see `BopScene.image`."""
         return self.scene(scene_id).image(image_id)
+
+    def instances(self, scene_id: int, image_id: int) -> tuple[BopInstance, ...]:
+        """Annotations of one image; see `BopScene.instances`."""
+        return self.scene(scene_id).instances(image_id)
 
     def keys(self) -> list[tuple[int, int]]:
         """Scene and image number of every image."""

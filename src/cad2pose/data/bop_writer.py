@@ -9,36 +9,35 @@ often they are stopped.
 
 from __future__ import annotations
 
+import fcntl
 import json
-import multiprocessing
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool
 from PIL import Image
 from torch import Tensor
 
-from cad2pose.data.tabletop import LabelledPhoto, Tabletop, TabletopConfig
-from cad2pose.files import check_folder, write_bytes, write_text
+from cad2pose.data.tabletop import LabelledPhoto, Tabletop, TabletopConfig, check_input
+from cad2pose.data.worker_pool import run_tasks
+from cad2pose.files import check_folder, remove_leftovers, write_bytes, write_text
 from cad2pose.geometry import Camera, mask_box
 from cad2pose.parts import Part, save_ply, write_models_info
 from cad2pose.parts.fingerprint import describe_part
 from cad2pose.settings import describe, differences
 
 SPLIT = "train_render"  # not train_pbr: BlenderProc, whose name that is, has pixel centres at half integers
-DEPTH_SCALE = 0.1  # mm per unit of the depth images
+DEPTH_SCALE = 0.1  # mm per unit of the depth images, of those that reach farther than 6.5 m ten or a hundred times that
 _SETTINGS = "render.json"
 _RECORDS = ".records"
 _JPEG_QUALITY = 95
-_FARTHEST = 65535 * DEPTH_SCALE
+_MOST_UNITS = 65535
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,9 @@ def write_dataset(
         report: told how many pictures of how many are there, after each.
 
     Raises:
-        ValueError: if `out` holds anything else, two parts share an id, or as `Tabletop`.
+        ValueError: if `out` holds anything else, another run is writing there, two parts share an id, or as
+            `check_input`.
+        ChildProcessError: if a worker is killed; the same call goes on.
         OSError: if something cannot be written, with the file's name; what is there stays whole.
     """
     ids = [part.object_id for part in parts]
@@ -92,20 +93,33 @@ def write_dataset(
         raise ValueError(f"the parts have the ids {ids}; give each its own")
     if workers < 1:
         raise ValueError(f"workers is {workers}; it must be 1 or more")
-    Tabletop(parts, camera, plan.photos, plan.seed)  # what is wrong with the parts or the camera shows here
+    check_input(parts, camera, plan.photos)
     _claim(out, parts, camera, plan)
-    _write_models(out, parts, camera)
-    wanted = [(scene, image) for scene in range(plan.scenes) for image in range(plan.images)]
-    missing = [key for key in wanted if not _is_there(out, *key)]
-    done = len(wanted) - len(missing)
-    report(done, len(wanted))
-    for scene, _ in _rendered(parts, camera, plan, out, missing, workers):
-        done += 1
+    with _alone(out):
+        remove_leftovers(out)
+        _write_models(out, parts, camera)
+        wanted = [(scene, image) for scene in range(plan.scenes) for image in range(plan.images)]
+        missing = [key for key in wanted if not _is_there(out, *key)]
+        done = len(wanted) - len(missing)
         report(done, len(wanted))
-        _finish_scene(out, scene, camera, plan.images)
-    for scene in range(plan.scenes):
-        _finish_scene(out, scene, camera, plan.images)
-    shutil.rmtree(out / _RECORDS, ignore_errors=True)
+        for scene, _ in run_tasks(_start, (list(parts), camera, plan, out), _work, missing, workers):
+            done += 1
+            report(done, len(wanted))
+            _finish_scene(out, scene, camera, plan.images)
+        for scene in range(plan.scenes):
+            _finish_scene(out, scene, camera, plan.images)
+        shutil.rmtree(out / _RECORDS, ignore_errors=True)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keep a second run out of the folder while this one writes."""
+    with (out / _SETTINGS).open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another run is writing into {out}; wait for it, or stop it") from None
+        yield
 
 
 def _claim(out: Path, parts: Sequence[Part], camera: Camera, plan: RenderPlan) -> None:
@@ -148,41 +162,20 @@ def _record(out: Path, scene: int, image: int) -> Path:
 
 
 def _is_there(out: Path, scene: int, image: int) -> bool:
-    return (_scene_folder(out, scene) / "scene_gt.json").is_file() or _record(out, scene, image).is_file()
+    folder = _scene_folder(out, scene)
+    pictures = (folder / "rgb" / f"{image:06d}.jpg", folder / "depth" / f"{image:06d}.png")
+    known = (folder / "scene_gt.json").is_file() or _record(out, scene, image).is_file()
+    return known and all(path.is_file() for path in pictures)
 
 
-def _rendered(
-    parts: Sequence[Part], camera: Camera, plan: RenderPlan, out: Path, keys: list[tuple[int, int]], workers: int
-) -> Iterator[tuple[int, int]]:
-    """Render and write pictures; yields each one's numbers once it is on disk."""
-    if workers == 1 or len(keys) < 2:
-        table = Tabletop(parts, camera, plan.photos, plan.seed)
-        for key in keys:
-            _write_photo(out, *key, table.photo(*key), table)
-            yield key
-        return
-    context = multiprocessing.get_context("spawn")
-    arguments = (list(parts), camera, plan, out)
-    with ProcessPoolExecutor(workers, context, _start_worker, arguments) as pool:
-        try:
-            yield from pool.map(_work, keys)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+def _start(parts: Sequence[Part], camera: Camera, plan: RenderPlan, out: Path) -> tuple[Tabletop, Path]:
+    return Tabletop(parts, camera, plan.photos, plan.seed), out
 
 
-_worker: dict[str, Any] = {}
-
-
-def _start_worker(parts: Sequence[Part], camera: Camera, plan: RenderPlan, out: Path) -> None:
-    os.environ["NUMBA_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
-    _worker.update(table=Tabletop(parts, camera, plan.photos, plan.seed), out=out)
-
-
-def _work(key: tuple[int, int]) -> tuple[int, int]:
-    table = _worker["table"]
-    _write_photo(_worker["out"], *key, table.photo(*key), table)
+def _work(state: tuple[Tabletop, Path], key: tuple[int, int]) -> tuple[int, int]:
+    """Render and write one picture; gives its numbers back once it is on disk."""
+    table, out = state
+    _write_photo(out, *key, table.photo(*key), table)
     return key
 
 
@@ -190,7 +183,8 @@ def _write_photo(out: Path, scene: int, image: int, photo: LabelledPhoto, table:
     folder, name = _scene_folder(out, scene), f"{image:06d}"
     pixels = (photo.image * 255).round().byte().permute(1, 2, 0).numpy()
     write_bytes(folder / "rgb" / f"{name}.jpg", _encoded(pixels, "JPEG", quality=_JPEG_QUALITY, subsampling=0))
-    units = (photo.depth.clamp(0, _FARTHEST) / DEPTH_SCALE).round().numpy().astype(np.uint16)
+    scale = _depth_scale(float(photo.depth.max()))
+    units = (photo.depth / scale).round().clamp(0, _MOST_UNITS).numpy().astype(np.uint16)
     write_bytes(folder / "depth" / f"{name}.png", _encoded(units, "PNG"))
     truth, infos = [], []
     for index in range(len(photo.part_index)):
@@ -209,7 +203,13 @@ def _write_photo(out: Path, scene: int, image: int, photo: LabelledPhoto, table:
             "px_count_all": whole, "px_count_valid": int((full & (photo.depth > 0)).sum()), "px_count_visib": seen,
             "visib_fract": seen / whole if whole else 0.0,
         })  # fmt: skip
-    write_text(_record(out, scene, image), json.dumps({"gt": truth, "info": infos}))
+    record = {"gt": truth, "info": infos, "depth_scale": scale}
+    write_text(_record(out, scene, image), json.dumps(record))
+
+
+def _depth_scale(farthest: float) -> float:
+    """Millimetres per unit with which sixteen bits reach as far, as fine as may be."""
+    return next((scale for scale in (DEPTH_SCALE, 1.0, 10.0) if farthest <= _MOST_UNITS * scale), 100.0)
 
 
 def _encoded(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
@@ -231,9 +231,9 @@ def _finish_scene(out: Path, scene: int, camera: Camera, images: int) -> None:
     if not all(record.is_file() for record in records):
         return
     known = [json.loads(record.read_text()) for record in records]
-    one = {"cam_K": camera.K.flatten().tolist(), "depth_scale": DEPTH_SCALE}
+    K = camera.K.flatten().tolist()
     for name, values in (
-        ("scene_camera", [one] * images),
+        ("scene_camera", [{"cam_K": K, "depth_scale": entry["depth_scale"]} for entry in known]),
         ("scene_gt_info", [entry["info"] for entry in known]),
         ("scene_gt", [entry["gt"] for entry in known]),
     ):

@@ -8,6 +8,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,23 @@ _EXIF_QUARTER_TURNS = (5, 6, 7, 8)
 _SIXTEEN_BIT_GRAY = ("I;16", "I;16B", "I;16L", "I")
 
 
-def read_image(path: Path | str) -> Float[Tensor, "3 h w"]:
+@dataclass(frozen=True)
+class Encoded:
+    """The bytes of an image file that lies in no folder.
+
+    Args:
+        name: what to call it in messages.
+        data: its content.
+    """
+
+    name: str
+    data: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def read_image(path: Path | str | Encoded) -> Float[Tensor, "3 h w"]:
     """RGB image in [0, 1], float32, turned upright as its EXIF orientation says.
 
     Gray is repeated three times, alpha is dropped, 16 bits are scaled by their full range.
@@ -47,7 +65,7 @@ def read_image(path: Path | str) -> Float[Tensor, "3 h w"]:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def read_depth(path: Path | str, scale: float = 1.0) -> Float[Tensor, "h w"]:
+def read_depth(path: Path | str | Encoded, scale: float = 1.0) -> Float[Tensor, "h w"]:
     """Depth image times `scale` (BOP's depth_scale gives mm), float32; 0 means no measurement.
 
     Raises:
@@ -61,7 +79,7 @@ def read_depth(path: Path | str, scale: float = 1.0) -> Float[Tensor, "h w"]:
     return torch.from_numpy(pixels * np.float32(scale))
 
 
-def read_mask(path: Path | str) -> Bool[Tensor, "h w"]:
+def read_mask(path: Path | str | Encoded) -> Bool[Tensor, "h w"]:
     """Mask image: true where it is not 0 (a colour image: in any of its channels; alpha does not count).
 
     Raises:
@@ -73,7 +91,7 @@ def read_mask(path: Path | str) -> Bool[Tensor, "h w"]:
     return torch.from_numpy((pixels.reshape(*pixels.shape[:2], -1) != 0).any(-1))
 
 
-def image_size(path: Path | str) -> tuple[int, int]:
+def image_size(path: Path | str | Encoded) -> tuple[int, int]:
     """Width and height as `read_image` would give them, from the file's header where its format allows.
 
     Raises:
@@ -87,12 +105,14 @@ def image_size(path: Path | str) -> tuple[int, int]:
 
 
 @contextmanager
-def _opened(path: Path | str, decode: bool = True) -> Iterator[Image.Image]:
+def _opened(path: Path | str | Encoded, decode: bool = True) -> Iterator[Image.Image]:
     """Open an image file; whatever the decoder stumbles over becomes a ValueError that names the file."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"image {path} does not exist" if not path.exists() else f"image {path} is not a file")
-    with path.open("rb") as file, warnings.catch_warnings():
+    if not isinstance(path, Encoded):
+        path = Path(path)
+        if not path.is_file():
+            reason = "is not a file" if path.exists() else "does not exist"
+            raise FileNotFoundError(f"image {path} {reason}")
+    with BytesIO(path.data) if isinstance(path, Encoded) else path.open("rb") as file, warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             image = Image.open(file)

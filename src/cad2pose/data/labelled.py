@@ -5,37 +5,25 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cad2pose.data.augmentation import augment
-from cad2pose.data.bop import BopDataset
-from cad2pose.data.bop_files import BopInstance
-from cad2pose.data.bop_scene import BopImage
-from cad2pose.data.boxes import clip_box, jitter_box
+from cad2pose.data.bop_files import BopInstance, Box
+from cad2pose.data.boxes import clip_box, extreme_points, jitter_box, projected_box
 from cad2pose.data.draws import Draws
+from cad2pose.data.labelled_images import LabelledImage, LabelledImages, is_for_testing, seen_mask
 from cad2pose.data.synthetic_config import SyntheticConfig
-from cad2pose.geometry import VirtualCamera, virtual_camera, warp_to_crops
+from cad2pose.geometry import VirtualCamera, mask_box, virtual_camera, warp_to_crops
 from cad2pose.geometry.crop import OUTSIDE_FILL
 from cad2pose.parts import Part
 from cad2pose.rendering import MeshSet, render
 from cad2pose.structures import CropBatch, CropSource, CropTruth
 
-_KEPT_IMAGES = 64
+_KEPT_NUMBERS = 60_000_000  # of the images kept in memory; sixty of 640 x 480 pixels
 _TRIES = 20
-_TEST_SPLITS = ("test", "val")
-
-
-@dataclass(frozen=True)
-class _Place:
-    """One instance in one image."""
-
-    scene_id: int
-    image_id: int
-    instance: BopInstance
 
 
 class LabelledCrops:
@@ -43,10 +31,11 @@ class LabelledCrops:
 
     Boxes are drawn around the annotated ones as for rendered crops, with the same roll, virtual camera and effects;
     what the picture shows (silhouette, object coordinates) is rendered from mesh and pose, and what is seen of it is
-    the annotated mask. Images that cannot be read are left out, counted in `broken`, and named in a warning.
+    the annotated mask (or see `seen_mask`). Lens distortion is taken out first. Images that cannot be read are left
+    out, counted in `broken`, and named in a warning.
 
     Args:
-        dataset: the split.
+        dataset: the images.
         parts: the method's list of parts; every one needs an instance.
         config: crop size, boxes, roll and effects (the rest is for rendered crops).
         device: where batches are given.
@@ -63,7 +52,7 @@ class LabelledCrops:
 
     def __init__(
         self,
-        dataset: BopDataset,
+        dataset: LabelledImages,
         parts: Sequence[Part],
         config: SyntheticConfig,
         device: torch.device | str = "cpu",
@@ -71,10 +60,10 @@ class LabelledCrops:
         min_visible: float = 0.1,
         allow_test: bool = False,
     ) -> None:
-        if dataset.split.startswith(_TEST_SPLITS) and not allow_test:
+        if is_for_testing(dataset) and not allow_test:
             raise ValueError(
-                f"{dataset.root} ({dataset.split}) is meant for testing; training on it makes every score worthless. "
-                "Give a split for training"
+                f"{dataset.root} ({dataset.split}) is meant for testing: scores of a model that has seen its images "
+                "say nothing. Give images for training; --allow-test-images takes these all the same"
             )
         self.dataset, self.parts, self.config, self.seed = dataset, tuple(parts), config, seed
         self.device = torch.device(device)
@@ -83,22 +72,25 @@ class LabelledCrops:
         self._meshes = MeshSet.from_meshes([part.mesh for part in parts])
         self._center = torch.stack([part.center for part in parts])
         self._radius = torch.tensor([part.radius for part in parts], dtype=torch.float64)
-        self._images: OrderedDict[tuple[int, int], tuple[BopImage, Tensor]] = OrderedDict()
+        self._outlines = [extreme_points(part.mesh.used_vertices) for part in parts]
+        self._images: OrderedDict[tuple[int, int], tuple[LabelledImage, Tensor]] = OrderedDict()
+        self._kept = 0
 
-    def _find(self, min_visible: float) -> list[list[_Place]]:
+    def _find(self, min_visible: float) -> list[list[tuple[int, int, int]]]:
+        """Scene, image and annotation of every instance, by part."""
         place = {part.object_id: index for index, part in enumerate(self.parts)}
-        found: list[list[_Place]] = [[] for _ in self.parts]
+        found: list[list[tuple[int, int, int]]] = [[] for _ in self.parts]
         keys = self.dataset.keys()
         for scene_id, image_id in keys:
-            for instance in self.dataset.scene(scene_id).instances(image_id):
+            for instance in self.dataset.instances(scene_id, image_id):
                 share = 1.0 if instance.visible_fraction is None else instance.visible_fraction
-                if instance.object_id in place and instance.visible and share >= min_visible and instance.box_visible:
-                    found[place[instance.object_id]].append(_Place(scene_id, image_id, instance))
+                if instance.object_id in place and instance.visible and share >= min_visible:
+                    found[place[instance.object_id]].append((scene_id, image_id, instance.index))
         for part, places in zip(self.parts, found, strict=True):
             if not places:
                 raise ValueError(
                     f"{self.dataset.root} ({self.dataset.split}) shows no instance of object {part.object_id} of which "
-                    f"{min_visible:.0%} or more is visible (scene_gt_info.json must give bbox_visib)"
+                    f"{min_visible:.0%} or more is visible; leave the object out with --objects"
                 )
         return found
 
@@ -111,8 +103,8 @@ class LabelledCrops:
         draws = Draws(self.seed, index, 2)
         part_index = (index * size + torch.arange(size)) % len(self.parts)
         chosen = [self._choose(int(part), draws) for part in part_index]
-        places, images, masks = zip(*chosen, strict=True)
-        camera, T_virt_obj = self._cameras(places, images, draws)
+        instances, images, masks = zip(*chosen, strict=True)
+        camera, T_virt_obj = self._cameras(instances, images, masks, draws)
         crops = [
             self._crop(image[1], mask, camera[row : row + 1])
             for row, (image, mask) in enumerate(zip(images, masks, strict=True))
@@ -120,52 +112,75 @@ class LabelledCrops:
         image, valid, seen = (torch.cat([crop[k] for crop in crops]) for k in range(3))
         return self._assemble(image, valid, seen, camera, T_virt_obj, part_index, draws).to(self.device)
 
-    def _choose(self, part: int, draws: Draws) -> tuple[_Place, tuple[BopImage, Tensor], Bool[Tensor, "h w"]]:
-        """An instance whose image can be read."""
+    def _choose(self, part: int, draws: Draws) -> tuple[BopInstance, tuple[LabelledImage, Tensor], Bool[Tensor, "h w"]]:
+        """An instance whose image can be read, and of which some is seen."""
         places = self._places[part]
         for _ in range(_TRIES):
-            place = places[int(draws.integers(len(places)))]
-            key = place.scene_id, place.image_id
+            scene_id, image_id, index = places[int(draws.integers(len(places)))]
+            key = scene_id, image_id
             if key in self.broken:
                 continue
             try:
                 image = self._image(key)
-                return place, image, image[0].read_mask(place.instance)
+                instance = image[0].instances[index]
+                mask, bent = seen_mask(image[0], instance, self._meshes, part)
+                if bent:
+                    mask = image[0].camera.undistort_image(mask[None].float())[0] >= 0.5
+                if bool(mask.any()):
+                    return instance, image, mask
             except (OSError, ValueError) as error:
                 self.broken[key] = str(error)
                 warnings.warn(f"left out: {error} ({len(self.broken)} so far)", stacklevel=2)
         raise ValueError(
-            f"{_TRIES} images in a row of object {self.parts[part].object_id} cannot be read; the last: "
-            f"{next(reversed(self.broken.values()))}"
+            f"{_TRIES} images in a row of object {self.parts[part].object_id} cannot be read or do not show it; "
+            f"the last that is broken: {next(reversed(self.broken.values()), 'none')}"
         )
 
-    def _image(self, key: tuple[int, int]) -> tuple[BopImage, Float[Tensor, "3 h w"]]:
+    def _image(self, key: tuple[int, int]) -> tuple[LabelledImage, Float[Tensor, "3 h w"]]:
         if key in self._images:
             self._images.move_to_end(key)
-        else:
-            image = self.dataset.image(*key)
-            self._images[key] = image, image.read()
-            if len(self._images) > _KEPT_IMAGES:
-                self._images.popitem(last=False)
-        return self._images[key]
+            return self._images[key]
+        image = self.dataset.image(*key)
+        pixels = image.camera.undistort_image(image.read())
+        self._images[key] = image, pixels
+        self._kept += pixels.numel()
+        while self._kept > _KEPT_NUMBERS and len(self._images) > 1:
+            self._kept -= self._images.popitem(last=False)[1][1].numel()
+        return image, pixels
+
+    def _box(self, instance: BopInstance, image: LabelledImage, mask: Bool[Tensor, "h w"], as_seen: bool) -> Box:
+        """Around what is seen of an instance or around all of it; worked out where nobody says it."""
+        straight = not any(image.camera.distortion)
+        if as_seen:
+            return instance.box_visible if straight and instance.box_visible else mask_box(mask)
+        if straight and instance.box_full:
+            return instance.box_full
+        row = next(row for row, part in enumerate(self.parts) if part.object_id == instance.object_id)
+        box = projected_box(self._outlines[row][None], instance.T_cam_obj[None], image.camera.K[None])
+        x, y, w, h = box[0].tolist()
+        return x, y, w, h
 
     def _cameras(
-        self, places: Sequence[_Place], images: Sequence[tuple[BopImage, Tensor]], draws: Draws
+        self,
+        instances: Sequence[BopInstance],
+        images: Sequence[tuple[LabelledImage, Tensor]],
+        masks: Sequence[Bool[Tensor, "_ _"]],
+        draws: Draws,
     ) -> tuple[VirtualCamera, Float[Tensor, "n 4 4"]]:
         """Crop cameras around disturbed boxes, and the poses in them."""
-        count = len(places)
+        count = len(instances)
         visible = draws.chance(self.config.box.visible_share, count).tolist()
-        boxes = []
-        for place, as_seen in zip(places, visible, strict=True):
-            whole, seen = place.instance.box_full, place.instance.box_visible
-            boxes.append(seen if as_seen or whole is None or whole[2] <= 0 else whole)
+        boxes = [
+            self._box(instance, image, mask, as_seen)
+            for instance, (image, _), mask, as_seen in zip(instances, images, masks, visible, strict=True)
+        ]
         box = torch.tensor(boxes, dtype=torch.float64)
         size = torch.tensor([[i.camera.width, i.camera.height] for i, _ in images], dtype=torch.float64)
         K = torch.stack([image.camera.K for image, _ in images])
         box = clip_box(jitter_box(clip_box(box, size), self.config.box, draws), size)
         roll = draws.uniform(-1.0, 1.0, count).double() * torch.pi * (self.config.roll / 180)
         camera = virtual_camera(K, box, size, self.config.crop_size, self.config.pad, roll)
-        T_cam_obj = torch.stack([place.instance.T_cam_obj.double() for place in places])
+        T_cam_obj = torch.stack([instance.T_cam_obj.double() for instance in instances])
         return camera, camera.to_virtual(T_cam_obj)
 
     def _crop(
@@ -206,7 +221,8 @@ class MixedCrops:
     Args:
         first: of most crops.
         second: of the share.
-        share: of each batch, between 0 and 1; rounded to whole crops.
+        share: of each batch, between 0 and 1; rounded to whole crops, of which each source has one at least where the
+            share is neither 0 nor 1.
     """
 
     def __init__(self, first: CropSource, second: CropSource, share: float) -> None:
@@ -217,6 +233,8 @@ class MixedCrops:
     def batch(self, index: int, size: int) -> CropBatch:
         """Batch number `index`, of `size` crops; the second source's come last."""
         mixed_in = round(size * self.share)
+        if 0 < self.share < 1 < size:
+            mixed_in = min(max(mixed_in, 1), size - 1)
         if mixed_in == 0:
             return self.first.batch(index, size)
         if mixed_in == size:

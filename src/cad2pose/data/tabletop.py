@@ -36,6 +36,7 @@ class TabletopConfig:
         elevation: lowest and highest of the camera over the table, degrees.
         apparent_size: smallest and largest projected diameter of a part of middling size, pixels of an image 640 wide.
         backgrounds: folder of photographs behind the table and on it.
+        pictures: number of pictures of each kind of which backgrounds and textures are made.
         appearance: light and colours.
         effects: of the camera. What is cropped from these pictures in training gets effects of its own.
     """
@@ -46,6 +47,7 @@ class TabletopConfig:
     elevation: tuple[float, float] = (15.0, 85.0)
     apparent_size: tuple[float, float] = (60.0, 200.0)
     backgrounds: Path | None = None
+    pictures: int = 64
     appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
     effects: AugmentationConfig = field(default_factory=AugmentationConfig.modest)
 
@@ -58,6 +60,8 @@ class TabletopConfig:
             raise ValueError(f"elevation is {self.elevation}; give lowest, highest in degrees within [5, 90]")
         if not 0 < self.apparent_size[0] <= self.apparent_size[1]:
             raise ValueError(f"apparent_size is {self.apparent_size}; give smallest, largest in pixels, both positive")
+        if self.pictures < 1:
+            raise ValueError(f"pictures is {self.pictures}; at least 1 is needed")
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,21 @@ class LabelledPhoto:
     whole_box: Float[Tensor, "n 4"]
 
 
+def check_input(parts: Sequence[Part], camera: Camera, config: TabletopConfig) -> None:
+    """Find out early what photographs cannot be made of.
+
+    Raises:
+        ValueError: without parts, or for a camera with distortion.
+        FileNotFoundError: if the folder of backgrounds does not exist.
+    """
+    if not parts:
+        raise ValueError("pictures need at least one part, and none were given")
+    if any(camera.distortion):
+        raise ValueError("rendered pictures need a camera without lens distortion: give camera.without_distortion()")
+    if config.backgrounds is not None and not config.backgrounds.is_dir():
+        raise FileNotFoundError(f"the folder of background photographs {config.backgrounds} does not exist")
+
+
 class Tabletop:
     """Photographs without end, each a function of its numbers alone.
 
@@ -95,16 +114,11 @@ class Tabletop:
         seed: of everything.
 
     Raises:
-        ValueError: without parts, or for a camera with distortion.
+        ValueError, FileNotFoundError: as `check_input`.
     """
 
     def __init__(self, parts: Sequence[Part], camera: Camera, config: TabletopConfig, seed: int) -> None:
-        if not parts:
-            raise ValueError("pictures need at least one part, and none were given")
-        if any(camera.distortion):
-            raise ValueError(
-                "rendered pictures need a camera without lens distortion: give camera.without_distortion()"
-            )
+        check_input(parts, camera, config)
         self.parts, self.camera, self.config, self.seed = tuple(parts), camera, config, seed
         shapes = [*random_shapes(seed), *(unit_sized(coarse_copy(part.mesh)) for part in parts)]
         self._meshes = MeshSet.from_meshes([*(part.mesh for part in parts), *shapes, table_mesh()])
@@ -113,7 +127,7 @@ class Tabletop:
         self._radius = torch.tensor([part.radius for part in parts], dtype=torch.float64)
         self._part_outlines = Outlines([part.mesh for part in parts], self._center)
         self._shape_outlines = Outlines(shapes, torch.zeros(len(shapes), 3, dtype=torch.float64))
-        self._pool = BackgroundPool(seed, count=64, photos=config.backgrounds, side=256)
+        self._pool = BackgroundPool(seed, count=config.pictures, photos=config.backgrounds, side=256)
 
     def photo(self, *numbers: int) -> LabelledPhoto:
         """The picture of these numbers."""

@@ -1,0 +1,105 @@
+"""A split of a BOP folder packed into shards, the same bytes at every time (see `shards` for the layout)."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from cad2pose.data.bop import BopDataset
+from cad2pose.data.draws import Draws
+from cad2pose.data.images import read_mask
+from cad2pose.data.rle import encode_mask
+from cad2pose.files import remove_leftovers, replacing, write_text
+
+INDEX = "key_to_shard.json"
+_MASKS = ("mask", "mask_visib")
+
+
+def write_shards(
+    dataset: BopDataset,
+    out: Path,
+    images_per_shard: int = 1000,
+    seed: int = 0,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Pack a split; shards that are there already stay.
+
+    The images are shuffled, as readers that go through shards from front to back want it. Pictures and depth images are
+    copied as they are.
+
+    Args:
+        dataset: the split.
+        out: folder of the shards.
+        images_per_shard: most images in one.
+        seed: of the order.
+        report: told how many images of how many are packed, after each shard.
+
+    Raises:
+        ValueError: if `out` holds other shards, or the split is broken.
+        OSError: if something cannot be written; no shard is ever half written.
+    """
+    if images_per_shard < 1:
+        raise ValueError(f"images_per_shard is {images_per_shard}; it must be 1 or more")
+    keys = dataset.keys()
+    if not keys:
+        raise ValueError(f"{dataset.root / dataset.split} holds no images")
+    order = torch.randperm(len(keys), generator=Draws(seed, 505).host).tolist()
+    shuffled = [keys[row] for row in order]
+    shards = [shuffled[start : start + images_per_shard] for start in range(0, len(keys), images_per_shard)]
+    index = {f"{scene:06d}_{image:06d}": number for number, shard in enumerate(shards) for scene, image in shard}
+    _claim(out, index)
+    for number, shard in enumerate(shards):
+        path = out / f"shard-{number:06d}.tar"
+        if not path.is_file():
+            with replacing(path) as aside, tarfile.open(aside, "w", format=tarfile.USTAR_FORMAT) as tar:
+                for key in shard:
+                    for name, data in _members(dataset, *key):
+                        entry = tarfile.TarInfo(f"{key[0]:06d}_{key[1]:06d}.{name}")  # no time, no owner
+                        entry.size = len(data)
+                        tar.addfile(entry, io.BytesIO(data))
+        report(min(len(keys), (number + 1) * images_per_shard), len(keys))
+
+
+def _claim(out: Path, index: dict[str, int]) -> None:
+    """Write which shard every image is in, or find that it is just so."""
+    file = out / INDEX
+    if file.is_file():
+        try:
+            same = json.loads(file.read_text()) == index
+        except ValueError:
+            same = False
+        if not same:
+            raise ValueError(f"{out} holds shards of other images, or of another number of them; give another folder")
+        remove_leftovers(out)
+        return
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty and holds no shards; give another folder")
+    write_text(file, json.dumps(index, indent=1))
+
+
+def _members(dataset: BopDataset, scene_id: int, image_id: int) -> Iterator[tuple[str, bytes]]:
+    """Names, without the key, and contents of all that belongs to an image."""
+    scene = dataset.scene(scene_id)
+    image = scene.image(image_id)
+    folder = image.path.parent.name.split("_")[0]
+    yield f"{folder}{image.path.suffix.lower()}", image.path.read_bytes()
+    if image.depth_path is not None:
+        yield f"depth{image.depth_path.suffix.lower()}", image.depth_path.read_bytes()
+    yield "camera.json", _json(scene.camera_entries[image_id])
+    if image_id in scene.annotations:
+        yield "gt.json", _json(scene.annotations[image_id])
+    if scene.infos is not None and image_id in scene.infos:
+        yield "gt_info.json", _json(scene.infos[image_id])
+    for kind in _MASKS:
+        paths = [image.mask_path(instance, kind == "mask_visib") for instance in image.instances]
+        if paths and all(path.is_file() for path in paths):
+            yield f"{kind}.json", _json({str(row): encode_mask(read_mask(path)) for row, path in enumerate(paths)})
+
+
+def _json(content: object) -> bytes:
+    return json.dumps(content).encode()
