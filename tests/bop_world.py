@@ -11,13 +11,19 @@ from PIL import Image
 
 from cad2pose.geometry import make_transform, random_rotations
 from cad2pose.parts import Mesh, Part, Symmetries, save_ply, write_models_info
+from cad2pose.rendering import MeshSet, rasterize
 
 WIDTH, HEIGHT = 64, 48
 K = [60.0, 0.0, 31.0, 0.0, 61.0, 23.5, 0.0, 0.0, 1.0]
 
 
-def make_bop(root: Path, split: str = "test", folder: str = "rgb", suffix: str = ".png") -> Path:
-    """Write the dataset; scenes 1 and 2 with images 3 and 5, each showing object 1 once and object 2 twice."""
+def make_bop(
+    root: Path, split: str = "test", folder: str = "rgb", suffix: str = ".png", rendered_depth: bool = False
+) -> Path:
+    """Write the dataset; scenes 1 and 2 with images 3 and 5, each showing object 1 once and object 2 twice.
+
+    Depth images are flat, or what a camera would measure of the parts.
+    """
     parts = small_parts()
     for name in ("models", "models_eval"):
         for part in parts:
@@ -55,9 +61,22 @@ def make_bop(root: Path, split: str = "test", folder: str = "rgb", suffix: str =
             ]
         write_json(scene / "scene_camera.json", cameras)
         write_json(scene / "scene_gt.json", truth)
+        for image_id in truth if rendered_depth else ():
+            depth = rendered(parts, truth[image_id])
+            Image.fromarray(depth).save(scene / "depth" / f"{image_id:06d}.png")
         write_json(scene / "scene_gt_info.json", infos)
     write_json(root / f"{split.split('_')[0]}_targets_bop19.json", targets)
     return root
+
+
+def rendered(parts: list[Part], truth: list[dict]) -> np.ndarray:
+    """Depth image of what is annotated, in units of 0.5 mm."""
+    poses = torch.stack([pose(entry["cam_R_m2c"], entry["cam_t_m2c"]) for entry in truth])
+    index = torch.tensor([[entry["obj_id"] - 1 for entry in truth]])
+    camera = torch.tensor(K, dtype=torch.float64).reshape(1, 3, 3)
+    meshes = MeshSet.from_meshes([part.mesh for part in parts])
+    depth = rasterize(meshes, index, poses[None], camera, HEIGHT, WIDTH).depth[0]
+    return (2 * depth).round().numpy().astype(np.uint16)
 
 
 def small_parts() -> list[Part]:

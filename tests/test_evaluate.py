@@ -4,14 +4,16 @@ import csv
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from bop_world import edit_json, make_bop
+from bop_world import HEIGHT, WIDTH, edit_json, make_bop
 from cad2pose.cli import main
 from cad2pose.data.bop import BopDataset
 from cad2pose.data.results import Results, read_results_csv, write_results_csv
-from cad2pose.evaluation import evaluate
+from cad2pose.evaluation import ScoringOptions, evaluate
 
 
 @pytest.fixture(scope="module")
@@ -141,13 +143,63 @@ def test_the_whole_chain_against_golden_scores(reference_path, lmo, lmo_parts):
         assert total.add_s[index] == pytest.approx(golden["ADD(-S)_recall"][key]["recall"], abs=1e-12)
         for object_id, value in golden["ADD(-S)_recall"][key]["obj_recalls"].items():
             assert scores.per_object[int(object_id)].add_s[index] == pytest.approx(value, abs=1e-12)
+
+
+@pytest.fixture(scope="module")
+def golden_scores(reference_path, lmo, lmo_parts):
+    results = read_results_csv(reference_path / "golden" / "average_recall_results_lmo-test.csv")
+    return evaluate(results, lmo, parts=lmo_parts, options=ScoringOptions(adi_of_all=True))
+
+
+def test_golden_recalls_of_every_measure(reference_path, golden_scores):
+    golden = json.loads((reference_path / "golden" / "average_recall.json").read_text())
+    expected = {}
     for key, name in (
-        ("re_te_recall", "within_5deg_5cm_plain"),
-        ("re_te_recall_symmetry_aware_not_in_bop_toolkit", "within_5deg_5cm"),
+        ("ADD(-S)_recall", "ADD_S"),
+        ("ADD_recall_all_objects", "ADD"),
+        ("ADD-S_recall_all_objects", "ADI"),
     ):
-        assert getattr(total, name) == pytest.approx(golden[key]["5deg_5cm"]["recall"], abs=1e-12)
-        for object_id, value in golden[key]["5deg_5cm"]["obj_recalls"].items():
-            assert getattr(scores.per_object[int(object_id)], name) == pytest.approx(value, abs=1e-12)
+        for threshold in ("0.02", "0.05", "0.1"):
+            entry = golden[key][f"{float(threshold):.2f}d"]
+            expected[f"recall_{name}_{threshold}d".replace("0.", "0p")] = entry
+    for key, end in (("re_te_recall", ""), ("re_te_recall_symmetry_aware_not_in_bop_toolkit", "_symmetric")):
+        for n in (2, 5, 10):
+            expected[f"recall_{n}deg_{n}cm{end}"] = golden[key][f"{n}deg_{n}cm"]
+    assert len(expected) == 15
+    for name, entry in expected.items():
+        assert golden_scores.total.measures[name] == pytest.approx(entry["recall"], abs=1e-12), name
+        assert golden_scores.mean_over_objects()[name] == pytest.approx(entry["mean_obj_recall"], abs=1e-12), name
+        for object_id, value in entry["obj_recalls"].items():
+            assert golden_scores.per_object[int(object_id)].measures[name] == pytest.approx(value, abs=1e-12), name
+
+
+def test_golden_areas_under_the_curve(reference_path, golden_scores):
+    golden = json.loads((reference_path / "golden" / "average_recall.json").read_text())["AUC_100mm_not_in_bop_toolkit"]
+    for key, name in (("ADD(-S)", "AUC_ADD_S_100mm"), ("ADD-S_all_objects", "AUC_ADI_100mm")):
+        exact, toolbox = golden[key]["exact_area"], golden[key]["ycb_toolbox_vocap"]
+        total = golden_scores.total
+        assert total.measures[name] == pytest.approx(exact["total"], abs=1e-12)
+        assert golden_scores.mean_over_objects()[name] == pytest.approx(exact["mean_over_objects"], abs=1e-12)
+        assert total.toolbox_areas[f"{name}_ycb_toolbox"] == pytest.approx(toolbox["total"], abs=1e-12)
+        for object_id, row in golden_scores.per_object.items():
+            assert row.measures[name] == pytest.approx(exact["per_object"][str(object_id)], abs=1e-12)
+            expected = toolbox["per_object"][str(object_id)]
+            assert row.toolbox_areas[f"{name}_ycb_toolbox"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_golden_projection_below_five_pixels(reference_path, golden_scores):
+    """The table has the errors without symmetries; those of parts without any are the same with them."""
+    with (reference_path / "golden" / "average_recall_errors.csv").open() as file:
+        rows = [r for r in csv.DictReader(file) if r["selected"] == "1" and r["is_target"] == "1"]
+    for object_id, row in golden_scores.per_object.items():
+        hits = sum(float(r["proj"]) < 5 for r in rows if int(r["obj_id"]) == object_id)
+        assert row.measures["recall_projection_5px"] == pytest.approx(hits / row.targets, abs=1e-12)
+        symmetric = row.measures["recall_projection_5px_symmetric"]
+        assert symmetric >= hits / row.targets if object_id in (10, 11) else symmetric == hits / row.targets
+    assert (
+        golden_scores.total.measures["recall_projection_5px_symmetric"]
+        > (golden_scores.total.measures["recall_projection_5px"])
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,6 +219,55 @@ def test_published_methods_have_their_published_scores(reference_path, lmo, lmo_
     for mine, theirs in pairs:
         for key, value in theirs.items():
             assert mine[key] == pytest.approx(value, abs=1e-12), key
+
+
+def test_average_recalls_with_depth(tmp_path):
+    """The truth has VSD 0 against rendered depth; what is pushed back by tau d and more loses by degrees."""
+    root = make_bop(tmp_path, rendered_depth=True)
+    dataset = BopDataset(root)
+    results = true_results(dataset)
+    scores = evaluate(results, dataset)
+    assert (scores.no_vsd, scores.total.AR_VSD, scores.total.AR) == ("", 1, 1)
+    assert all(e.vsd == 0 for e in scores.estimates)
+    moved = replace(results, T_cam_obj=results.T_cam_obj.clone())
+    away = moved.T_cam_obj[:, :3, 3] / moved.T_cam_obj[:, :3, 3].norm(dim=1, keepdim=True)
+    moved.T_cam_obj[:, :3, 3] -= 14 * away  # towards the camera: visible still, 0.15 to 0.2 of the diameters nearer
+    worse = evaluate(moved, dataset)
+    assert 0.5 < worse.total.AR_VSD < 0.85
+    assert pytest.approx((worse.total.AR_VSD + worse.total.AR_MSSD + worse.total.AR_MSPD) / 3) == worse.total.AR
+    assert worse.to_json()["all"]["AR_VSD"] == worse.total.AR_VSD
+    wide = replace(results, T_cam_obj=results.T_cam_obj.clone())
+    wide.T_cam_obj[:, 0, 3] += 5000  # out of the image
+    assert evaluate(wide, dataset).total.AR_VSD == 0
+    behind = replace(results, T_cam_obj=results.T_cam_obj.clone())
+    behind.T_cam_obj[:, 2, 3] *= -1
+    lost = evaluate(behind, dataset)
+    assert (lost.total.AR_VSD, lost.total.AR_MSPD) == (0, 0)
+
+
+def test_missing_depth_counts_as_visible_since_2019(tmp_path):
+    root = make_bop(tmp_path, rendered_depth=True)
+    for path in root.glob("test/*/depth/*.png"):
+        Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint16)).save(path)
+    dataset = BopDataset(root)
+    results = true_results(dataset)
+    assert evaluate(results, dataset).total.AR_VSD == 1
+    assert evaluate(results, dataset, options=ScoringOptions(visibility="bop18")).total.AR_VSD == 0
+
+
+def test_without_depth_there_is_no_official_average(tmp_path):
+    root = make_bop(tmp_path)
+    dataset = BopDataset(root)
+    results = true_results(dataset)
+    assert evaluate(results, dataset, options=ScoringOptions(vsd=False)).total.AR is None
+    (root / "test" / "000002" / "depth" / "000005.png").unlink()
+    scores = evaluate(results, BopDataset(root))
+    assert scores.no_vsd == "1 of 4 images have no depth image, the first is scene 2, image 5"
+    assert (scores.total.AR_VSD, scores.total.AR) == (None, None)
+    assert "AR" not in scores.to_json()["all"]
+    for path in root.glob("test/*/depth/*.png"):
+        path.unlink()
+    assert evaluate(results, BopDataset(root)).no_vsd == "split 'test' has no depth images"
 
 
 def test_command_line(tmp_path, capsys, monkeypatch):

@@ -16,7 +16,8 @@ from cad2pose.cli.arguments import ObjectIds, OptionalPath
 from cad2pose.data.bop import BopDataset, find_dataset
 from cad2pose.data.results import Results, read_results_csv
 from cad2pose.evaluation.pairs import count_unused_rows
-from cad2pose.evaluation.scores import ScoreRow, Scores, Spread, evaluate
+from cad2pose.evaluation.score_row import ScoreRow, Spread
+from cad2pose.evaluation.scores import Scores, evaluate
 from cad2pose.files import write_text
 
 _METRES = 10.0  # mm; no camera sees a part from nearer

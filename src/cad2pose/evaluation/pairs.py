@@ -1,4 +1,4 @@
-"""Which estimates stand against which ground truths, and the errors of every such pair."""
+"""Which estimates stand against which ground truths: BOP's localization ('19) and detection ('24)."""
 
 from __future__ import annotations
 
@@ -13,30 +13,25 @@ from torch import Tensor
 from cad2pose.data.bop import BopDataset
 from cad2pose.data.bop_files import BopInstance, BopTarget
 from cad2pose.data.results import Results
-from cad2pose.evaluation.pose_error import (
-    add_error,
-    adi_error,
-    mspd_error,
-    mssd_error,
-    rotation_error,
-    symmetric_errors,
-    translation_error,
-)
 from cad2pose.evaluation.recall import best_scored
 from cad2pose.geometry.camera import Camera
-from cad2pose.parts.part import Part
 
-_REFERENCE_WIDTH = 640  # px; BOP scales MSPD to the images of LM-O
+PairKey = tuple[int, int]
+"""Row of the results, and place of the ground truth among its image's annotations."""
+
+MAX_DETECTIONS = 100
+"""Estimates of the highest scores that count in an image, over all objects (BOP'24)."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A target with its ground truths and the estimates that count.
+    """An object in an image, with its ground truths and the estimates that count.
 
     Args:
         target: what is asked for.
-        truths: the `instance_count` most visible annotations of the object in the image.
-        rows: `(E,)` rows of the results, at most `instance_count` of the highest scores, highest first.
+        truths: for localization the `instance_count` most visible annotations of the object in the image, for
+            detection all of them.
+        rows: `(E,)` rows of the results, highest score first.
         score: `(E,)` their scores.
         camera: of the image.
     """
@@ -52,43 +47,24 @@ class Problem:
         """Number of estimates and of ground truths."""
         return len(self.rows), len(self.truths)
 
+    @property
+    def image(self) -> tuple[int, int]:
+        """Scene and image number."""
+        return self.target.scene_id, self.target.image_id
 
-@dataclass(frozen=True)
-class PairErrors:
-    """Errors of P pairs of an estimate and a ground truth of one object.
-
-    Args:
-        mssd: share of the diameter.
-        mspd: px, scaled to images of 640 px width.
-        add_s: ADI where the object has symmetries, ADD elsewhere; share of the diameter.
-        rotation: degrees, without symmetries.
-        translation: mm, without symmetries.
-        symmetric_5deg_5cm: the lowest over all symmetries of max(rotation / 5 deg, translation / 5 cm).
-        symmetric_rotation: degrees, at the symmetry of the lowest rotation error.
-        symmetric_frobenius: the same as norm of the matrices' difference.
-        symmetric_translation: mm, at the same symmetry.
-    """
-
-    mssd: Float[Tensor, "p"]
-    mspd: Float[Tensor, "p"]
-    add_s: Float[Tensor, "p"]
-    rotation: Float[Tensor, "p"]
-    translation: Float[Tensor, "p"]
-    symmetric_5deg_5cm: Float[Tensor, "p"]
-    symmetric_rotation: Float[Tensor, "p"]
-    symmetric_frobenius: Float[Tensor, "p"]
-    symmetric_translation: Float[Tensor, "p"]
+    def keys(self) -> list[PairKey]:
+        """All pairs, estimate by estimate, truth by truth."""
+        return [(row, truth.index) for row in self.rows.tolist() for truth in self.truths]
 
 
 def pose_problems(results: Results, dataset: BopDataset, targets: Sequence[BopTarget]) -> list[Problem]:
-    """One problem per target, in the targets' order.
+    """Localization: one problem per target, in the targets' order, with at most `instance_count` estimates.
 
     Raises:
         ValueError: if a target's image or ground truth is not in the dataset.
     """
     rows: dict[tuple[int, int, int], list[int]] = {}
-    keys = zip(results.scene_id.tolist(), results.image_id.tolist(), results.object_id.tolist(), strict=True)
-    for row, key in enumerate(keys):
+    for row, key in enumerate(_keys(results)):
         rows.setdefault(key, []).append(row)
     problems = []
     for target in targets:
@@ -100,30 +76,32 @@ def pose_problems(results: Results, dataset: BopDataset, targets: Sequence[BopTa
     return problems
 
 
-def pair_errors(results: Results, problems: Sequence[Problem], part: Part) -> PairErrors:
-    """Errors of all pairs of one object: problem after problem, estimate by estimate, truth by truth."""
-    truths = [truth.T_cam_obj for p in problems for _ in range(p.shape[0]) for truth in p.truths]
-    cameras = [p.camera for p in problems for _ in range(p.shape[0] * p.shape[1])]
-    rows = torch.cat([p.rows.repeat_interleave(p.shape[1]) for p in problems])
-    T_est = results.T_cam_obj[rows].double()
-    T_gt = torch.stack(truths) if truths else T_est
-    K = torch.stack([c.K for c in cameras]) if cameras else T_est[:, :3, :3]
-    width = torch.tensor([c.width for c in cameras], dtype=torch.float64)
-    points, symmetries = part.mesh.vertices.double(), part.symmetries.transforms().double()
-    rotation, frobenius, translation = symmetric_errors(T_est, T_gt, symmetries)
-    nearest = rotation.argmin(1, keepdim=True)
-    add_s = adi_error if len(symmetries) > 1 else add_error
-    return PairErrors(
-        mssd=mssd_error(T_est, T_gt, points, symmetries) / part.diameter,
-        mspd=mspd_error(T_est, T_gt, K, points, symmetries) * _REFERENCE_WIDTH / width,
-        add_s=add_s(T_est, T_gt, points) / part.diameter,
-        rotation=rotation_error(T_est[:, :3, :3], T_gt[:, :3, :3]),
-        translation=translation_error(T_est[:, :3, 3], T_gt[:, :3, 3]),
-        symmetric_5deg_5cm=torch.maximum(rotation / 5, translation / 50).amin(1),
-        symmetric_rotation=rotation.gather(1, nearest)[:, 0],
-        symmetric_frobenius=frobenius.gather(1, nearest)[:, 0],
-        symmetric_translation=translation.gather(1, nearest)[:, 0],
-    )
+def detection_problems(results: Results, dataset: BopDataset, targets: Sequence[BopTarget]) -> list[Problem]:
+    """Detection: one problem for each of the targets' objects that is annotated in one of the targets' images.
+
+    The estimates are those of an image's MAX_DETECTIONS highest scores that are of the object. What is estimated of
+    an object without an annotation in the image has no problem, and so no effect.
+
+    Raises:
+        ValueError: if a target's image is not in the dataset.
+    """
+    wanted = {t.object_id for t in targets}
+    images = {(t.scene_id, t.image_id): None for t in targets}
+    rows: dict[tuple[int, int], list[int]] = {}
+    for row, key in enumerate(_keys(results)):
+        rows.setdefault(key[:2], []).append(row)
+    problems = []
+    for scene_id, image_id in images:
+        scene = dataset.scene(scene_id)
+        found = torch.tensor(rows.get((scene_id, image_id), []), dtype=torch.int64)
+        best = found[best_scored(results.score[found], MAX_DETECTIONS)]
+        instances, camera = scene.instances(image_id), scene.camera(image_id)
+        for object_id in sorted(wanted & {i.object_id for i in instances}):
+            truths = tuple(i for i in instances if i.object_id == object_id)
+            kept = best[results.object_id[best] == object_id]
+            target = BopTarget(scene_id, image_id, object_id, len(truths))
+            problems.append(Problem(target, truths, kept, results.score[kept], camera))
+    return problems
 
 
 def count_unused_rows(results: Results, targets: Sequence[BopTarget]) -> Counter[str]:
@@ -131,10 +109,16 @@ def count_unused_rows(results: Results, targets: Sequence[BopTarget]) -> Counter
     wanted = {(t.scene_id, t.image_id, t.object_id) for t in targets}
     images = {key[:2] for key in wanted}
     unused: Counter[str] = Counter()
-    for key in zip(results.scene_id.tolist(), results.image_id.tolist(), results.object_id.tolist(), strict=True):
+    for key in _keys(results):
         if key not in wanted:
             unused["object" if key[:2] in images else "image"] += 1
     return unused
+
+
+def _keys(results: Results) -> list[tuple[int, int, int]]:
+    """Scene, image and object of every row."""
+    columns = (results.scene_id.tolist(), results.image_id.tolist(), results.object_id.tolist())
+    return list(zip(*columns, strict=True))
 
 
 def _most_visible(instances: Sequence[BopInstance], target: BopTarget) -> tuple[BopInstance, ...]:

@@ -23,6 +23,8 @@ from cad2pose.parts.bounds import extreme_points, hull_indices
 
 _CHUNK = 2_000_000  # points at a time: about 50 MB
 _FEW = 128  # directions; the farthest points along them bound a maximum from below
+_EXACT = 1e-13  # of R^T R - I: what rounding leaves of a rotation
+_COMPARED = 8  # symmetries whose mean is taken over all points
 
 
 def rotation_error(R_est: Float[Tensor, "*batch 3 3"], R_gt: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
@@ -53,11 +55,19 @@ def add_error(
 def adi_error(
     T_est: Float[Tensor, "batch 4 4"], T_gt: Float[Tensor, "batch 4 4"], points: Float[Tensor, "n 3"]
 ) -> Float[Tensor, "batch"]:
-    """ADI (ADD-S): mean over the points in the true pose of the distance to the nearest point in the estimated one."""
+    """ADI (ADD-S): mean over the points in the true pose of the distance to the nearest point in the estimated one.
+
+    A rotation keeps distances, so one tree of the model's own points serves all estimates that are exactly rotated;
+    the others have a tree of their own.
+    """
+    model = KDTree(points.numpy()) if len(T_est) else None
     errors = []
     for estimated, true in zip(T_est, T_gt, strict=True):
-        tree = KDTree(transform_points(estimated, points).numpy())
-        distance, _ = tree.query(transform_points(true, points).numpy())
+        R, moved = estimated[:3, :3], transform_points(true, points)
+        if model is not None and float((R.T @ R - torch.eye(3, dtype=R.dtype)).abs().amax()) < _EXACT:
+            distance, _ = model.query(((moved - estimated[:3, 3]) @ R).numpy())
+        else:
+            distance, _ = KDTree(transform_points(estimated, points).numpy()).query(moved.numpy())
         errors.append(float(np.mean(distance)))
     return T_est.new_tensor(errors)
 
@@ -105,6 +115,28 @@ def projection_error(
     """Mean distance of the projected points, px; no symmetries."""
     pairs = zip(T_est, T_gt, K, strict=True)
     errors = [float(_projected_distance(camera, est, true[None], points).mean()) for est, true, camera in pairs]
+    return T_est.new_tensor(errors)
+
+
+def symmetric_projection_error(
+    T_est: Float[Tensor, "batch 4 4"],
+    T_gt: Float[Tensor, "batch 4 4"],
+    K: Float[Tensor, "batch 3 3"],
+    points: Float[Tensor, "n 3"],
+    symmetries: Float[Tensor, "k 4 4"],
+) -> Float[Tensor, "batch"]:
+    """Mean distance of the projected points, minimised over the symmetries, px.
+
+    Exact for up to 8 symmetries; of more, the 8 that are best over some of the points are compared over all.
+    """
+    some = points[:: max(1, len(points) // _FEW)]
+    errors = []
+    for est, true, camera in zip(T_est, T_gt, K, strict=True):
+        versions = true @ symmetries
+        if len(versions) > _COMPARED:
+            rough = _projected_distance(camera, est, versions, some).mean(-1)
+            versions = versions[rough.argsort()[:_COMPARED]]
+        errors.append(float(_projected_distance(camera, est, versions, points).mean(-1).amin()))
     return T_est.new_tensor(errors)
 
 

@@ -6,6 +6,7 @@ is strictly below the threshold; the recall is the share of all targets that wer
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -97,11 +98,20 @@ def match_greedily(
     """
     order = best_scored(score, len(score) if max_estimates is None else max_estimates)
     free = [g for g in range(errors.shape[1]) if valid is None or bool(valid[g])]
-    return _match(order.tolist(), errors.tolist(), thresholds.tolist(), free)
+    return match_tables(order.tolist(), errors.tolist(), thresholds.tolist(), free)
 
 
-def _match(order: list[int], table: list[list[list[float]]], limits: list[float], free: list[int]) -> list[Match]:
-    """The matching itself, on plain lists: the tables are tiny and there are many of them."""
+def match_tables(
+    order: Sequence[int], table: Sequence[Sequence[Sequence[float]]], limits: Sequence[float], free: Sequence[int]
+) -> list[Match]:
+    """The matching itself, on plain lists: the tables are tiny and there are many of them.
+
+    Args:
+        order: estimates, the one that chooses first in front.
+        table: errors by estimate, ground truth and element.
+        limits: threshold of each element.
+        free: ground truths that may be taken.
+    """
     free = list(free)
     matches = []
     for estimate in order:
@@ -123,7 +133,52 @@ def compute_recall(problems: Sequence[TargetErrors], thresholds: Float[Tensor, "
     for problem in sorted(problems, key=lambda p: p.object_id):
         count = problem.target_count
         order, table = best_scored(problem.score, count).tolist(), problem.errors.tolist()
-        found = [len(_match(order, table, limits, list(range(count)))) for limits in thresholds.tolist()]
+        found = [len(match_tables(order, table, limits, list(range(count)))) for limits in thresholds.tolist()]
         hits[problem.object_id] = hits.get(problem.object_id, 0) + torch.tensor(found)
         targets[problem.object_id] = targets.get(problem.object_id, 0) + count
     return Recall(hits, targets)
+
+
+def target_credits(problems: Sequence[TargetErrors], thresholds: Float[Tensor, "k c"]) -> Float[Tensor, "n"]:
+    """Share of the K thresholds at which each target is taken: problem after problem, ground truth by ground truth.
+
+    Their mean is the average recall over these targets, pooled.
+    """
+    limits = thresholds.tolist()
+    simple = [place for place, p in enumerate(problems) if p.errors.shape[:2] == (1, 1)]
+    shares = {}
+    if simple:
+        errors = torch.stack([problems[place].errors[0, 0] for place in simple])
+        below = (errors[:, None] < thresholds).all(-1).double().mean(1)
+        shares = dict(zip(simple, below.tolist(), strict=True))
+    credits: list[float] = []
+    for place, problem in enumerate(problems):
+        credits += [shares[place]] if place in shares else _shares(problem, limits)
+    return torch.tensor(credits, dtype=torch.float64)
+
+
+def target_errors(problems: Sequence[TargetErrors]) -> Float[Tensor, "n c"]:
+    """Errors of the estimate that takes each target where there is no threshold, by the lowest first element.
+
+    Ordered as `target_credits`; inf for a target that no estimate takes.
+    """
+    columns = problems[0].errors.shape[2] if problems else 1
+    found = []
+    for problem in problems:
+        count = problem.target_count
+        errors = torch.full((count, columns), math.inf, dtype=torch.float64)
+        order, table = best_scored(problem.score, count).tolist(), problem.errors[..., :1].tolist()
+        for match in match_tables(order, table, [math.inf], range(count)):
+            errors[match.ground_truth] = problem.errors[match.estimate, match.ground_truth].double()
+        found.append(errors)
+    return torch.cat(found) if found else torch.zeros(0, columns, dtype=torch.float64)
+
+
+def _shares(problem: TargetErrors, limits: Sequence[Sequence[float]]) -> list[float]:
+    count = problem.target_count
+    order, table = best_scored(problem.score, count).tolist(), problem.errors.tolist()
+    hits = [0] * count
+    for limit in limits:
+        for match in match_tables(order, table, limit, range(count)):
+            hits[match.ground_truth] += 1
+    return [hit / len(limits) for hit in hits]

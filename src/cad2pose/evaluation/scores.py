@@ -1,119 +1,42 @@
-"""Scores of a results file against a BOP dataset: average recalls, ADD(-S), 5 deg 5 cm, and mean errors."""
+"""Scores of a results file against a BOP dataset: recalls, average recalls, average precision, areas, mean errors."""
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from cad2pose.data.bop import BopDataset
 from cad2pose.data.bop_files import BopTarget
 from cad2pose.data.results import Results
-from cad2pose.evaluation.pairs import PairErrors, Problem, count_unused_rows, pair_errors, pose_problems
-from cad2pose.evaluation.recall import Recall, TargetErrors, compute_recall, match_greedily
+from cad2pose.evaluation.average_precision import Outcomes, PrecisionTable, outcomes
+from cad2pose.evaluation.credits import ADD_THRESHOLDS, object_credits
+from cad2pose.evaluation.depth_errors import missing_depth, vsd_of_problems
+from cad2pose.evaluation.estimate_errors import EstimateError, paired_estimates
+from cad2pose.evaluation.pair_errors import pair_errors, surface_errors
+from cad2pose.evaluation.pairs import count_unused_rows, detection_problems, pose_problems
+from cad2pose.evaluation.score_row import ScoreRow, finite_or_none
+from cad2pose.evaluation.target_table import TargetTable, describe_targets
+from cad2pose.evaluation.visible_surface import VisibilityMode
 from cad2pose.parts.part import Part
 
-ADD_THRESHOLDS = (0.02, 0.05, 0.10)
-"""Shares of the diameter."""
-
-_MSSD_THRESHOLDS = tuple(i / 20 for i in range(1, 11))
-_MSPD_THRESHOLDS = tuple(float(5 * i) for i in range(1, 11))
-
 
 @dataclass(frozen=True)
-class Spread:
-    """Mean and median of an error over the targets that have an estimate; nan where there is none."""
-
-    mean: float
-    median: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """Of the values."""
-        return cls(statistics.fmean(values), statistics.median(values)) if values else cls(math.nan, math.nan)
-
-
-@dataclass(frozen=True)
-class EstimateError:
-    """One estimate that counts, paired with its ground truth (the nearest by MSSD where there are several).
+class ScoringOptions:
+    """What is computed.
 
     Args:
-        row: row of the results, header not counted.
-        ground_truth: place among the image's annotations.
-        mssd: share of the diameter.
-        mspd: px in an image of 640 px width.
-        add_s: ADD, or ADI for objects with symmetries; share of the diameter.
-        rotation: degrees, of the symmetric version of the true pose with the lowest.
-        frobenius: the same as norm of the matrices' difference.
-        translation: mm.
+        vsd: VSD and BOP's AR, where the split has depth images.
+        visibility: what a pixel without depth means to VSD: visible (BOP since 2019), or not (2018).
+        adi_of_all: ADI for objects without symmetries, too (slow).
     """
 
-    scene_id: int
-    image_id: int
-    object_id: int
-    row: int
-    ground_truth: int
-    score: float
-    mssd: float
-    mspd: float
-    add_s: float
-    rotation: float
-    frobenius: float
-    translation: float
-
-
-@dataclass(frozen=True)
-class ScoreRow:
-    """Scores over a set of targets.
-
-    Args:
-        targets: instances asked for.
-        estimated: how many of them have an estimate; the mean errors are over these, the recalls over all.
-        AR_MSSD, AR_MSPD: BOP's average recalls.
-        add_s: ADD(-S) recall at each of ADD_THRESHOLDS.
-        within_5deg_5cm: share within 5 degrees and 5 cm of any symmetric version of the true pose.
-        within_5deg_5cm_plain: the same of the true pose itself.
-        rotation, frobenius, translation: degrees, norm of the matrices' difference, mm; symmetry-aware.
-    """
-
-    targets: int
-    estimated: int
-    AR_MSSD: float
-    AR_MSPD: float
-    add_s: tuple[float, ...]
-    within_5deg_5cm: float
-    within_5deg_5cm_plain: float
-    rotation: Spread
-    frobenius: Spread
-    translation: Spread
-
-    @property
-    def mean_AR(self) -> float:
-        """Mean of AR_MSSD and AR_MSPD; not BOP's AR, which has VSD too and needs depth."""
-        return (self.AR_MSSD + self.AR_MSPD) / 2
-
-    def to_json(self) -> dict[str, Any]:
-        """As json values; null where there is no estimate."""
-        entry: dict[str, Any] = {"n": self.targets, "n_estimated": self.estimated}
-        entry |= {"AR_MSSD": self.AR_MSSD, "AR_MSPD": self.AR_MSPD, "mean_AR_MSSD_MSPD": self.mean_AR}
-        for threshold, value in zip(ADD_THRESHOLDS, self.add_s, strict=True):
-            entry["recall_ADD_S_" + f"{threshold:g}".replace(".", "p") + "d"] = value
-        entry["recall_5deg_5cm_symmetric"] = self.within_5deg_5cm
-        entry["recall_5deg_5cm"] = self.within_5deg_5cm_plain
-        errors = {
-            "rotation_deg": self.rotation,
-            "rotation_frobenius": self.frobenius,
-            "translation_mm": self.translation,
-        }
-        for name, spread in errors.items():
-            entry[name] = {"mean": _finite_or_none(spread.mean), "median": _finite_or_none(spread.median)}
-        return entry
+    vsd: bool = True
+    visibility: VisibilityMode = "bop19"
+    adi_of_all: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,40 +47,56 @@ class Scores:
         total: over all targets pooled, BOP's rule.
         per_object: by object id.
         estimates: every estimate that counts, with its errors.
+        table: what each target earned.
+        precision: what each estimate became when everything is a detection.
         rows: number of rows in the results.
         unused_rows: how many are for no target, by why ("image": another image, "object": not asked for in it).
         seconds_per_image: mean over the images that state it, None where none does.
+        no_vsd: why there is no VSD, and so no AR of BOP's; empty where there is.
     """
 
     total: ScoreRow
     per_object: Mapping[int, ScoreRow]
     estimates: tuple[EstimateError, ...]
+    table: TargetTable
+    precision: PrecisionTable
     rows: int
     unused_rows: Mapping[str, int]
     seconds_per_image: float | None
+    no_vsd: str
 
     def mean_over_objects(self) -> dict[str, float]:
         """Plain means of the objects' recalls (not BOP's total, which pools the targets)."""
         rows = list(self.per_object.values())
-        names = ("AR_MSSD", "AR_MSPD", "mean_AR", "within_5deg_5cm", "within_5deg_5cm_plain")
-        means = {name: statistics.fmean(getattr(row, name) for row in rows) for name in names}
+        means = {name: statistics.fmean(row.measures[name] for row in rows) for name in self.total.measures}
+        names = ("mean_AR", "within_5deg_5cm", "within_5deg_5cm_plain")
+        means |= {name: statistics.fmean(getattr(row, name) for row in rows) for name in names}
         for index, threshold in enumerate(ADD_THRESHOLDS):
             means[f"add_s_{threshold:g}"] = statistics.fmean(row.add_s[index] for row in rows)
         return means
 
+    def average_precision(self) -> dict[str, float | None]:
+        """BOP'24's mAP: AP_MSSD, AP_MSSD_mm, AP_MSPD, and AP, the mean of the first and the last."""
+        found = self.precision.mean_over_objects(torch.ones(1, len(self.table.images), dtype=torch.float64))
+        return {name: finite_or_none(float(value)) for name, value in found.items()}
+
     def to_json(self) -> dict[str, Any]:
         """As json values."""
+        every = torch.ones(1, len(self.table.images), dtype=torch.float64)
+        per_object = {}
+        for object_id, row in self.per_object.items():
+            precision = self.precision.of_object(object_id, every)
+            per_object[str(object_id)] = row.to_json() | {n: finite_or_none(float(v)) for n, v in precision.items()}
         return {
-            "all": self.total.to_json(),
-            "per_object": {str(object_id): row.to_json() for object_id, row in self.per_object.items()},
+            "all": self.total.to_json() | self.average_precision(),
+            "per_object": per_object,
             "mean_over_objects": self.mean_over_objects(),
+            "images": len(self.table.images),
             "rows": self.rows,
             "unused_rows": dict(self.unused_rows),
             "seconds_per_image": self.seconds_per_image,
-            "estimates": [
-                {key: _finite_or_none(value) if isinstance(value, float) else value for key, value in vars(e).items()}
-                for e in self.estimates
-            ],
+            "no_vsd": self.no_vsd or None,
+            "estimates": [estimate.to_json() for estimate in self.estimates],
         }
 
 
@@ -166,6 +105,7 @@ def evaluate(
     dataset: BopDataset,
     targets: Sequence[BopTarget] | None = None,
     parts: Sequence[Part] | None = None,
+    options: ScoringOptions | None = None,
 ) -> Scores:
     """Score results against a dataset's ground truth.
 
@@ -174,116 +114,59 @@ def evaluate(
         dataset: the split they are for.
         targets: what is asked for; the dataset's own targets by default.
         parts: the objects, with the meshes to score with; the dataset's `models_eval` by default.
+        options: what is computed.
 
     Raises:
         FileNotFoundError, ValueError: if ground truth or meshes of a target are missing, or there is no target.
     """
+    options = options or ScoringOptions()
     targets = dataset.targets() if targets is None else targets
     if not targets:
         raise ValueError("there is no target to score")
+    by_id = _parts_of(targets, dataset, parts)
+    images = list({(t.scene_id, t.image_id): None for t in targets})
+    place = {key: index for index, key in enumerate(images)}
+    problems = pose_problems(results, dataset, targets)
+    detections = detection_problems(results, dataset, targets)
+    no_vsd = missing_depth(dataset, images) if options.vsd else "it was not asked for"
+    vsd = None if no_vsd else vsd_of_problems(results, problems, by_id, dataset, options.visibility)
+    tables: list[TargetTable] = []
+    estimates: list[EstimateError] = []
+    precision: dict[int, Mapping[str, Outcomes]] = {}
+    for object_id, part in by_id.items():
+        asked = [p for p in problems if p.target.object_id == object_id]
+        detected = [p for p in detections if p.target.object_id == object_id]
+        surface = surface_errors(results, [*asked, *detected], part)
+        errors = pair_errors(results, asked, part, surface, options.adi_of_all)
+        credit, error = object_credits(asked, errors, part.diameter, vsd, options.adi_of_all)
+        tables.append(describe_targets(asked, images, credit, error))
+        estimates += paired_estimates(asked, errors, vsd)
+        precision[object_id] = outcomes(detected, surface, part.diameter, place)
+    table = TargetTable.join(tables)
+    return Scores(
+        total=ScoreRow.of(table),
+        per_object={object_id: ScoreRow.of(mine) for object_id, mine in zip(by_id, tables, strict=True)},
+        estimates=tuple(estimates),
+        table=table,
+        precision=PrecisionTable(precision),
+        rows=len(results),
+        unused_rows=dict(count_unused_rows(results, targets)),
+        seconds_per_image=_seconds_per_image(results),
+        no_vsd=no_vsd,
+    )
+
+
+def _parts_of(targets: Sequence[BopTarget], dataset: BopDataset, parts: Sequence[Part] | None) -> dict[int, Part]:
+    """The objects that the targets ask for, in order of their ids."""
     wanted = sorted({t.object_id for t in targets})
     parts = dataset.parts(wanted, evaluation=True) if parts is None else parts
     by_id = {part.object_id: part for part in parts}
     if missing := [object_id for object_id in wanted if object_id not in by_id]:
         raise ValueError(f"the targets name objects {missing}, whose meshes are not there; there are {sorted(by_id)}")
-    problems = pose_problems(results, dataset, targets)
-    by_object = {object_id: [p for p in problems if p.target.object_id == object_id] for object_id in wanted}
-    errors = {object_id: pair_errors(results, group, by_id[object_id]) for object_id, group in by_object.items()}
-    paired = tuple(e for object_id, group in by_object.items() for e in _estimate_errors(group, errors[object_id]))
-    recalls = _Recalls.of(by_object, errors)
-    return Scores(
-        total=recalls.row(None, paired),
-        per_object={object_id: recalls.row(object_id, paired) for object_id in wanted},
-        estimates=paired,
-        rows=len(results),
-        unused_rows=dict(count_unused_rows(results, targets)),
-        seconds_per_image=_seconds_per_image(results),
-    )
-
-
-@dataclass(frozen=True)
-class _Recalls:
-    """The recalls by measure, each over all its thresholds."""
-
-    mssd: Recall
-    mspd: Recall
-    add_s: Recall
-    symmetric_5deg_5cm: Recall
-    plain_5deg_5cm: Recall
-
-    @classmethod
-    def of(cls, by_object: Mapping[int, Sequence[Problem]], errors: Mapping[int, PairErrors]) -> _Recalls:
-        def recall(names: Sequence[str], thresholds: Sequence[Sequence[float]]) -> Recall:
-            cut: list[TargetErrors] = []
-            for object_id, group in by_object.items():
-                table = torch.stack([getattr(errors[object_id], name) for name in names], dim=1)
-                cut += _cut(object_id, group, table)
-            return compute_recall(cut, torch.tensor(thresholds, dtype=torch.float64))
-
-        return cls(
-            recall(["mssd"], [[threshold] for threshold in _MSSD_THRESHOLDS]),
-            recall(["mspd"], [[threshold] for threshold in _MSPD_THRESHOLDS]),
-            recall(["add_s"], [[threshold] for threshold in ADD_THRESHOLDS]),
-            recall(["symmetric_5deg_5cm"], [[1.0]]),
-            recall(["rotation", "translation"], [[5.0, 50.0]]),
-        )
-
-    def row(self, object_id: int | None, estimates: Sequence[EstimateError]) -> ScoreRow:
-        """Scores of one object, or of all targets."""
-        mine = [e for e in estimates if object_id in (None, e.object_id)]
-        counts = self.mssd.targets
-
-        def values(recall: Recall) -> Float[Tensor, "k"]:
-            return recall.total if object_id is None else recall.of_object(object_id)
-
-        return ScoreRow(
-            targets=sum(counts.values()) if object_id is None else counts[object_id],
-            estimated=len(mine),
-            AR_MSSD=float(values(self.mssd).mean()),
-            AR_MSPD=float(values(self.mspd).mean()),
-            add_s=tuple(values(self.add_s).tolist()),
-            within_5deg_5cm=float(values(self.symmetric_5deg_5cm)),
-            within_5deg_5cm_plain=float(values(self.plain_5deg_5cm)),
-            rotation=Spread.of([e.rotation for e in mine]),
-            frobenius=Spread.of([e.frobenius for e in mine]),
-            translation=Spread.of([e.translation for e in mine]),
-        )
-
-
-def _cut(object_id: int, problems: Sequence[Problem], table: Float[Tensor, "p c"]) -> list[TargetErrors]:
-    """The table of all pairs of an object -> one block (E, G, C) per problem."""
-    sizes = [p.shape[0] * p.shape[1] for p in problems]
-    blocks = table.split(sizes)
-    return [
-        TargetErrors(object_id, p.score, block.reshape(*p.shape, table.shape[1]))
-        for p, block in zip(problems, blocks, strict=True)
-    ]
-
-
-def _estimate_errors(problems: Sequence[Problem], errors: PairErrors) -> list[EstimateError]:
-    """Pair every estimate that counts with a ground truth, greedily by MSSD without a threshold."""
-    names = ("mssd", "mspd", "add_s", "symmetric_rotation", "symmetric_frobenius", "symmetric_translation")
-    table = torch.stack([getattr(errors, name) for name in names], dim=1)
-    unlimited = torch.tensor([torch.inf], dtype=torch.float64)
-    found = []
-    for problem, cut in zip(problems, _cut(0, problems, table), strict=True):
-        target = problem.target
-        for match in match_greedily(problem.score, cut.errors[..., :1], unlimited):
-            values = cut.errors[match.estimate, match.ground_truth].tolist()
-            found.append(
-                EstimateError(
-                    target.scene_id, target.image_id, target.object_id, int(problem.rows[match.estimate]),
-                    problem.truths[match.ground_truth].index, float(problem.score[match.estimate]), *values,
-                )
-            )  # fmt: skip
-    return found
+    return {object_id: by_id[object_id] for object_id in wanted}
 
 
 def _seconds_per_image(results: Results) -> float | None:
     images = zip(results.scene_id.tolist(), results.image_id.tolist(), strict=True)
     times = {image: seconds for image, seconds in zip(images, results.seconds.tolist(), strict=True) if seconds >= 0}
     return statistics.fmean(times.values()) if times else None
-
-
-def _finite_or_none(value: float) -> float | None:
-    return value if math.isfinite(value) else None
