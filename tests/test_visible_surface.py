@@ -52,9 +52,10 @@ def test_golden_errors_and_masks(arrays, case):
 
 def test_golden_distances_and_the_older_masks(arrays):
     found = distances(arrays, VSD["cases"][2])
+    test, gt, est = found
     for kind, distance in zip(("test", "gt", "est"), found, strict=True):
         assert torch.allclose(distance, arrays[f"dist_{kind}_2"], rtol=0, atol=1e-9)
-    for kind, mask in zip(("gt", "est"), visibility_masks(*found, mode="bop18"), strict=True):
+    for kind, mask in zip(("gt", "est"), visibility_masks(test, gt, est, mode="bop18"), strict=True):
         assert torch.equal(mask, arrays[f"visib_{kind}_bop18_2"].bool())
 
 

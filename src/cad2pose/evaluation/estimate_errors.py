@@ -63,12 +63,13 @@ def paired_estimates(
     for problem, block in zip(problems, cut(problems, table), strict=True):
         target = problem.target
         for match in match_greedily(problem.score, block.errors[..., :1], unlimited):
-            values = block.errors[match.estimate, match.ground_truth].tolist()
+            mssd, mspd, add_s, turn, frobenius, shift = block.errors[match.estimate, match.ground_truth].tolist()
+            scene_id, image_id = problem.image
             row, truth = int(problem.rows[match.estimate]), problem.truths[match.ground_truth].index
             found.append(
                 EstimateError(
-                    *problem.image, target.object_id, row, truth, float(problem.score[match.estimate]), *values,
-                    None if vsd is None else float(vsd[row, truth].mean()),
+                    scene_id, image_id, target.object_id, row, truth, float(problem.score[match.estimate]), mssd, mspd,
+                    add_s, turn, frobenius, shift, None if vsd is None else float(vsd[row, truth].mean()),
                 )
             )  # fmt: skip
     return found
