@@ -5,8 +5,8 @@
 The annotated images of LM-O that are there are listed again and again under new numbers, until there are as many
 targets as asked for; the results are the true poses, perturbed by up to 20 degrees and 40 mm, and a second row of a
 lower score for every fourth. Scores are all that `cad2pose evaluate` computes without depth images; trust is the
-bootstrap of every figure and of every group with 1000 draws, and the calibration. The last line is one JSON object; exit
-status 1 where scores and trust take longer than the limit.
+bootstrap of every figure and of every group with 1000 draws, and the calibration. The last line is one JSON object;
+exit status 1 where scores and trust take longer than the limit.
 """
 
 from __future__ import annotations

@@ -280,7 +280,7 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     out, err = capsys.readouterr()
     assert "total" in out
     assert "11 of 12 targets have an estimate" in out
-    assert "1 of 12 rows are for images that are not among the targets" in err
+    assert "1 of 12 rows are for images that are not in the data set; they are left out: row 0" in err
     saved = json.loads((tmp_path / "s.json").read_text())
     assert saved["all"]["AR_MSSD"] == pytest.approx(11 / 12)
     assert saved["per_object"]["2"]["n"] == 8

@@ -86,9 +86,8 @@ def interval_table(values: Mapping[str, float], intervals: Mapping[str, Interval
 def breakdown_table(groups: Sequence[Group]) -> Table:
     """Scores by visible share, distance and size."""
     main = "AR" if groups and groups[0].row.AR is not None else "mean_AR_MSSD_MSPD"
-    table = _empty_table(
-        "by", "group", "n", "ADD(-S)", "AR" if main == "AR" else "mean AR", "95 % interval", caption=""
-    )
+    title = "AR" if main == "AR" else "mean AR"
+    table = _empty_table("by", "group", "n", "ADD(-S)", title, "95 % interval", caption="")
     previous = ""
     for group in groups:
         if group.by == "object":
@@ -106,7 +105,9 @@ def breakdown_table(groups: Sequence[Group]) -> Table:
 
 def side_by_side_table(names: Sequence[str], values: Sequence[Mapping[str, float]]) -> Table:
     """The main figures of several files."""
-    table = _empty_table("all targets", *names, caption="")
+    table = _empty_table("all targets", caption="")
+    for name in names:
+        table.add_column(name, justify="right", overflow="fold")
     for name, title in SHOWN.items():
         if name in values[0]:
             table.add_row(title, *(_number(name, each[name]) for each in values))
@@ -134,11 +135,12 @@ def quality_text(quality: ScoreQuality | None) -> str:
         return "No estimate, so nothing is said of the scores."
     plain = "not within [0, 1], so no probabilities" if quality.plain_error is None else f"{quality.plain_error:.3f}"
     fitted = "-" if quality.fitted_error is None else f"{quality.fitted_error:.3f}"
+    a, b = quality.calibration.a, quality.calibration.b
     return (
-        f"Scores as probabilities that MSSD < {RIGHT_BELOW:g} d ({quality.right:.3f} of {quality.estimates} estimates): "
-        f"expected calibration error {plain}; with sigmoid({quality.calibration.a:.3g} score + "
-        f"{quality.calibration.b:.3g}), on images left out of the fit, {fitted}. Area under risk over coverage "
-        f"{quality.curve.area:.3f} (best order: {quality.curve.least_area:.3f})."
+        f"Scores as probabilities that MSSD < {RIGHT_BELOW:g} d (true of {quality.right:.1%} of {quality.estimates} "
+        f"estimates): expected calibration error {plain}; of sigmoid({a:.3g} score {b:+.3g}), on images left out of "
+        f"the fit, {fitted}. Area under risk over coverage {quality.curve.area:.3f} (best order: "
+        f"{quality.curve.least_area:.3f})."
     )
 
 

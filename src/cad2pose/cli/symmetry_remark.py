@@ -16,7 +16,7 @@ _TRAINING = "let `cad2pose symmetries` write models_info.json and pass --models-
 
 
 def symmetry_remark(part: Part, advice: str = _TRAINING) -> str:
-    """What a quick search found of a part without declared symmetries, with advice; empty where there is nothing to say.
+    """What a quick search found of a part without declared symmetries, with advice; empty if there is nothing to say.
 
     It never fails: a mesh that the finder cannot look at has nothing said of it.
     """

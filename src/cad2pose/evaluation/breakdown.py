@@ -60,7 +60,7 @@ def break_down(table: TargetTable, draws: int = DRAWS, seed: int = 0) -> tuple[G
     found = []
     for object_id in table.object_id.unique().tolist():
         mine = table.object_id == object_id
-        found.append(_group(table, mine, "object", str(object_id), (object_id, object_id), weights))
+        found.append(_group(table, mine, "object", str(object_id), (float(object_id),) * 2, weights))
     properties = {"visible share": table.visible, "distance": table.distance, "box size": table.box_size}
     for by, values in properties.items():
         edges = _VISIBLE_EDGES if by == "visible share" else _thirds(values)
@@ -80,7 +80,7 @@ def _group(
     chosen: Bool[Tensor, "n"],
     by: str,
     label: str,
-    limits: tuple[float, float],
+    limits: Sequence[float],
     weights: Float[Tensor, "b i"],
 ) -> Group:
     mine = table.select(chosen)

@@ -65,10 +65,7 @@ def paired_estimates(
         for match in match_greedily(problem.score, block.errors[..., :1], unlimited):
             values = block.errors[match.estimate, match.ground_truth].tolist()
             row, truth = int(problem.rows[match.estimate]), problem.truths[match.ground_truth].index
-            found.append(
-                EstimateError(
-                    *problem.image, target.object_id, row, truth, float(problem.score[match.estimate]), *values,
-                    None if vsd is None else float(vsd[row, truth].mean()),
-                )
-            )  # fmt: skip
+            mean_vsd = None if vsd is None else float(vsd[row, truth].mean())
+            about = (*problem.image, target.object_id, row, truth, float(problem.score[match.estimate]))
+            found.append(EstimateError(*about, *values, vsd=mean_vsd))
     return found

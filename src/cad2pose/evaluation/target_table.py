@@ -55,14 +55,14 @@ class TargetTable:
         columns = [torch.cat([getattr(table, name) for table in tables]) for name in names]
         credit = {name: torch.cat([table.credit[name] for table in tables]) for name in tables[0].credit}
         error = {name: torch.cat([table.error[name] for table in tables]) for name in tables[0].error}
-        return cls(tables[0].images, *columns, credit, error)
+        return cls(tables[0].images, *columns, credit=credit, error=error)
 
     def select(self, chosen: Bool[Tensor, "n"]) -> TargetTable:
         """Some of the targets; the images stay."""
         columns = (self.image, self.object_id, self.visible, self.distance, self.box_size)
         credit = {name: values[chosen] for name, values in self.credit.items()}
         error = {name: values[chosen] for name, values in self.error.items()}
-        return TargetTable(self.images, *(column[chosen] for column in columns), credit, error)
+        return TargetTable(self.images, *(column[chosen] for column in columns), credit=credit, error=error)
 
     def means(self, weights: Float[Tensor, "b i"]) -> dict[str, Float[Tensor, "b"]]:
         """Every measure for B weightings of the images; nan where they hold no target."""
