@@ -54,7 +54,7 @@ def test_golden_distances_and_the_older_masks(arrays):
     found = distances(arrays, VSD["cases"][2])
     for kind, distance in zip(("test", "gt", "est"), found, strict=True):
         assert torch.allclose(distance, arrays[f"dist_{kind}_2"], rtol=0, atol=1e-9)
-    for kind, mask in zip(("gt", "est"), visibility_masks(*found, mode="bop18"), strict=True):
+    for kind, mask in zip(("gt", "est"), visibility_masks(found[0], found[1], found[2], mode="bop18"), strict=True):
         assert torch.equal(mask, arrays[f"visib_{kind}_bop18_2"].bool())
 
 
