@@ -26,6 +26,12 @@ def lmo_parts(lmo):
     return lmo.parts(evaluation=True)
 
 
+@pytest.fixture(scope="module")
+def golden_scores(reference_path, lmo, lmo_parts):
+    results = read_results_csv(reference_path / "golden" / "average_recall_results_lmo-test.csv")
+    return evaluate(results, lmo, parts=lmo_parts, options=ScoringOptions(adi_of_all=True))
+
+
 def true_results(dataset: BopDataset) -> Results:
     """Every annotation as an estimate."""
     images = list(dataset)
@@ -106,11 +112,10 @@ def test_targets_without_ground_truth_or_mesh(tmp_path):
         evaluate(results, dataset, parts=dataset.parts())
 
 
-def test_every_error_of_the_golden_results(reference_path, lmo, lmo_parts):
+def test_every_error_of_the_golden_results(reference_path, golden_scores, lmo_parts):
     """The estimates that count have the errors of the golden table."""
     golden = reference_path / "golden"
-    results = read_results_csv(golden / "average_recall_results_lmo-test.csv")
-    scores = evaluate(results, lmo, parts=lmo_parts)
+    scores = golden_scores
     with (golden / "average_recall_errors.csv").open() as file:
         expected = {int(r["row"]): r for r in csv.DictReader(file) if r["selected"] == "1" and r["is_target"] == "1"}
     assert {e.row for e in scores.estimates} == set(expected)
@@ -126,10 +131,9 @@ def test_every_error_of_the_golden_results(reference_path, lmo, lmo_parts):
             assert e.translation == pytest.approx(float(row["te"]), abs=1e-9)
 
 
-def test_the_whole_chain_against_golden_scores(reference_path, lmo, lmo_parts):
+def test_the_whole_chain_against_golden_scores(reference_path, golden_scores):
     golden = json.loads((reference_path / "golden" / "average_recall.json").read_text())
-    results = read_results_csv(reference_path / "golden" / "average_recall_results_lmo-test.csv")
-    scores = evaluate(results, lmo, parts=lmo_parts)
+    scores = golden_scores
     total = scores.total
     assert (total.targets, total.estimated) == (golden["n_targets"], golden["n_targets_with_an_estimate"])
     assert scores.seconds_per_image == pytest.approx(golden["average_time_per_image"])
@@ -143,12 +147,6 @@ def test_the_whole_chain_against_golden_scores(reference_path, lmo, lmo_parts):
         assert total.add_s[index] == pytest.approx(golden["ADD(-S)_recall"][key]["recall"], abs=1e-12)
         for object_id, value in golden["ADD(-S)_recall"][key]["obj_recalls"].items():
             assert scores.per_object[int(object_id)].add_s[index] == pytest.approx(value, abs=1e-12)
-
-
-@pytest.fixture(scope="module")
-def golden_scores(reference_path, lmo, lmo_parts):
-    results = read_results_csv(reference_path / "golden" / "average_recall_results_lmo-test.csv")
-    return evaluate(results, lmo, parts=lmo_parts, options=ScoringOptions(adi_of_all=True))
 
 
 def test_golden_recalls_of_every_measure(reference_path, golden_scores):

@@ -147,6 +147,27 @@ def test_results_without_targets(world):
     ]
 
 
+def test_a_file_without_rows_is_scored(world, tmp_path, capsys):
+    dataset, results = world
+    write_results_csv(tmp_path / "none.csv", Results(*(value[:0] for value in vars(results).values())))
+    write_results_csv(tmp_path / "all.csv", results)
+    base = ["--bop", str(dataset.root), "--draws", "10", "--json", str(tmp_path / "s.json")]
+    for files in (["none.csv"], ["all.csv", "none.csv"]):
+        assert main(["evaluate", *(str(tmp_path / name) for name in files), *base]) == 0
+        out, err = capsys.readouterr()
+        assert "none.csv holds no rows, so every target is missed" in err
+        saved = json.loads((tmp_path / "s.json").read_text())
+        entry = saved["others"][0] if "others" in saved else saved
+        assert (entry["all"]["AR"], entry["all"]["AP"], entry["score_quality"]) == (0, 0, None)
+        assert entry["figures"]["rotation_deg_median"] is None
+        assert entry["intervals"]["AR"] == [0, 0]
+    assert saved["others"][0]["minus_first"]["AR"]["difference"] == -1
+    assert saved["others"][0]["minus_first"]["rotation_deg_mean"]["p_value"] is None
+    write_results_csv(tmp_path / "foreign.csv", replace(results, object_id=results.object_id + 10))
+    assert main(["evaluate", str(tmp_path / "foreign.csv"), *base]) == 2
+    assert "none of the 12 rows of foreign.csv is for a target" in capsys.readouterr().err
+
+
 def test_rotations_are_made_orthonormal_when_asked(world):
     _, results = world
     skewed = replace(results, T_cam_obj=results.T_cam_obj.clone())
