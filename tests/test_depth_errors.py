@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from bop_world import make_bop
 from cad2pose.data.bop import BopDataset
+from cad2pose.evaluation import evaluate
 from cad2pose.evaluation.depth_errors import vsd_of_problems
 from cad2pose.evaluation.pairs import Annotations, pose_problems
 from cad2pose.evaluation.visible_surface import VSD_TAUS, depth_to_distance, vsd_error
@@ -38,3 +41,20 @@ def test_a_window_gives_what_the_whole_image_gives(tmp_path, shift):
                 true, estimated = depth_to_distance(depth, camera.K)
                 plain = vsd_error(measured, true, estimated, [tau * part.diameter for tau in VSD_TAUS])
                 assert found[row, truth.index].tolist() == pytest.approx(plain.tolist(), abs=1e-9)
+
+
+def test_depth_of_another_size_than_the_camera(tmp_path):
+    dataset = BopDataset(make_bop(tmp_path))
+    results = true_results(dataset)
+    path = dataset.root / "test" / "000001" / "depth" / "000003.png"
+    Image.fromarray(np.zeros((4, 5), np.uint16)).save(path)
+    with pytest.raises(ValueError, match="000003.png is 5 x 4 pixels, but its camera has 64 x 48"):
+        evaluate(results, dataset)
+
+
+def test_colour_images_are_not_needed(tmp_path):
+    dataset = BopDataset(make_bop(tmp_path, rendered_depth=True))
+    results = true_results(dataset)
+    for path in dataset.root.glob("test/*/rgb/*"):
+        path.unlink()
+    assert evaluate(results, BopDataset(dataset.root)).total.AR == 1
