@@ -240,7 +240,8 @@ def test_average_recalls_with_depth(tmp_path):
     wide.T_cam_obj[:, 0, 3] += 5000  # out of the image
     assert evaluate(wide, dataset).total.AR_VSD == 0
     behind = replace(results, T_cam_obj=results.T_cam_obj.clone())
-    behind.T_cam_obj[:, 2, 3] *= -1
+    behind.T_cam_obj[:, :2, :3] *= -1  # with t turned about, each point projects to nearly the pixel it should
+    behind.T_cam_obj[:, :3, 3] *= -1
     lost = evaluate(behind, dataset)
     assert (lost.total.AR_VSD, lost.total.AR_MSPD) == (0, 0)
 
