@@ -216,6 +216,8 @@ def test_command_line_options(world, tmp_path, capsys):
         assert main([*base, *extra, "--json", str(tmp_path / "s.json")]) == 0
         frobenius.append(json.loads((tmp_path / "s.json").read_text())["all"]["rotation_frobenius"]["mean"])
     assert frobenius[0] > frobenius[1] + 1e-4
+    assert main(["evaluate", "--bop", str(dataset.root)]) == 2
+    assert "no results file was given" in capsys.readouterr().err
     assert main([*base, "--draws", "0"]) == 2
     assert "at least one image and one draw" in capsys.readouterr().err
     edit_json(dataset.root / "models_eval" / "models_info.json", lambda infos: infos["2"].pop("symmetries_discrete"))

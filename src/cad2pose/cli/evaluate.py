@@ -38,7 +38,11 @@ _ADVICE = (
 
 
 def evaluate_command(
-    results: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS.csv [OTHERS.csv ...]")],
+    results: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="RESULTS.csv [OTHERS.csv ...]", help_behavior_hint=""),
+    ],
     /,
     bop: Path,
     split: str = "test",
