@@ -17,6 +17,7 @@ from cad2pose.evaluation.pose_error import (
     projection_error,
     rotation_error,
     symmetric_errors,
+    symmetric_projection_error,
     translation_error,
 )
 from cad2pose.geometry import make_transform, project_points, random_rotations, transform_points
@@ -146,3 +147,28 @@ def test_empty_batches():
         mspd_error(none, none, K, points, symmetries), projection_error(none, none, K, points),
     ):  # fmt: skip
         assert values.shape == (0,)
+
+
+@pytest.mark.parametrize("step", [0.5, 0.05])
+def test_symmetric_projection_is_the_lowest_over_the_symmetries(generator, step):
+    """Few symmetries, and more than are compared over all points."""
+    points = 40 * torch.randn(300, 3, generator=generator, dtype=torch.float64)
+    axis = ContinuousSymmetry(torch.tensor([0.0, 1.0, 0.5]), torch.tensor([3.0, -2.0, 1.0]))
+    symmetries = Symmetries(continuous=(axis,)).transforms(step).double()
+    assert (len(symmetries) > 8) == (step < 0.1)
+    est, true = random_poses(6, generator), random_poses(6, generator)
+    K = torch.tensor([[500.0, 3, 320], [0, 510, 240], [0, 0, 1]], dtype=torch.float64).expand(6, 3, 3)
+    each = torch.stack([projection_error(est, true @ symmetry, K, points) for symmetry in symmetries])
+    found = symmetric_projection_error(est, true, K, points, symmetries)
+    assert found.tolist() == pytest.approx(each.amin(0).tolist(), abs=1e-9)
+    assert bool((found < projection_error(est, true, K, points) - 0.1).any())
+
+
+def test_adi_of_rotations_that_are_not_quite_orthonormal(generator):
+    """One tree of the model serves exact rotations only."""
+    points = 40 * torch.randn(200, 3, generator=generator, dtype=torch.float64)
+    est, true = random_poses(4, generator), random_poses(4, generator)
+    est[::2, 0, :3] *= 1.01
+    moved = [transform_points(T, points.expand(4, -1, -1)) for T in (est, true)]
+    plain = torch.cdist(moved[1], moved[0], compute_mode="donot_use_mm_for_euclid_dist").amin(2).mean(1)
+    assert adi_error(est, true, points).tolist() == pytest.approx(plain.tolist(), abs=1e-9)

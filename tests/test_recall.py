@@ -2,12 +2,20 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
-from cad2pose.evaluation.recall import TargetErrors, best_scored, compute_recall, match_greedily
+from cad2pose.evaluation.recall import (
+    TargetErrors,
+    best_scored,
+    compute_recall,
+    match_greedily,
+    target_credits,
+    target_errors,
+)
 
 MATCHING = json.loads((Path(__file__).parent / "golden" / "matching.json").read_text())
 
@@ -105,3 +113,17 @@ def test_average_recall_of_golden_errors(reference_path):
     both = recall([lambda _: "re", lambda _: "te"], [[2, 20], [5, 50], [10, 100]])
     expected = [golden["re_te_recall"][key]["recall"] for key in ("2deg_2cm", "5deg_5cm", "10deg_10cm")]
     assert both.total.tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_credits_go_to_the_targets_that_are_taken():
+    """Two estimates and three targets: the better-scored one takes the third at every limit, the other the first."""
+    table = torch.tensor([[0.25, 0.9, 0.8], [0.3, 0.5, 0.05]], dtype=torch.float64)[..., None]
+    several = TargetErrors(1, torch.tensor([0.2, 0.9], dtype=torch.float64), table)
+    single = TargetErrors(1, torch.tensor([0.5], dtype=torch.float64), torch.tensor([[[0.2]]], dtype=torch.float64))
+    missed = TargetErrors(1, torch.zeros(0, dtype=torch.float64), torch.zeros(0, 1, 1, dtype=torch.float64))
+    limits = torch.tensor([[0.1], [0.2], [0.3], [0.4]], dtype=torch.float64)
+    problems = [several, single, missed]
+    credits = target_credits(problems, limits)
+    assert credits.tolist() == [0.5, 0, 1, 0.5, 0]
+    assert float(credits.mean()) == pytest.approx(float(compute_recall(problems, limits).total.mean()))
+    assert target_errors(problems)[:, 0].tolist() == [0.25, math.inf, 0.05, 0.2, math.inf]

@@ -22,7 +22,7 @@ _COMMANDS = {
     "train": "train a model from meshes, or from the models of a BOP folder",
     "compare": "train several methods on equal terms and judge them by the same code",
     "estimate": "estimate the poses of known objects in images",
-    "evaluate": "score a BOP results file against ground truth",
+    "evaluate": "score BOP results files against ground truth, with intervals and paired tests",
     "demo": "render fresh pictures of the built-in parts and estimate their poses",
 }
 

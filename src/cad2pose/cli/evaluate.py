@@ -1,134 +1,153 @@
-"""`cad2pose evaluate`: scores of a BOP results file."""
+"""`cad2pose evaluate`: scores of one or several BOP results files, and how far they can be trusted."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from cad2pose.cli.arguments import ObjectIds, OptionalPath
+from cad2pose.cli.evaluate_tables import (
+    breakdown_table,
+    error_table,
+    interval_table,
+    paired_table,
+    quality_text,
+    recall_table,
+    side_by_side_table,
+)
+from cad2pose.cli.symmetry_remark import symmetry_remarks
 from cad2pose.data.bop import BopDataset, find_dataset
-from cad2pose.data.results import Results, read_results_csv
-from cad2pose.evaluation.pairs import count_unused_rows
-from cad2pose.evaluation.score_row import ScoreRow, Spread
-from cad2pose.evaluation.scores import Scores, evaluate
+from cad2pose.data.bop_files import BopTarget
+from cad2pose.data.results import read_results_csv
+from cad2pose.evaluation.bootstrap import PairedTest
+from cad2pose.evaluation.headline import DRAWS, paired_tests, tests_json
+from cad2pose.evaluation.result_checks import check_results, orthonormalized
+from cad2pose.evaluation.scores import Scores, ScoringOptions, evaluate
+from cad2pose.evaluation.trust import Trust, trust
 from cad2pose.files import write_text
 
-_METRES = 10.0  # mm; no camera sees a part from nearer
+_ADVICE = (
+    "right poses are scored as wrong ones; let `cad2pose symmetries` write its symmetries to models_info.json of the "
+    "data set's models_eval"
+)
 
 
 def evaluate_command(
-    results: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS.csv")],
+    results: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="RESULTS.csv [OTHERS.csv ...]", help_behavior_hint=""),
+    ],
     /,
     bop: Path,
     split: str = "test",
     targets: OptionalPath = None,
     objects: ObjectIds = (),
     json_file: Annotated[Path | None, tyro.conf.arg(name="json", metavar="FILE", help_behavior_hint="")] = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+    visibility: Literal["bop19", "bop18"] = "bop19",
+    orthonormalize: bool = False,
+    check_symmetries: bool = False,
 ) -> None:
-    """Score a BOP results file against ground truth.
+    """Score BOP results files against ground truth.
 
-    Prints, per object and over all targets: BOP's average recalls AR_MSSD and AR_MSPD, ADD(-S) recall at 10 % of the
-    diameter, recall at 5 degrees and 5 cm, and mean and median errors of rotation and translation.
+    Of one file: BOP's average recalls (with VSD where the split has depth images), ADD(-S), n degrees n cm, average
+    precision, mean and median errors, with bootstrap intervals; scores by visible share, distance and size; and what
+    the estimates' own scores are worth. Of several: their figures side by side, and paired tests of the first against
+    each other one.
 
     Args:
-        results: csv file with the columns scene_id,im_id,obj_id,score,R,t,time.
+        results: csv files with the columns scene_id,im_id,obj_id,score,R,t,time.
         bop: folder of the BOP dataset, or the name of one in BOP_PATH.
         split: the split that the results are for.
         targets: targets file in place of the dataset's own (SPLIT_targets_bop19.json).
         objects: score these objects only.
-        json_file: also write all scores, and the errors of every estimate that counts, to this file.
+        json_file: also write everything, and the errors of every estimate that counts, to this file.
+        draws: of images, for the intervals and tests.
+        seed: of the draws.
+        visibility: what a pixel without depth means to VSD: visible (bop19), or not (bop18).
+        orthonormalize: score the nearest rotations in place of those written.
+        check_symmetries: look for symmetries of parts that models_info.json declares without any (some seconds).
     """
-    estimates = read_results_csv(results)
+    if not results:
+        raise ValueError("no results file was given; give one or more csv files")
     dataset = BopDataset(find_dataset(bop), split)
-    wanted = dataset.targets(targets)
-    unused = count_unused_rows(estimates, wanted)
-    if objects:
-        known = {t.object_id for t in wanted}
-        if unknown := sorted(set(objects) - known):
-            raise ValueError(f"no target asks for objects {unknown}; the targets' objects are {sorted(known)}")
-        wanted = tuple(t for t in wanted if t.object_id in objects)
-    scores = evaluate(estimates, dataset, wanted)
+    every = dataset.targets(targets)
+    wanted = _of_objects(every, objects)
+    tables = [read_results_csv(path) for path in results]
+    warnings = Console(stderr=True)
+    parts = dataset.parts(sorted({t.object_id for t in wanted}), evaluation=True)
+    found: list[tuple[str, Scores, Trust]] = []
+    for path, table in zip(results, tables, strict=True):
+        for text in check_results(table, dataset, every, path.name):
+            _warn(warnings, text if len(results) == 1 else f"{path.name}: {text}")
+        table = orthonormalized(table) if orthonormalize else table
+        scores = evaluate(table, dataset, wanted, parts, ScoringOptions(visibility=visibility))
+        found.append((path.name, scores, trust(scores, draws, seed)))
+    for text in symmetry_remarks(parts, _ADVICE) if check_symmetries else ():
+        _warn(warnings, text)
+    tests = [paired_tests(found[0][2].figures, other.figures) for _, _, other in found[1:]]
     console = Console()
-    _warn(Console(stderr=True), estimates, scores, unused)
-    console.print(_recall_table(scores))
-    console.print(_error_table(scores))
-    seconds = "not stated" if scores.seconds_per_image is None else f"{scores.seconds_per_image:.3f} s"
-    console.print(
-        f"{scores.total.estimated} of {scores.total.targets} targets have an estimate. Time per image: {seconds}."
-    )
+    _print(console, found, tests)
     if json_file is not None:
-        about: dict[str, object] = {"results": results.name, "dataset": dataset.root.resolve().name, "split": split}
-        write_text(json_file, json.dumps(about | scores.to_json(), indent=1, allow_nan=False) + "\n")
+        content = _json(found, tests, {"dataset": dataset.root.resolve().name, "split": split})
+        write_text(json_file, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def _warn(console: Console, results: Results, scores: Scores, unused: Mapping[str, int]) -> None:
-    """Say what may be wrong with the results."""
+def _of_objects(targets: Sequence[BopTarget], objects: Sequence[int]) -> tuple[BopTarget, ...]:
+    """The targets that ask for some objects, or all of them.
 
-    def say(text: str) -> None:
-        console.print(f"warning: {text}", style="yellow", highlight=False, soft_wrap=True)
-
-    if images := unused.get("image", 0):
-        say(f"{images} of {scores.rows} rows are for images that are not among the targets; they are left out")
-    if others := unused.get("object", 0):
-        say(f"{others} of {scores.rows} rows are for objects that are not asked for in their image; they are left out")
-    if not scores.total.estimated:
-        say("no row is for a target; are the results for this dataset and split?")
-    distance = results.T_cam_obj[:, :3, 3].norm(dim=1)
-    if len(distance) and float(distance.median()) < _METRES:
-        say(f"half of the translations are shorter than {_METRES:g} mm; BOP results are in mm, not in metres")
+    Raises:
+        ValueError: for an object that no target asks for.
+    """
+    known = {t.object_id for t in targets}
+    if unknown := sorted(set(objects) - known):
+        raise ValueError(f"no target asks for objects {unknown}; the targets' objects are {sorted(known)}")
+    return tuple(t for t in targets if not objects or t.object_id in objects)
 
 
-def _recall_table(scores: Scores) -> Table:
-    table = _empty_table(
-        "AR MSSD", "AR MSPD", "mean AR", "ADD(-S)", "5°5cm",
-        caption="AR: mean of the recalls at BOP's thresholds. ADD(-S): below 10 % of the diameter. "
-        "5°5cm: of the nearest symmetric version of the true pose. Total: all targets pooled.",
-    )  # fmt: skip
-    for object_id, row in scores.per_object.items():
-        table.add_row(str(object_id), str(row.targets), *_recalls(row))
-    table.add_section()
-    if len(scores.per_object) > 1:
-        means = scores.mean_over_objects()
-        names = ("AR_MSSD", "AR_MSPD", "mean_AR", "add_s_0.1", "within_5deg_5cm")
-        table.add_row("mean", "", *(f"{means[name]:.3f}" for name in names))
-    table.add_row("total", str(scores.total.targets), *_recalls(scores.total), style="bold")
-    return table
+def _print(
+    console: Console, found: Sequence[tuple[str, Scores, Trust]], tests: Sequence[dict[str, PairedTest]]
+) -> None:
+    """The tables: all of them of one file, comparisons of several."""
+    first, scores, report = found[0]
+    if tests:
+        names = [name for name, _, _ in found]
+        console.print(side_by_side_table(names, [other.figures.values for _, _, other in found]))
+        for (name, _, _), test in zip(found[1:], tests, strict=True):
+            console.print(paired_table(first, name, test))
+    else:
+        console.print(recall_table(scores))
+        console.print(error_table(scores))
+        console.print(interval_table(report.figures.values, report.figures.intervals(), len(scores.table.images)))
+        console.print(breakdown_table(report.groups))
+        console.print(quality_text(report.quality), highlight=False)
+    if scores.no_vsd:
+        console.print(f"No AR VSD, and so no AR of BOP's: {scores.no_vsd}.", highlight=False)
+    for name, each, _ in found:
+        seconds = "not stated" if each.seconds_per_image is None else f"{each.seconds_per_image:.3f} s"
+        console.print(
+            f"{f'{name}: ' if tests else ''}{each.total.estimated} of {each.total.targets} targets have an estimate. "
+            f"Time per image: {seconds}."
+        )
 
 
-def _error_table(scores: Scores) -> Table:
-    table = _empty_table(
-        "rotation °", "Frobenius", "translation mm",
-        caption="Mean / median over the targets that have an estimate (n), "
-        "to the nearest symmetric version of the true pose.",
-    )  # fmt: skip
-    for object_id, row in scores.per_object.items():
-        table.add_row(str(object_id), str(row.estimated), *_errors(row))
-    table.add_section()
-    table.add_row("total", str(scores.total.estimated), *_errors(scores.total), style="bold")
-    return table
+def _json(
+    found: Sequence[tuple[str, Scores, Trust]], tests: Sequence[dict[str, PairedTest]], about: dict[str, Any]
+) -> dict[str, Any]:
+    """Everything; the other files' entries stand in a list in the first one's."""
+    entries = [{"results": name} | about | scores.to_json() | report.to_json() for name, scores, report in found]
+    if not tests:
+        return entries[0]
+    others = [entry | {"minus_first": tests_json(test)} for entry, test in zip(entries[1:], tests, strict=True)]
+    return entries[0] | {"others": others}
 
 
-def _empty_table(*columns: str, caption: str) -> Table:
-    table = Table(caption=caption, caption_justify="left")
-    for column in ("object", "n", *columns):
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
-
-
-def _recalls(row: ScoreRow) -> list[str]:
-    return [f"{value:.3f}" for value in (row.AR_MSSD, row.AR_MSPD, row.mean_AR, row.add_s[-1], row.within_5deg_5cm)]
-
-
-def _errors(row: ScoreRow) -> list[str]:
-    return [_spread(row.rotation, 1), _spread(row.frobenius, 3), _spread(row.translation, 1)]
-
-
-def _spread(spread: Spread, digits: int) -> str:
-    return "-" if math.isnan(spread.mean) else f"{spread.mean:.{digits}f} / {spread.median:.{digits}f}"
+def _warn(console: Console, text: str) -> None:
+    console.print(f"warning: {text}", style="yellow", highlight=False, soft_wrap=True)

@@ -58,7 +58,8 @@ class Outcomes:
         total = weights @ self.targets.double()
         each = weights[:, None, self.image]
         right = (each * self.right).cumsum(-1)
-        counted = (each * self.counted).cumsum(-1)
+        all_count = bool(self.counted.all())  # nearly always: one sum then serves all thresholds
+        counted = (each if all_count else each * self.counted).cumsum(-1)
         recall = right / total.clamp(min=1)[:, None, None]
         precision = interpolated_average_precision(recall, right / counted.clamp(min=1))
         return torch.where(total > 0, precision.mean(-1), torch.nan)

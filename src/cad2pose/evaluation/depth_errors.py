@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cad2pose.data.bop import BopDataset
 from cad2pose.data.bop_files import BopInstance
+from cad2pose.data.images import read_depth
 from cad2pose.data.results import Results
 from cad2pose.evaluation.pairs import PairKey, Problem
 from cad2pose.evaluation.visible_surface import VSD_DELTA, VSD_TAUS, VisibilityMode, depth_to_distance, vsd_error
@@ -53,13 +54,27 @@ def vsd_of_problems(
     for key, group in images.items():
         if not any(len(p.rows) for p in group):
             continue
-        depth, camera = dataset.image(*key).read_depth(), group[0].camera
+        camera = group[0].camera
+        depth = _measured(dataset, key, camera)
         for problem in group:
             surface = surfaces[problem.target.object_id]
             for row in problem.rows.tolist():
                 for truth in problem.truths:
                     found[row, truth.index] = _error(results.T_cam_obj[row], truth, depth, camera, surface, mode)
     return found
+
+
+def _measured(dataset: BopDataset, image: tuple[int, int], camera: Camera) -> Float[Tensor, "h w"]:
+    """The depth image in mm; the colour image need not be there."""
+    scene = dataset.scene(image[0])
+    path = scene.depth_file(image[1])
+    depth = read_depth(path, scene.depth_scale(image[1]))
+    if depth.shape != (camera.height, camera.width):
+        raise ValueError(
+            f"{path} is {depth.shape[1]} x {depth.shape[0]} pixels, but its camera has {camera.width} x {camera.height}"
+            "; resize neither: K belongs to one size"
+        )
+    return depth
 
 
 class _Surface:

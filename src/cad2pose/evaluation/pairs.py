@@ -23,6 +23,26 @@ MAX_DETECTIONS = 100
 """Estimates of the highest scores that count in an image, over all objects (BOP'24)."""
 
 
+class Annotations:
+    """Annotations and camera of each image of a dataset, parsed when first asked for, and kept."""
+
+    def __init__(self, dataset: BopDataset) -> None:
+        self.dataset = dataset
+        self.known: dict[tuple[int, int], tuple[tuple[BopInstance, ...], Camera]] = {}
+
+    def of_image(self, scene_id: int, image_id: int) -> tuple[tuple[BopInstance, ...], Camera]:
+        """Of one image.
+
+        Raises:
+            ValueError: if the image is not in the dataset, or its entries are malformed.
+        """
+        key = (scene_id, image_id)
+        if key not in self.known:
+            scene = self.dataset.scene(scene_id)
+            self.known[key] = scene.instances(image_id), scene.camera(image_id)
+        return self.known[key]
+
+
 @dataclass(frozen=True)
 class Problem:
     """An object in an image, with its ground truths and the estimates that count.
@@ -57,7 +77,7 @@ class Problem:
         return [(row, truth.index) for row in self.rows.tolist() for truth in self.truths]
 
 
-def pose_problems(results: Results, dataset: BopDataset, targets: Sequence[BopTarget]) -> list[Problem]:
+def pose_problems(results: Results, annotated: Annotations, targets: Sequence[BopTarget]) -> list[Problem]:
     """Localization: one problem per target, in the targets' order, with at most `instance_count` estimates.
 
     Raises:
@@ -68,15 +88,14 @@ def pose_problems(results: Results, dataset: BopDataset, targets: Sequence[BopTa
         rows.setdefault(key, []).append(row)
     problems = []
     for target in targets:
-        scene = dataset.scene(target.scene_id)
         found = torch.tensor(rows.get((target.scene_id, target.image_id, target.object_id), []), dtype=torch.int64)
         kept = found[best_scored(results.score[found], target.instance_count)]
-        truths = _most_visible(scene.instances(target.image_id), target)
-        problems.append(Problem(target, truths, kept, results.score[kept], scene.camera(target.image_id)))
+        instances, camera = annotated.of_image(target.scene_id, target.image_id)
+        problems.append(Problem(target, _most_visible(instances, target), kept, results.score[kept], camera))
     return problems
 
 
-def detection_problems(results: Results, dataset: BopDataset, targets: Sequence[BopTarget]) -> list[Problem]:
+def detection_problems(results: Results, annotated: Annotations, targets: Sequence[BopTarget]) -> list[Problem]:
     """Detection: one problem for each of the targets' objects that is annotated in one of the targets' images.
 
     The estimates are those of an image's MAX_DETECTIONS highest scores that are of the object. What is estimated of
@@ -92,10 +111,9 @@ def detection_problems(results: Results, dataset: BopDataset, targets: Sequence[
         rows.setdefault(key[:2], []).append(row)
     problems = []
     for scene_id, image_id in images:
-        scene = dataset.scene(scene_id)
         found = torch.tensor(rows.get((scene_id, image_id), []), dtype=torch.int64)
         best = found[best_scored(results.score[found], MAX_DETECTIONS)]
-        instances, camera = scene.instances(image_id), scene.camera(image_id)
+        instances, camera = annotated.of_image(scene_id, image_id)
         for object_id in sorted(wanted & {i.object_id for i in instances}):
             truths = tuple(i for i in instances if i.object_id == object_id)
             kept = best[results.object_id[best] == object_id]

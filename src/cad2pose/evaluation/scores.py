@@ -17,7 +17,7 @@ from cad2pose.evaluation.credits import ADD_THRESHOLDS, object_credits
 from cad2pose.evaluation.depth_errors import missing_depth, vsd_of_problems
 from cad2pose.evaluation.estimate_errors import EstimateError, paired_estimates
 from cad2pose.evaluation.pair_errors import pair_errors, surface_errors
-from cad2pose.evaluation.pairs import count_unused_rows, detection_problems, pose_problems
+from cad2pose.evaluation.pairs import Annotations, count_unused_rows, detection_problems, pose_problems
 from cad2pose.evaluation.score_row import ScoreRow, finite_or_none
 from cad2pose.evaluation.target_table import TargetTable, describe_targets
 from cad2pose.evaluation.visible_surface import VisibilityMode
@@ -126,8 +126,9 @@ def evaluate(
     by_id = _parts_of(targets, dataset, parts)
     images = list({(t.scene_id, t.image_id): None for t in targets})
     place = {key: index for index, key in enumerate(images)}
-    problems = pose_problems(results, dataset, targets)
-    detections = detection_problems(results, dataset, targets)
+    annotated = Annotations(dataset)
+    problems = pose_problems(results, annotated, targets)
+    detections = detection_problems(results, annotated, targets)
     no_vsd = missing_depth(dataset, images) if options.vsd else "it was not asked for"
     vsd = None if no_vsd else vsd_of_problems(results, problems, by_id, dataset, options.visibility)
     tables: list[TargetTable] = []

@@ -67,11 +67,11 @@ class TargetTable:
 
     def means(self, weights: Float[Tensor, "b i"]) -> dict[str, Float[Tensor, "b"]]:
         """Every measure for B weightings of the images; nan where they hold no target."""
-        each = weights[:, self.image]
-        total = each.sum(1)
         names = list(self.credit)
-        credits = torch.stack([self.credit[name] for name in names], dim=1)
-        return dict(zip(names, (each @ credits / total[:, None]).unbind(1), strict=True))
+        earned = torch.stack([torch.ones_like(self.visible), *(self.credit[name] for name in names)], dim=1)
+        per_image = torch.zeros(len(self.images), earned.shape[1], dtype=torch.float64)
+        sums = weights @ per_image.index_add_(0, self.image, earned)
+        return dict(zip(names, (sums[:, 1:] / sums[:, :1]).unbind(1), strict=True))
 
     def error_spreads(self, weights: Float[Tensor, "b i"]) -> dict[str, Float[Tensor, "b"]]:
         """Mean and median of rotation and translation errors over the targets with an estimate, for B weightings."""

@@ -1,0 +1,187 @@
+"""Is a score a probability? Platt's fit, the reliability diagram, and the expected calibration error.
+
+Platt, "Probabilistic Outputs for Support Vector Machines" (1999); Guo et al., "On Calibration of Modern Neural
+Networks" (2017).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+RIGHT_BELOW = 0.1
+"""MSSD as share of the diameter below which a pose counts as right: the event that a score should tell."""
+
+_BINS = 10
+_NEWTON_STEPS = 100
+_HALVINGS = 30
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """p = sigmoid(a score + b).
+
+    Args:
+        a, b: the two numbers; a = 0 says that the score tells nothing, or that nothing could be learnt of it.
+    """
+
+    a: float
+    b: float
+
+    def probability(self, scores: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+        """Probability of the event for each score, float64."""
+        return torch.sigmoid(self.a * scores.double() + self.b)
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """What was promised and what came true in one bin of the reliability diagram.
+
+    Args:
+        low, high: of the probabilities.
+        count: of the estimates in the bin.
+        promised: their mean probability.
+        frequency: share of them whose event happened.
+    """
+
+    low: float
+    high: float
+    count: int
+    promised: float
+    frequency: float
+
+
+def fit_calibration(scores: Float[Tensor, "n"], events: Bool[Tensor, "n"]) -> Calibration:
+    """Platt's fit by maximum likelihood.
+
+    The likelihood has no maximum where all events are equal, or where a threshold on the score parts them without an
+    error. In the first case, and where all scores are equal, a = 0 and p is (happened + 1) / (n + 2) or the share that
+    happened; in the second the events are softened as Platt does, to (n1 + 1) / (n1 + 2) and 1 / (n0 + 2), and the fit
+    is finite.
+
+    Args:
+        scores: any finite numbers.
+        events: what happened.
+
+    Raises:
+        ValueError: if there are no scores, or one is not finite.
+    """
+    scores = _checked(scores, events)
+    happened, count = int(events.sum()), len(events)
+    if happened in (0, count):
+        return Calibration(0.0, math.log((happened + 1) / (count - happened + 1)))
+    centre, spread = float(scores.mean()), float(scores.std())
+    if spread <= 1e-12 * max(1.0, abs(centre)):
+        return Calibration(0.0, math.log(happened / (count - happened)))
+    wanted = events.double()
+    true, false = scores[events], scores[~events]
+    if bool(true.min() >= false.max()) or bool(true.max() <= false.min()):
+        wanted = torch.where(events, (happened + 1) / (happened + 2), 1 / (count - happened + 2)).double()
+    slope, offset = _logistic_fit((scores - centre) / spread, wanted)
+    return Calibration(slope / spread, offset - slope * centre / spread)
+
+
+def reliability(
+    probabilities: Float[Tensor, "n"], events: Bool[Tensor, "n"], bins: int = _BINS
+) -> tuple[ReliabilityBin, ...]:
+    """The reliability diagram: bins of equal width on [0, 1], those without an estimate left out.
+
+    Raises:
+        ValueError: if there is no estimate, no bin, or a number outside of [0, 1].
+    """
+    values = _checked(probabilities, events)
+    if bins < 1:
+        raise ValueError(f"a reliability diagram needs at least one bin, got {bins}")
+    if float(values.min()) < 0 or float(values.max()) > 1:
+        raise ValueError(
+            f"probabilities lie in [0, 1], these in [{float(values.min()):g}, {float(values.max()):g}]; "
+            "turn scores into probabilities first (fit_calibration)"
+        )
+    place = (values * bins).long().clamp(max=bins - 1)
+    found = []
+    for index in place.unique().tolist():
+        mine = place == index
+        promised, frequency = float(values[mine].mean()), float(events[mine].double().mean())
+        found.append(ReliabilityBin(index / bins, (index + 1) / bins, int(mine.sum()), promised, frequency))
+    return tuple(found)
+
+
+def expected_calibration_error(
+    probabilities: Float[Tensor, "n"], events: Bool[Tensor, "n"], bins: int = _BINS
+) -> float:
+    """Mean over the estimates of |promised - frequency| of their bin, in [0, 1].
+
+    Arguments and errors as of `reliability`.
+    """
+    return calibration_gap(reliability(probabilities, events, bins))
+
+
+def calibration_gap(bins: Sequence[ReliabilityBin]) -> float:
+    """Expected calibration error of a reliability diagram."""
+    return sum(b.count * abs(b.promised - b.frequency) for b in bins) / sum(b.count for b in bins)
+
+
+def cross_fitted(
+    scores: Float[Tensor, "n"], events: Bool[Tensor, "n"], groups: Sequence[object], folds: int = 5
+) -> Float[Tensor, "n"]:
+    """Probabilities from fits that have not seen the estimate's own group: an honest test of the fit.
+
+    Args:
+        scores, events: as of `fit_calibration`.
+        groups: of each estimate (its image); groups are dealt to the folds in turn.
+        folds: at most as many as there are groups.
+
+    Raises:
+        ValueError: as `fit_calibration`, or if there are fewer than two groups.
+    """
+    numbers = {group: index for index, group in enumerate(dict.fromkeys(groups))}
+    if len(numbers) < 2:
+        raise ValueError("a fit cannot be tested on other images where there is only one; give estimates of more")
+    folds = min(folds, len(numbers))
+    fold = torch.tensor([numbers[group] % folds for group in groups])
+    found = torch.zeros(len(scores), dtype=torch.float64)
+    for index in range(folds):
+        fit = fit_calibration(scores[fold != index], events[fold != index])
+        found[fold == index] = fit.probability(scores[fold == index])
+    return found
+
+
+def _logistic_fit(x: Float[Tensor, "n"], wanted: Float[Tensor, "n"]) -> tuple[float, float]:
+    """Slope and offset of the highest likelihood: Newton steps, halved until the loss does not rise."""
+    design = torch.stack((x, torch.ones_like(x)), dim=1)
+    weights = torch.zeros(2, dtype=torch.float64)
+
+    def loss(w: Tensor) -> float:
+        z = design @ w
+        return float((torch.nn.functional.softplus(z) - wanted * z).sum())
+
+    now = loss(weights)
+    for _ in range(_NEWTON_STEPS):
+        p = torch.sigmoid(design @ weights)
+        gradient = design.T @ (p - wanted)
+        hessian = (design * (p * (1 - p))[:, None]).T @ design + 1e-12 * torch.eye(2, dtype=torch.float64)
+        step = torch.linalg.solve(hessian, gradient)
+        for _ in range(_HALVINGS):
+            if (then := loss(weights - step)) <= now:
+                break
+            step = step / 2
+        else:
+            break
+        weights, done, now = weights - step, float(step.abs().amax()) < 1e-10, then
+        if done:
+            break
+    return float(weights[0]), float(weights[1])
+
+
+def _checked(scores: Float[Tensor, "n"], events: Bool[Tensor, "n"]) -> Float[Tensor, "n"]:
+    """The scores in float64, if there are any and all are finite."""
+    if not len(scores):
+        raise ValueError("calibration needs at least one estimate with its outcome, and there is none")
+    if bad := int((~scores.isfinite()).sum()):
+        raise ValueError(f"{bad} of {len(scores)} scores are not finite numbers; leave those estimates out")
+    return scores.double()

@@ -1,0 +1,87 @@
+"""What is odd about a results file: rows that cannot count, poses that cannot be, units that are not mm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from cad2pose.data.bop import BopDataset
+from cad2pose.data.bop_files import BopTarget
+from cad2pose.data.results import Results
+from cad2pose.geometry.rotation import nearest_rotation
+from cad2pose.parts.part import read_models_info
+
+_METRES = 10.0  # mm; no camera sees a part from nearer
+_ORTHONORMAL = 1e-4  # of R^T R - I; below it, rounding in a text file
+_SHOWN = 5
+
+
+def check_results(results: Results, dataset: BopDataset, targets: Sequence[BopTarget], name: str) -> list[str]:
+    """Warnings about a results file, each one sentence; nothing is changed.
+
+    Args:
+        results: rows of the file.
+        dataset: the split it should be for.
+        targets: all of the split's targets.
+        name: of the file.
+
+    Raises:
+        ValueError: if there are rows, and none is for a target.
+    """
+    if not len(results):
+        return [f"{name} holds no rows, so every target is missed"]
+    keys = list(zip(results.scene_id.tolist(), results.image_id.tolist(), results.object_id.tolist(), strict=True))
+    wanted = {(t.scene_id, t.image_id, t.object_id) for t in targets}
+    if not any(key in wanted for key in keys):
+        raise ValueError(
+            f"none of the {len(keys)} rows of {name} is for a target of {dataset.root.name}, split {dataset.split!r}: "
+            f"its first is for scene {keys[0][0]}, image {keys[0][1]}, object {keys[0][2]}; targets are in scenes "
+            f"{sorted({t.scene_id for t in targets})[:_SHOWN]}, of objects {sorted({t.object_id for t in targets})}; "
+            "check the data set (--bop), the split (--split) and the numbers in the file"
+        )
+    images = {key[:2] for key in wanted}
+    objects = set(read_models_info(dataset.models_dir(evaluation=True) / "models_info.json"))
+    unknown_object = [row for row, key in enumerate(keys) if key[2] not in objects]
+    unknown_image = [row for row, key in enumerate(keys) if not _has_image(dataset, *key[:2])]
+    unknown = {*unknown_object, *unknown_image}
+    other_image = [row for row, key in enumerate(keys) if key[:2] not in images and row not in unknown]
+    other_object = [
+        row for row, key in enumerate(keys) if key[:2] in images and key not in wanted and row not in unknown
+    ]
+    R = results.T_cam_obj[:, :3, :3]
+    skew = (R.transpose(1, 2) @ R - torch.eye(3, dtype=R.dtype)).abs().amax((1, 2))
+    distance = results.T_cam_obj[:, :3, 3].norm(dim=1)
+    found = {
+        f"for objects that the data set does not have (it has {sorted(objects)}); they are left out": unknown_object,
+        "for images that are not in the data set; they are left out": unknown_image,
+        "for images that are not among the targets; they are left out": other_image,
+        "for objects that are not asked for in their image; they are left out": other_object,
+        "of poses that are not before the camera (z of t is not positive); they count as wrong projections": (
+            (results.T_cam_obj[:, 2, 3] <= 0).nonzero()[:, 0].tolist()
+        ),
+        "of rotations that are orthonormal only to 1 %; they are scored as written, as BOP does "
+        "(--orthonormalize takes the nearest rotations)": (skew > _ORTHONORMAL).nonzero()[:, 0].tolist(),
+    }
+    said = [f"{len(rows)} of {len(keys)} rows are {what}: {_named(rows)}" for what, rows in found.items() if rows]
+    if float(distance.median()) < _METRES:
+        said.append(f"half of the translations are shorter than {_METRES:g} mm; BOP results are in mm, not in metres")
+    return said
+
+
+def orthonormalized(results: Results) -> Results:
+    """The same results with the nearest rotations."""
+    T_cam_obj = results.T_cam_obj.clone()
+    T_cam_obj[:, :3, :3] = nearest_rotation(T_cam_obj[:, :3, :3])
+    return replace(results, T_cam_obj=T_cam_obj)
+
+
+def _has_image(dataset: BopDataset, scene_id: int, image_id: int) -> bool:
+    return scene_id in dataset.scenes and image_id in dataset.scene(scene_id).camera_entries
+
+
+def _named(rows: Sequence[int]) -> str:
+    """Which rows, the first below the header being row 0, as in the json file."""
+    shown = ", ".join(map(str, rows[:_SHOWN]))
+    return f"row{'s' if len(rows) > 1 else ''} {shown}" + (", ..." if len(rows) > _SHOWN else "")
