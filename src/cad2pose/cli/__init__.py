@@ -22,6 +22,7 @@ _COMMANDS = {
     "train": "train a model from meshes, or from the models of a BOP folder",
     "compare": "train several methods on equal terms and judge them by the same code",
     "estimate": "estimate the poses of known objects in images",
+    "view": "show in a browser what the network says of a photograph: distributions over the part, poses",
     "evaluate": "score BOP results files against ground truth, with intervals and paired tests",
     "demo": "render fresh pictures of the built-in parts and estimate their poses",
 }

@@ -90,7 +90,7 @@ def estimate_command(
         blend: opacity of the part drawn over the picture, 0 to 1.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
     """
-    _check_choice(image, camera, box, mask, detections, bop)
+    check_choice(image, camera, box, mask, detections, bop)
     _check_depth(bop, depth, depth_scale, bop_depth)
     check_folder(out)
     style = OverlayStyle(blend=blend)
@@ -102,9 +102,9 @@ def estimate_command(
     else:
         assert image is not None, "checked above"
         assert camera is not None, "checked above"
-        named = None if detections is not None else _object_of_box(estimator, object_id)
+        named = None if detections is not None else object_of_box(estimator, object_id)
         tasks = tasks_of_images(image, camera, named, box, mask, detections, objects, depth, depth_scale)
-    _check_tasks(estimator, tasks)
+    check_tasks(estimator, tasks)
     console = Console()
     inspect = DebugSheets(estimator, out / "debug") if debug_pictures else None
     done = _estimate(console, estimator, tasks, min_score, out if pictures else None, style, inspect)
@@ -112,7 +112,7 @@ def estimate_command(
     _say(console, estimator, done, out)
 
 
-def _check_choice(
+def check_choice(
     image: Path | None,
     camera: Path | None,
     box: Sequence[float] | None,
@@ -142,7 +142,7 @@ def _check_depth(bop: Path | None, depth: Path | None, scale: float, bop_depth: 
         raise ValueError(f"--depth-scale is {scale}; it must be a positive number of millimetres per unit")
 
 
-def _check_tasks(estimator: PoseEstimator, tasks: Sequence[ImageTask]) -> None:
+def check_tasks(estimator: PoseEstimator, tasks: Sequence[ImageTask]) -> None:
     """Find out before the first picture is written what is wrong with the last image."""
     for task in tasks:
         task.check_size()
@@ -152,7 +152,8 @@ def _check_tasks(estimator: PoseEstimator, tasks: Sequence[ImageTask]) -> None:
             raise ValueError(f"{task.path}: {error}") from error
 
 
-def _object_of_box(estimator: PoseEstimator, object_id: int | None) -> int:
+def object_of_box(estimator: PoseEstimator, object_id: int | None) -> int:
+    """The object whose box is given: the one named, or the only one; ValueError where that is not clear."""
     if object_id is not None:
         estimator.check_known([object_id])
         return object_id

@@ -35,6 +35,7 @@ class Inspection:
         mask: `(h, w)` probability of the silhouette.
         T_virt_obj: `(4, 4)` the pose found, in the crop camera, mm; None where there is none.
         K_virt: `(3, 3)` of the crop camera.
+        R_virt_cam: `(3, 3)` from the source camera's axes to the crop camera's.
         scores: `(h, w)` of the pose: inside its silhouette log p(the point it shows | query) - log p(any), outside the
             logarithm of the probability that nothing is there; None without a pose.
     """
@@ -45,6 +46,7 @@ class Inspection:
     mask: Float[Tensor, "h w"]
     T_virt_obj: Float[Tensor, "4 4"] | None
     K_virt: Float[Tensor, "3 3"]
+    R_virt_cam: Float[Tensor, "3 3"]
     scores: Float[Tensor, "h w"] | None
 
 
@@ -86,8 +88,12 @@ def inspect_estimates(
             T_virt_obj = crops.to_virtual(T_cam_obj)[0] if there else None
             scores = _score_map(method, part, index, maps, T_virt_obj) if T_virt_obj is not None else None
         mask = torch.sigmoid(maps.mask_logits[0]).cpu()
-        K_virt = crops.K_virt[0]
-        found.append(Inspection(part, picture[0].cpu(), maps.queries[0].cpu(), mask, T_virt_obj, K_virt, scores))
+        found.append(
+            Inspection(
+                part, picture[0].cpu(), maps.queries[0].cpu(), mask, T_virt_obj, crops.K_virt[0], crops.R_virt_cam[0],
+                scores,
+            )
+        )  # fmt: skip
     return found
 
 

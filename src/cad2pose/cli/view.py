@@ -1,0 +1,155 @@
+"""`cad2pose view`: a page that shows what the network says of a photograph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from cad2pose.cli.arguments import ObjectIds, OptionalPath
+from cad2pose.cli.estimate import check_choice, check_tasks, object_of_box
+from cad2pose.cli.estimate_inputs import ImageTask, tasks_of_bop, tasks_of_images
+from cad2pose.estimator import EstimatorOptions, PoseEstimator, best_per_object
+from cad2pose.files import check_folder, write_text
+from cad2pose.viewer import SceneMaker, ViewerServer, page_of
+from cad2pose.viewer.server import ListedImage
+
+_OPTIONS = EstimatorOptions()
+_PORT = 8765
+
+
+def view_command(
+    *,
+    model: Path,
+    image: OptionalPath = None,
+    camera: OptionalPath = None,
+    box: Annotated[
+        tuple[float, float, float, float] | None, tyro.conf.arg(metavar="X Y W H", help_behavior_hint="")
+    ] = None,
+    mask: OptionalPath = None,
+    detections: OptionalPath = None,
+    object_id: Annotated[int | None, tyro.conf.arg(metavar="ID", help_behavior_hint="")] = None,
+    bop: OptionalPath = None,
+    split: str = "test",
+    objects: ObjectIds = (),
+    targets: OptionalPath = None,
+    all_images: bool = False,
+    only: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="SCENE IMAGE", help_behavior_hint="")] = None,
+    export: OptionalPath = None,
+    port: int = _PORT,
+    options: Annotated[EstimatorOptions, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands] = _OPTIONS,
+    device: str = "auto",
+) -> None:
+    """Show in a browser what the network says of a photograph.
+
+    Mouse on a pixel: its distribution over the part's surface; mouse on the part: the likelihood of that point over the
+    crop; the poses with their probabilities, over the picture and as ghosts. Serves pages on this machine until Ctrl-C,
+    each made when it is opened; with --export writes one page that works offline, from a mail attachment.
+
+    Args:
+        model: model file, or a folder of them, which then means all their objects.
+        image: image file, or a folder of images of one camera.
+        camera: json file with fx, fy, cx, cy, width, height and, where the lens has one, distortion (OpenCV's order).
+        box: where the object is, in pixels from the image's upper left corner.
+        mask: image that is not zero where the object is seen, or a folder of them named as the images.
+        detections: json file of detections, BOP's list or a dictionary by image.
+        object_id: whose box or mask it is, where the model knows several objects.
+        bop: folder of a BOP dataset, or the name of one in BOP_PATH.
+        split: the split of the BOP dataset.
+        objects: look for these objects only; all that the model knows by default.
+        targets: targets file in place of the dataset's own (SPLIT_targets_bop19.json).
+        all_images: every image that has detections, whatever the targets file asks for.
+        only: scene and image number of the one image that is shown; those of --image files have scene 0.
+        export: write the page of one image to this file (.html) in place of serving.
+        port: where to serve; 0 takes a free one.
+        options: of the estimator.
+        device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
+    """
+    check_choice(image, camera, box, mask, detections, bop)
+    _check_export(export)
+    estimator = PoseEstimator.load(model, device, options)
+    estimator.check_known(objects)
+    if bop is not None:
+        assert detections is not None, "checked above"
+        tasks = tasks_of_bop(bop, split, detections, objects or tuple(estimator.parts), targets, all_images)
+    else:
+        assert image is not None, "checked above"
+        assert camera is not None, "checked above"
+        named = None if detections is not None else object_of_box(estimator, object_id)
+        tasks = tasks_of_images(image, camera, named, box, mask, detections, objects)
+    tasks = _chosen(tasks, only)
+    if not any(len(task.detections) for task in tasks):
+        raise ValueError(f"{tasks[0].path} has no detection to show; give --box, --mask, or detections of it")
+    maker, console = SceneMaker(estimator), Console()
+    if export is not None:
+        _export(console, maker, tasks, export)
+    else:
+        _serve(console, maker, tasks, port)
+
+
+def page_of_task(maker: SceneMaker, task: ImageTask, back: str | None = None) -> str:
+    """Estimate the poses of an image's detections, and show them.
+
+    Raises:
+        ValueError: for an image without detections, or as the estimator raises it.
+    """
+    if not len(task.detections):
+        raise ValueError(f"{task.path} has no detection to show")
+    check_tasks(maker.estimator, [task])
+    pixels = task.read()
+    found = best_per_object(maker.estimator.estimate(pixels, task.camera, task.detections), task.counts)
+    scenes = maker.scenes(pixels, task.camera, found)
+    parts = [maker.part(object_id) for object_id in sorted({scene.object_id for scene in scenes})]
+    return page_of(maker.photograph(task.path.name, pixels, task.camera), scenes, parts, back)
+
+
+def _check_export(export: Path | None) -> None:
+    if export is None:
+        return
+    if export.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--export is {export}; a page is written as .html, which browsers open")
+    if export.is_dir():
+        raise IsADirectoryError(f"--export is {export}, which is a folder; name the file, such as page.html")
+    check_folder(export.parent)
+
+
+def _chosen(tasks: Sequence[ImageTask], only: tuple[int, int] | None) -> Sequence[ImageTask]:
+    if only is None:
+        return tasks
+    chosen = [task for task in tasks if (task.scene_id, task.image_id) == only]
+    if not chosen:
+        first = tasks[0]
+        raise ValueError(
+            f"--only is {only[0]} {only[1]}, which is none of the {len(tasks)} images; the first is "
+            f"{first.scene_id} {first.image_id}"
+        )
+    return chosen
+
+
+def _export(console: Console, maker: SceneMaker, tasks: Sequence[ImageTask], path: Path) -> None:
+    shown = [task for task in tasks if len(task.detections)]
+    if len(shown) > 1:
+        first = shown[0]
+        raise ValueError(
+            f"{len(shown)} images have detections, and --export writes the page of one; choose it with --only SCENE "
+            f"IMAGE, such as --only {first.scene_id} {first.image_id}, or leave --export out to serve them all"
+        )
+    page = page_of_task(maker, shown[0])
+    write_text(path, page)
+    size = len(page.encode("utf-8")) / 1e6
+    console.print(f"{path}: {size:.1f} MB, opens in any browser, offline", soft_wrap=True, highlight=False)
+
+
+def _serve(console: Console, maker: SceneMaker, tasks: Sequence[ImageTask], port: int) -> None:
+    listed = [ListedImage(task.name, str(task.path), len(task.detections)) for task in tasks]
+    back = "/" if len(tasks) > 1 else None
+    with ViewerServer(listed, lambda index: page_of_task(maker, tasks[index], back), port) as server:
+        images = "1 image" if len(tasks) == 1 else f"{len(tasks)} images"
+        console.print(f"{images} at {server.url} (Ctrl-C ends)", soft_wrap=True, highlight=False)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            console.print("ended")
