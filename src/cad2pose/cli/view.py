@@ -103,7 +103,7 @@ def page_of_task(maker: SceneMaker, task: ImageTask, back: str | None = None) ->
     found = best_per_object(maker.estimator.estimate(pixels, task.camera, task.detections), task.counts)
     scenes = maker.scenes(pixels, task.camera, found)
     parts = [maker.part(object_id) for object_id in sorted({scene.object_id for scene in scenes})]
-    return page_of(maker.photograph(task.path.name, pixels, task.camera), scenes, parts, back)
+    return page_of(maker.photograph(_readable(task.path.name), pixels, task.camera), scenes, parts, back)
 
 
 def _check_export(export: Path | None) -> None:
@@ -153,3 +153,8 @@ def _serve(console: Console, maker: SceneMaker, tasks: Sequence[ImageTask], port
             server.serve_forever()
         except KeyboardInterrupt:
             console.print("ended")
+
+
+def _readable(name: str) -> str:
+    """A file's name without what is no text."""
+    return name.encode("utf-8", "replace").decode("utf-8")

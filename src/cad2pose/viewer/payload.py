@@ -21,7 +21,7 @@ _STEPS = 65535
 def payload_of(photograph: Photograph, scenes: Sequence[Scene], parts: Sequence[DrawnPart]) -> dict[str, object]:
     """All that a page shows, ready for `json`.
 
-    Arrays are objects with `kind` (f16, u16, i8, u8), `data` (base64), and for u16 `low` and `step` per column, of which
+    Arrays are objects with `kind` (f16, u16, u32, i8, u8), `data` (base64), and `low` and `step` per column where
     the value is low + step * number. Matrices are lists, row by row.
     """
     camera = photograph.camera

@@ -61,7 +61,9 @@ class ViewerServer(ThreadingHTTPServer):
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise
             why = "is taken by another program" if error.errno == errno.EADDRINUSE else "may not be used"
-            raise OSError(f"port {port} of {HOST} {why}; give another with --port, or --port 0 for a free one") from None
+            raise OSError(
+                f"port {port} of {HOST} {why}; give another with --port, or --port 0 for a free one"
+            ) from None
 
     @property
     def url(self) -> str:

@@ -22,7 +22,7 @@ class CropView {
     }
   }
 
-  async setScene(scene, photograph, images) {
+  setScene(scene, photograph, images) {
     this.scene = scene;
     this.photograph = photograph;
     this.images = images;
@@ -56,9 +56,9 @@ class CropView {
       return context;
     };
     const crop = paint("crop", images.crop, true);
-    overlay.paint(crop, { K: scene.K, width: scene.side, height: scene.side }, shown.crop, style);
+    if (overlay) overlay.paint(crop, { K: scene.K, width: scene.side, height: scene.side }, shown.crop, style);
     const photo = paint("photo", images.photo, true);
-    overlay.paint(photo, photograph, shown.photo, style);
+    if (overlay) overlay.paint(photo, photograph, shown.photo, style);
     this.drawOutline(photo);
     if (scene.query) {
       if (this.heat) this.drawHeat(crop, table);
@@ -88,7 +88,7 @@ class CropView {
     const small = canvas.getContext("2d"), image = small.createImageData(width, height);
     for (let i = 0; i < values.length; i++) {
       const level = Math.round(255 * (largest > 0 ? values[i] / largest : 0));
-      image.data.set([table[3 * level], table[3 * level + 1], table[3 * level + 2], 205], 4 * i);
+      image.data.set([table[3 * level], table[3 * level + 1], table[3 * level + 2], 120 + level / 2], 4 * i);
     }
     small.putImageData(image, 0, 0);
     context.imageSmoothingEnabled = false;

@@ -6,10 +6,12 @@ const state = { scene: 0, pixel: null, point: -1, pose: 0, ms: {}, distribution:
 const tables = Object.fromEntries(Object.entries(data.colours).map(([name, array]) => [name, decode(array)]));
 const textures = Object.fromEntries(Object.entries(tables).map(([name, bytes]) => [name, tableTexture(bytes)]));
 const parts = {};
-let scene = null, part = null, images = null, speaking = 0, drawing = false;
+const mark = (name) => { state.ms[name] = performance.now(); };
+mark("parsed");
+let scene = null, part = null, images = null, speaking = 0, drawing = false, stale = false;
 
-const overlay = new Overlay();
-const view = new SurfaceView(byId("surface-frame"), byId("surface"), byId("labels"), showPoint);
+let view = null;  // made after the first pictures: starting WebGL takes longer than all the rest
+let overlay = null;  // made when a pose is first drawn over a picture
 const crops = new CropView((row, column) => showPixel(row, column));
 
 function partOf(objectId) {
@@ -43,8 +45,18 @@ async function showScene(index) {
     crop: await loadImage(scene.crop), query: scene.query && await loadImage(scene.query.picture),
   };
   byId("part-name").textContent = part.name;
-  overlay.setPart(part);
-  await crops.setScene(scene, data.photograph, images);
+  crops.setScene(scene, data.photograph, images);
+  if (scene.query) {
+    const at = surestPixel(scene.query.queries, scene.query.size, scene.query.mask);
+    crops.cursor = { row: Math.floor(at / scene.query.width), column: at % scene.query.width };
+  }
+  if (!view) {
+    crops.draw(null, {}, "shaded", null);
+    await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve, 0)));
+    mark("pictures");
+    view = new SurfaceView(byId("surface-frame"), byId("surface"), byId("labels"), showPoint);
+  }
+  if (overlay) overlay.setPart(part);
   view.setPart(part);
   fillPoseTable(scene, (i) => { state.pose = i; if (+byId("opacity").value === 0) byId("opacity").value = 0.6; redraw(); });
   document.body.classList.toggle("without-queries", !scene.query);
@@ -60,12 +72,21 @@ async function showScene(index) {
   view.setPoses(scene.virtual, scene.probability);
   view.showGhosts(byId("ghosts").checked);
   if (scene.query) {
-    const at = surestPixel(scene.query.queries, scene.query.size, scene.query.mask);
-    showPixel(Math.floor(at / scene.query.width), at % scene.query.width);
+    showPixel(crops.cursor.row, crops.cursor.column);
     showPoint(-1);
   }
   describe();
-  paintCrops();
+  update();
+  view.render();
+  if (part.keys && !part.neighbours) setTimeout(() => smoothen(part), 0);
+}
+
+function smoothen(one) {
+  const begun = performance.now();
+  one.neighbours = neighboursOf(one.points, one.pointNormals, one.area);
+  one.levels = new Float32Array(one.count);
+  state.ms.neighbours = performance.now() - begun;
+  if (one === part) showLevels();
 }
 
 function describe() {
@@ -84,12 +105,19 @@ function showPixel(row, column) {
   const spread = Math.exp(found.entropy) / part.count;
   Object.assign(state, { pixel: { row, column }, peak: found.largest, peakPoint: found.at, spread, total: found.total });
   crops.cursor = { row, column };
-  view.setLevels(state.distribution, found.largest);
-  state.ms.hover = performance.now() - begun;
+  stale = true;
   redraw();
   const text = `Pixel ${column}, ${row}: ${percent(mask[pixel] / 255)} to show the part; if it does, its place is spread over ${shareText(spread)} of the surface, ` +
     `densest ${found.largest * part.count >= 10 ? Math.round(found.largest * part.count) : (found.largest * part.count).toFixed(1)} times the even density.`;
   speak("pixel-text", text);
+}
+
+// What is drawn is the mean over a point's neighbours: keys also wave finely, in ways that no query can follow.
+function showLevels() {
+  stale = false;
+  const levels = part.neighbours ? smoothed(state.distribution, part.neighbours, part.levels) : state.distribution;
+  state.levels = levels;
+  view.setLevels(levels);
 }
 
 function shareText(share) { return share >= 0.1 ? `${Math.round(100 * share)} %` : `${(100 * share).toPrecision(2)} %`; }
@@ -125,7 +153,14 @@ function speak(id, text) {
 function redraw() {
   if (drawing) return;
   drawing = true;
-  requestAnimationFrame(() => { drawing = false; paintCrops(); });
+  requestAnimationFrame(() => { drawing = false; update(); });
+}
+
+function update() {
+  const begun = performance.now();
+  if (stale) showLevels();
+  paintCrops();
+  state.ms.update = performance.now() - begun;
 }
 
 function paintCrops() {
@@ -133,12 +168,20 @@ function paintCrops() {
   const shown = (poses) => (!poses.length ? [] : ghosts && opacity > 0 && scene.probability
     ? poses.map((pose, i) => ({ pose, opacity: opacity * (i === chosen ? 1 : scene.probability[i]) })).sort((a, b) => a.opacity - b.opacity)
     : [{ pose: poses[chosen], opacity }]);
+  if (opacity > 0 && !overlay) makeOverlay();
   crops.draw(overlay, { crop: shown(scene.virtual), photo: shown(scene.poses) }, byId("style").value, tables[byId("colours").value]);
+}
+
+function makeOverlay() {
+  overlay = new Overlay();
+  overlay.setPart(part);
+  overlay.table = textures[byId("colours").value];
+  return overlay;
 }
 
 function recolour() {
   const mode = byId("colouring").value, log = byId("scaling").value === "log", table = byId("colours").value;
-  overlay.table = textures[table];
+  if (overlay) overlay.table = textures[table];
   view.setColouring(mode, log ? 3 : 0, textures[table]);
   const bar = byId("bar").getContext("2d"), image = bar.createImageData(256, 1);
   for (let i = 0; i < 256; i++) image.data.set([...tables[table].subarray(3 * i, 3 * i + 3), 255], 4 * i);
@@ -186,13 +229,13 @@ async function begin() {
   byId("crop-frame").addEventListener("keydown", onCropKey);
   document.addEventListener("keydown", onKey);
   await showScene(0);
-  state.ms.first = performance.now();
+  mark("first");  // with the part in 3D
 }
 
 window.cad2pose = {
-  state, view,
+  state, update,
   points: () => part.points,
-  silhouette: (pose = 0) => overlay.silhouette({ K: scene.K, width: scene.side, height: scene.side }, scene.virtual[pose]),
+  silhouette: (pose = 0) => (overlay || makeOverlay()).silhouette({ K: scene.K, width: scene.side, height: scene.side }, scene.virtual[pose]),
   showPixel, showPoint, showScene,
   ready: begin(),
 };

@@ -25,9 +25,12 @@ function decode(array) {
   if (array.kind === "i8") return new Int8Array(bytes.buffer);
   if (array.kind === "u32") return new Uint32Array(bytes.buffer);
   const words = new Uint16Array(bytes.buffer);
-  if (array.kind === "f16") return Float32Array.from(words, (bits) => HALVES[bits]);
-  if (!array.low) return words;
+  if (array.kind === "u16" && !array.low) return words;
   const out = new Float32Array(words.length);
+  if (array.kind === "f16") {
+    for (let i = 0; i < words.length; i++) out[i] = HALVES[words[i]];
+    return out;
+  }
   for (let i = 0; i < words.length; i++) out[i] = array.low[i % 3] + array.step[i % 3] * words[i];
   return out;
 }
@@ -71,6 +74,43 @@ function surestPixel(queries, size, mask) {
     if (square > best) { best = square; at = i; }
   }
   return at;
+}
+
+// The points about every point that lie on its side of the surface, some dozen: index lists, one after the other.
+function neighboursOf(points, normals, area, wanted = 32) {
+  const count = points.length / 3, reach = Math.sqrt(wanted * area / Math.PI), cells = new Map();
+  const low = [0, 1, 2].map((k) => { let least = Infinity; for (let i = k; i < points.length; i += 3) least = Math.min(least, points[i]); return least; });
+  const place = (i, k) => Math.floor((points[3 * i + k] - low[k]) / reach);
+  const key = (x, y, z) => (x + 1) + 2048 * ((y + 1) + 2048 * (z + 1));
+  for (let i = 0; i < count; i++) {
+    const at = key(place(i, 0), place(i, 1), place(i, 2));
+    if (cells.has(at)) cells.get(at).push(i); else cells.set(at, [i]);
+  }
+  const starts = new Uint32Array(count + 1), most = reach * reach;
+  let list = new Uint32Array(2 * wanted * count), end = 0;
+  for (let i = 0; i < count; i++) {
+    const x = place(i, 0), y = place(i, 1), z = place(i, 2), j = 3 * i;
+    for (let a = -1; a < 2; a++) for (let b = -1; b < 2; b++) for (let c = -1; c < 2; c++) {
+      for (const other of cells.get(key(x + a, y + b, z + c)) || []) {
+        const k = 3 * other, dx = points[k] - points[j], dy = points[k + 1] - points[j + 1], dz = points[k + 2] - points[j + 2];
+        if (dx * dx + dy * dy + dz * dz > most) continue;
+        if (normals[j] * normals[k] + normals[j + 1] * normals[k + 1] + normals[j + 2] * normals[k + 2] <= 0) continue;
+        if (end === list.length) { const longer = new Uint32Array(2 * end); longer.set(list); list = longer; }
+        list[end++] = other;
+      }
+    }
+    starts[i + 1] = end;
+  }
+  return { starts, list: list.slice(0, end) };
+}
+
+function smoothed(values, { starts, list }, out) {
+  for (let i = 0; i < out.length; i++) {
+    let sum = 0;
+    for (let k = starts[i]; k < starts[i + 1]; k++) sum += values[list[k]];
+    out[i] = sum / (starts[i + 1] - starts[i]);
+  }
+  return out;
 }
 
 function nearestPoint(points, normals, where, normal) {

@@ -36,7 +36,7 @@ class SurfaceView {
       geometry.setAttribute("level", new THREE.BufferAttribute(new Float32Array(part.count), 1));
       geometry.boundingSphere = new THREE.Sphere(new THREE.Vector3(...part.center), part.radius);
       this.splats = new THREE.Points(geometry, splatMaterial());
-      this.splats.material.uniforms.radius.value = 1.7 * Math.sqrt(part.area / Math.PI);
+      this.splats.material.uniforms.radius.value = 2.3 * Math.sqrt(part.area / Math.PI);
       this.splats.material.uniforms.lift.value = 0.004 * part.radius;
       this.body.add(this.splats);
     }
@@ -66,7 +66,7 @@ class SurfaceView {
       const material = meshMaterial(false);
       material.transparent = true;
       material.depthWrite = false;
-      material.uniforms.alpha.value = 0.3;
+      material.uniforms.alpha.value = 0.06 + 0.6 * (probability || 0.2);
       material.uniforms.tint.value.set(...new THREE.Color().setStyle(color, THREE.LinearSRGBColorSpace).toArray());
       group.add(new THREE.Mesh(this.part.geometry, material));
     }
@@ -105,8 +105,10 @@ class SurfaceView {
     this.resize();
   }
 
-  // Levels from 0 to 1 on the points.
-  setLevels(levels, largest) {
+  // Values on the points, drawn as shares of the largest.
+  setLevels(levels) {
+    let largest = 0;
+    for (let i = 0; i < levels.length; i++) if (levels[i] > largest) largest = levels[i];
     const attribute = this.splats.geometry.getAttribute("level"), scale = largest > 0 ? 1 / largest : 0;
     for (let i = 0; i < levels.length; i++) attribute.array[i] = levels[i] * scale;
     attribute.needsUpdate = true;
@@ -114,6 +116,10 @@ class SurfaceView {
   }
 
   setColouring(mode, decades, table) {
+    const uniforms = this.mesh.material.uniforms, dark = mode === "distribution" && this.splats;
+    uniforms.painted.value = this.part.colors && !dark ? 1 : 0;
+    if (dark) uniforms.tint.value.set(...table.image.data.subarray(0, 3)).divideScalar(255);
+    else uniforms.tint.value.set(0.62, 0.64, 0.67);
     if (this.splats) {
       this.splats.visible = mode !== "plain";
       Object.entries({ mode: mode === "keys" ? 1 : 0, decades, table }).forEach(([name, value]) => { this.splats.material.uniforms[name].value = value; });
