@@ -86,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "cad2pose", ""
 
     def do_GET(self) -> None:  # the name that http.server calls
-        if self.headers.get("Host") not in (f"{name}:{self.server.server_port}" for name in (HOST, "localhost")):
+        if self.headers.get("Host", "") not in [f"{name}:{self.server.server_port}" for name in (HOST, "localhost")]:
             self._answer(HTTPStatus.MISDIRECTED_REQUEST, "text/plain", "this server answers to its own address only")
             return
         path = self.path.partition("?")[0]

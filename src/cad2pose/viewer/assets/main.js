@@ -37,14 +37,13 @@ function sceneOf(index) {
 
 async function showScene(index) {
   scene = sceneOf(index);
-  part = partOf(scene.objectId);
-  Object.assign(state, { scene: index, pixel: null, point: -1, pose: 0, distribution: part.keys && new Float32Array(part.count), likelihood: null });
+  Object.assign(state, { scene: index, pixel: null, point: -1, pose: 0, likelihood: null });
   if (scene.query) state.likelihood = new Float32Array(scene.query.width * scene.query.height);
-  images = {
-    photo: images ? images.photo : await loadImage(data.photograph.source),
-    crop: await loadImage(scene.crop), query: scene.query && await loadImage(scene.query.picture),
-  };
-  byId("part-name").textContent = part.name;
+  const [photo, crop, query] = await Promise.all([
+    images ? images.photo : loadImage(data.photograph.source), loadImage(scene.crop), scene.query && loadImage(scene.query.picture),
+  ]);
+  images = { photo, crop, query };
+  byId("part-name").textContent = data.parts[scene.objectId].name;
   crops.setScene(scene, data.photograph, images);
   if (scene.query) {
     const at = surestPixel(scene.query.queries, scene.query.size, scene.query.mask);
@@ -56,11 +55,14 @@ async function showScene(index) {
     mark("pictures");
     view = new SurfaceView(byId("surface-frame"), byId("surface"), byId("labels"), showPoint);
   }
+  part = partOf(scene.objectId);
+  state.distribution = part.keys && new Float32Array(part.count);
   if (overlay) overlay.setPart(part);
   view.setPart(part);
   fillPoseTable(scene, (i) => { state.pose = i; if (+byId("opacity").value === 0) byId("opacity").value = 0.6; redraw(); });
   document.body.classList.toggle("without-queries", !scene.query);
   document.body.classList.toggle("without-pose", !scene.poses.length);
+  document.body.classList.toggle("without-alternatives", scene.poses.length < 2);
   const notice = byId("notice");
   notice.textContent = [
     scene.query ? "" : "The model of this part has no query image (it regresses coordinates or poses), so there is no distribution to show; its pose is below and over the pictures.",

@@ -1,6 +1,7 @@
 // Materials. They write display colours directly, so what a colour means never depends on colour management.
 
-const LIGHT = "float shade(vec3 n) { return 0.42 + 0.58 * pow(clamp(abs(dot(normalize(n), normalize(vec3(0.25, 0.45, 1.0)))), 0.0, 1.0), 1.2); }";
+// Under a colour map, light adds a little: dark blue times anything is dark, and the shape would be lost.
+const LIGHT = "vec3 lit(vec3 color, float light) { return color * mix(light, 1.0, 0.5) + 0.22 * (light - 0.42); } float shade(vec3 n) { return 0.42 + 0.58 * pow(clamp(abs(dot(normalize(n), normalize(vec3(0.25, 0.45, 1.0)))), 0.0, 1.0), 1.2); }";
 
 function meshMaterial(hasColors) {
   return new THREE.ShaderMaterial({
@@ -26,6 +27,7 @@ function meshMaterial(hasColors) {
         vec3 color = mix(tint, vPaint, painted) * shade(n);
         if (mode == 1) color = texture2D(table, vec2((vDepth - near) / (far - near), 0.5)).rgb;
         if (mode == 2) color = 0.5 + 0.5 * vec3(n.x, -n.y, -n.z);
+        if (mode == 3) color = lit(tint, shade(n));
         gl_FragColor = vec4(color, alpha);
       }`,
   });
@@ -65,7 +67,8 @@ function splatMaterial() {
           float v = decades > 0.0 ? 1.0 + log(max(vLevel, 1e-6)) / (2.302585 * decades) : vLevel;
           color = texture2D(table, vec2(clamp(v, 0.0, 1.0) * 255.0 / 256.0 + 0.5 / 256.0, 0.5)).rgb;
         }
-        gl_FragColor = vec4(color * (mode == 0 ? mix(shade(vNormal), 1.0, 0.35) : shade(vNormal)), 1.0);
+        float light = shade(vNormal);
+        gl_FragColor = vec4(mode == 0 ? lit(color, light) : color * light, 1.0);
       }`,
   });
 }

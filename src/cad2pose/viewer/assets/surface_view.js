@@ -36,7 +36,7 @@ class SurfaceView {
       geometry.setAttribute("level", new THREE.BufferAttribute(new Float32Array(part.count), 1));
       geometry.boundingSphere = new THREE.Sphere(new THREE.Vector3(...part.center), part.radius);
       this.splats = new THREE.Points(geometry, splatMaterial());
-      this.splats.material.uniforms.radius.value = 2.3 * Math.sqrt(part.area / Math.PI);
+      this.splats.material.uniforms.radius.value = 2.9 * Math.sqrt(part.area / Math.PI);
       this.splats.material.uniforms.lift.value = 0.004 * part.radius;
       this.body.add(this.splats);
     }
@@ -117,7 +117,7 @@ class SurfaceView {
 
   setColouring(mode, decades, table) {
     const uniforms = this.mesh.material.uniforms, dark = mode === "distribution" && this.splats;
-    uniforms.painted.value = this.part.colors && !dark ? 1 : 0;
+    uniforms.mode.value = dark ? 3 : 0;  // gaps between the splats look like the lowest value
     if (dark) uniforms.tint.value.set(...table.image.data.subarray(0, 3)).divideScalar(255);
     else uniforms.tint.value.set(0.62, 0.64, 0.67);
     if (this.splats) {
