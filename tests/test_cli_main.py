@@ -39,7 +39,7 @@ def command_raising(error: BaseException) -> Callable[[], None]:
 def test_help_lists_every_command(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(argv) == 0
     out = capsys.readouterr().out
-    for name in ("inspect", "symmetries", "check", "train", "estimate", "evaluate", "demo"):
+    for name in ("inspect", "symmetries", "check", "train", "estimate", "view", "evaluate", "demo"):
         assert f"\n  {name} " in out
 
 
@@ -57,7 +57,7 @@ def test_unknown_command_says_what_there_is(capsys: pytest.CaptureFixture[str]) 
     assert cli.main(["estimat", "--model", "x"]) == 2
     err = capsys.readouterr().err
     assert "'estimat'" in err
-    assert "inspect, symmetries, check, preview, render, train, compare, estimate, evaluate, demo" in err
+    assert "inspect, symmetries, check, preview, render, train, compare, estimate, view, evaluate, demo" in err
     assert "did you mean estimate?" in err
     assert cli.main(["frobnicate"]) == 2
     assert "did you mean" not in capsys.readouterr().err
@@ -155,7 +155,7 @@ def test_the_module_runs_as_a_program() -> None:
         assert done.returncode == status
 
 
-@pytest.mark.parametrize("name", ["inspect", "check", "train", "estimate", "evaluate", "demo"])
+@pytest.mark.parametrize("name", ["inspect", "check", "train", "estimate", "view", "evaluate", "demo"])
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([name, "--help"]) == 0
     assert f"cad2pose {name}" in capsys.readouterr().out

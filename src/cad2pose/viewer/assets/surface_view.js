@@ -195,11 +195,15 @@ class SurfaceView {
   render() {
     if (!this.part) return;
     this.renderer.render(this.scene, this.camera);
+    const taken = [];  // labels that would cover another go below it
     for (const { label, at } of this.tips) {
       label.hidden = !this.ghostsShown;
       if (label.hidden) continue;
-      const seen = at.clone().project(this.camera);
-      label.style.transform = `translate(-50%, -50%) translate(${((seen.x + 1) / 2) * this.frame.clientWidth}px, ${((1 - seen.y) / 2) * this.frame.clientHeight}px)`;
+      const seen = at.clone().project(this.camera), x = ((seen.x + 1) / 2) * this.frame.clientWidth;
+      let y = ((1 - seen.y) / 2) * this.frame.clientHeight;
+      while (taken.some((other) => Math.abs(other.x - x) < 66 && Math.abs(other.y - y) < 22)) y += 6;
+      taken.push({ x, y });
+      label.style.transform = `translate(-50%, -50%) translate(${x}px, ${y}px)`;
     }
   }
 }
