@@ -130,8 +130,8 @@ class SceneMaker:
 
 
 def half(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Rounded to what half precision can hold, which is how numbers travel in a page."""
-    return values.float().clamp(-_HALF_MOST, _HALF_MOST).half().float()
+    """Rounded to what half precision can hold, which is how numbers travel in a page; what is no number becomes 0."""
+    return values.float().nan_to_num(0).clamp(-_HALF_MOST, _HALF_MOST).half().float()
 
 
 def log_partition(queries: Float[Tensor, "h w e"], keys: Float[Tensor, "n e"]) -> Float[Tensor, "h w"]:

@@ -230,7 +230,13 @@ async function begin() {
   byId("home").addEventListener("click", () => view.home());
   byId("crop-frame").addEventListener("keydown", onCropKey);
   document.addEventListener("keydown", onKey);
-  await showScene(0);
+  try {
+    await showScene(0);
+  } catch (error) {
+    byId("notice").textContent = `The part in 3D cannot be drawn (${error.message}). It needs WebGL 2; see the browser's settings for hardware acceleration.`;
+    byId("notice").hidden = false;
+    throw error;
+  }
   mark("first");  // with the part in 3D
 }
 

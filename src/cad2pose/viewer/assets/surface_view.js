@@ -24,6 +24,7 @@ class SurfaceView {
 
   setPart(part) {
     this.part = part;
+    if (this.splats) this.splats.geometry.dispose();
     this.body.clear();
     this.mesh = new THREE.Mesh(part.geometry, meshMaterial(Boolean(part.colors)));
     this.body.add(this.mesh);
