@@ -91,6 +91,7 @@ def test_a_scene_has_the_poses_that_were_found(shown: Shown) -> None:
     assert torch.equal(shown.scene.poses[0], shown.found.T_cam_obj[0])
     assert shown.scene.probability is None  # nothing was refined, so nothing is known of alternatives
     assert shown.scene.reason is None
+    assert shown.scene.free_axis is None
 
 
 def test_alternatives_come_with_their_probabilities(shown: Shown) -> None:
@@ -98,7 +99,7 @@ def test_alternatives_come_with_their_probabilities(shown: Shown) -> None:
     other[2, 3] = 350
     first, nothing = shown.found.T_cam_obj[0], torch.full((4, 4), torch.nan, dtype=torch.float64)
     details = replace(
-        shown.found.details, alternatives=torch.stack((first, other, nothing))[None],
+        shown.found.details, free_axis=torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64), alternatives=torch.stack((first, other, nothing))[None],
         probability=torch.tensor([[0.7, 0.3, 0.0]], dtype=torch.float64),
     )  # fmt: skip
     image = torch.rand(3, 120, 160)
@@ -106,6 +107,8 @@ def test_alternatives_come_with_their_probabilities(shown: Shown) -> None:
     assert torch.equal(scene.poses, torch.stack((first, other)))
     assert scene.probability is not None
     assert scene.probability.tolist() == [0.7, 0.3]
+    assert scene.free_axis is not None
+    assert scene.free_axis.tolist() == [0, 0, 1]
     lost = PoseDetails.unknown(("nothing there",))
     nowhere = replace(shown.found, T_cam_obj=nothing[None], score=torch.zeros(1, dtype=torch.float64), details=lost)
     (scene,) = shown.maker.scenes(image, CAMERA, nowhere)

@@ -72,6 +72,7 @@ def _scene(scene: Scene) -> dict[str, object]:
         "query": None if scene.query is None else _query(scene.query),
         "poses": [pose.flatten().tolist() for pose in scene.poses],
         "probability": None if probability is None else probability.tolist(),
+        "freeAxis": None if scene.free_axis is None else scene.free_axis.tolist(),
         "score": scene.score,
         "reason": scene.reason,
         "box": list(scene.box),

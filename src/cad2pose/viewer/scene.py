@@ -75,6 +75,7 @@ class Scene:
         query: its query image; None for a model without one.
         poses: `(k, 4, 4)` in the source camera, mm: the pose found, then the alternatives; k is 0 without a pose.
         probability: of the poses, as the solver gives them; None where only one pose is known.
+        free_axis: unit axis in the source camera about which the part may turn unseen; None where there is none.
         score: of the pose found, in [0, 1].
         reason: why there is no pose; None where there is one.
         box: x, y, w, h in the image.
@@ -87,6 +88,7 @@ class Scene:
     query: QueryScene | None
     poses: Float[Tensor, "k 4 4"]
     probability: Float[Tensor, "k"] | None
+    free_axis: Float[Tensor, "3"] | None
     score: float
     reason: str | None
     box: tuple[float, float, float, float]

@@ -155,8 +155,9 @@ def _scene(
         if len(known):
             poses = torch.cat((poses, one.details.alternatives[0, known[1:]]))
             probability = one.details.probability[0, known]
+    axis = one.details.free_axis[0]
     x, y, w, h = one.box[0].tolist()
     return Scene(
-        int(one.object_id[0]), crop, K_virt.cpu(), R_virt_cam.cpu(), query, poses, probability, float(one.score[0]),
-        one.details.reasons[0], (x, y, w, h),
+        int(one.object_id[0]), crop, K_virt.cpu(), R_virt_cam.cpu(), query, poses, probability,
+        axis if bool(axis.any()) else None, float(one.score[0]), one.details.reasons[0], (x, y, w, h),
     )  # fmt: skip
