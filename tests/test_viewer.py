@@ -99,7 +99,8 @@ def test_alternatives_come_with_their_probabilities(shown: Shown) -> None:
     other[2, 3] = 350
     first, nothing = shown.found.T_cam_obj[0], torch.full((4, 4), torch.nan, dtype=torch.float64)
     details = replace(
-        shown.found.details, free_axis=torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64), alternatives=torch.stack((first, other, nothing))[None],
+        shown.found.details, free_axis=torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64),
+        alternatives=torch.stack((first, other, nothing))[None],
         probability=torch.tensor([[0.7, 0.3, 0.0]], dtype=torch.float64),
     )  # fmt: skip
     image = torch.rand(3, 120, 160)
