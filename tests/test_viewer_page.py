@@ -28,12 +28,22 @@ HOSTILE = "<script>alert(1)<!--&quot;'.png"  # a file's name has no slash, so it
 
 
 @pytest.fixture(scope="module")
+def chromium() -> str:
+    """The browser; asked for first, so that nothing is made where it is missing."""
+    pytest.importorskip("playwright.sync_api", reason="playwright, the browser's driver, is not installed")
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("there is no chromium on PATH, in which the page would be opened")
+    return path
+
+
+@pytest.fixture(scope="module")
 def photo() -> Photo:
     return synthetic_photo([NUT], CAMERA, 1)
 
 
 @pytest.fixture(scope="module")
-def exported(photo: Photo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(chromium: str, photo: Photo, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("viewer")
     image, camera, page = folder / HOSTILE, folder / "camera.json", folder / "page.html"
     save_png(image, photo.image)
@@ -47,13 +57,11 @@ def exported(photo: Photo, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def page(exported: Path) -> Iterator[Any]:
+def page(chromium: str, exported: Path) -> Iterator[Any]:
     """The page, open and ready; any request but for the file itself fails the tests, and so does an error in it."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright, the browser's driver, is not installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("there is no chromium on PATH, in which the page would be opened")
-    with playwright.sync_playwright() as driver:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=FLAGS)
         context = browser.new_context(viewport={"width": 1280, "height": 900})
         context.set_offline(True)
