@@ -65,7 +65,7 @@ def page(chromium: str, exported: Path) -> Iterator[Any]:
         browser = driver.chromium.launch(executable_path=chromium, args=FLAGS)
         context = browser.new_context(viewport={"width": 1280, "height": 900})
         context.set_offline(True)
-        tab = context.new_page()
+        tab: Any = context.new_page()
         tab.asked, tab.errors = [], []
         tab.on("request", lambda request: tab.asked.append(request.url))
         tab.on("pageerror", lambda error: tab.errors.append(str(error)))
