@@ -26,7 +26,7 @@ from cad2pose.data.bop_files import BopTarget
 from cad2pose.data.results import read_results_csv
 from cad2pose.evaluation.bootstrap import PairedTest
 from cad2pose.evaluation.headline import DRAWS, paired_tests, tests_json
-from cad2pose.evaluation.result_checks import check_results, orthonormalized
+from cad2pose.evaluation.result_checks import check_asked_for, check_results, orthonormalized
 from cad2pose.evaluation.scores import Scores, ScoringOptions, evaluate
 from cad2pose.evaluation.trust import Trust, trust
 from cad2pose.files import write_text
@@ -52,7 +52,7 @@ def evaluate_command(
     draws: int = DRAWS,
     seed: int = 0,
     visibility: Literal["bop19", "bop18"] = "bop19",
-    orthonormalize: bool = False,
+    as_written: bool = False,
     check_symmetries: bool = False,
 ) -> None:
     """Score BOP results files against ground truth.
@@ -72,7 +72,7 @@ def evaluate_command(
         draws: of images, for the intervals and tests.
         seed: of the draws.
         visibility: what a pixel without depth means to VSD: visible (bop19), or not (bop18).
-        orthonormalize: score the nearest rotations in place of those written.
+        as_written: score rotations that are orthonormal only to 1 % as they are, as BOP does, and not the nearest ones.
         check_symmetries: look for symmetries of parts that models_info.json declares without any (some seconds).
     """
     if not results:
@@ -87,7 +87,8 @@ def evaluate_command(
     for path, table in zip(results, tables, strict=True):
         for text in check_results(table, dataset, every, path.name):
             _warn(warnings, text if len(results) == 1 else f"{path.name}: {text}")
-        table = orthonormalized(table) if orthonormalize else table
+        check_asked_for(table, wanted, path.name)
+        table = table if as_written else orthonormalized(table)
         scores = evaluate(table, dataset, wanted, parts, ScoringOptions(visibility=visibility))
         found.append((path.name, scores, trust(scores, draws, seed)))
     for text in symmetry_remarks(parts, _ADVICE) if check_symmetries else ():
