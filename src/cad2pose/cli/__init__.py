@@ -23,6 +23,7 @@ _COMMANDS = {
     "compare": "train several methods on equal terms and judge them by the same code",
     "estimate": "estimate the poses of known objects in images",
     "evaluate": "score BOP results files against ground truth, with intervals and paired tests",
+    "report": "write one page: what results files are worth, with pictures; or how a training run goes",
     "demo": "render fresh pictures of the built-in parts and estimate their poses",
 }
 

@@ -11,6 +11,11 @@ from cad2pose.parts.symmetry_finder import SymmetryOptions, find_symmetries
 
 _SECONDS = 5.0
 
+UNDECLARED = (
+    "right poses are scored as wrong ones; let `cad2pose symmetries` write its symmetries to models_info.json of the "
+    "data set's models_eval"
+)
+"""Advice where poses are scored."""
 
 _TRAINING = "let `cad2pose symmetries` write models_info.json and pass --models-info"
 

@@ -1,0 +1,4 @@
+"""Pages that open in a browser, without a network: results files judged, and training runs."""
+
+from cad2pose.report.score_page import score_page
+
