@@ -29,6 +29,7 @@ from cad2pose.evaluation.scores import Scores, ScoringOptions
 from cad2pose.evaluation.trust import Trust
 from cad2pose.files import write_text
 
+
 def evaluate_command(
     results: Annotated[
         tuple[Path, ...],

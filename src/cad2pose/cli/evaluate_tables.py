@@ -15,6 +15,7 @@ from cad2pose.evaluation.score_quality import ScoreQuality
 from cad2pose.evaluation.score_row import ScoreRow, Spread
 from cad2pose.evaluation.scores import Scores
 
+
 def recall_table(scores: Scores) -> Table:
     """Recalls by object and over all targets."""
     with_depth = scores.total.AR is not None

@@ -17,6 +17,7 @@ from cad2pose.evaluation.scored_file import Question, distinct_names, score_file
 from cad2pose.evaluation.scores import ScoringOptions
 from cad2pose.files import check_folder, write_text
 from cad2pose.report.score_page import CASES, score_page
+from cad2pose.report.training_page import PAGE, training_page
 
 _PAGE = Path("report.html")
 
@@ -62,9 +63,19 @@ def report_command(
     """
     if not source:
         raise ValueError("nothing was given to report on; give results files (csv), or the folder of a training run")
+    if len(source) == 1 and source[0].is_dir():
+        if bop is not None:
+            raise ValueError(
+                f"{source[0]} is a folder, so this is about a training run, which needs no --bop; leave it out"
+            )
+        return _write(out or source[0] / PAGE, training_page(source[0]))
+    if folders := [str(path) for path in source if path.is_dir()]:
+        raise ValueError(f"{', '.join(folders)}: give either one folder of a training run, or results files (csv)")
     console = Console(stderr=True)
     if bop is None:
-        raise ValueError("results files need --bop: the folder of the BOP data set they are for, or its name in BOP_PATH")
+        raise ValueError(
+            "results files need --bop: the folder of the BOP data set they are for, or its name in BOP_PATH"
+        )
     out = out or _PAGE
     check_folder(out.parent)
     question = Question.ask(BopDataset(find_dataset(bop), split), targets, objects)

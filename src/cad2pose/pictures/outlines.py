@@ -43,9 +43,11 @@ class Outline:
 
 
 def truth_and_estimate(T_true: Float[Tensor, "4 4"], T_found: Float[Tensor, "4 4"] | None) -> tuple[Outline, ...]:
-    """The estimate as a line, if there is one, and over it the truth in dashes."""
+    """The estimate as a line, if there is one before the camera, and over it the truth in dashes."""
     truth = Outline(T_true, TRUTH_COLOR, dashed=True)
-    return (truth,) if T_found is None else (Outline(T_found, ESTIMATE_COLOR), truth)
+    if T_found is None or float(T_found[2, 3]) <= 0:
+        return (truth,)
+    return (Outline(T_found, ESTIMATE_COLOR), truth)
 
 
 def draw_outlines(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
@@ -31,25 +31,30 @@ Square = tuple[float, float, float]
 """Left, top and side, in pixels of the photograph."""
 
 
-def case_pictures(dataset: BopDataset, wanted: Iterable[tuple[Case, int]]) -> tuple[dict[tuple, str], list[str]]:
-    """Pictures of cases as addresses of images, by the case's key and the file's place; and what could not be read.
+def case_pictures(
+    dataset: BopDataset, wanted: Iterable[tuple[Case, Sequence[int]]]
+) -> tuple[dict[tuple[int, ...], list[str]], list[str]]:
+    """Pictures of cases as addresses of images, by the case's key and the files' places; and what could not be read.
 
     Every photograph is read once, whatever its size, and none is kept. Where one cannot be read, the outlines stand on
     gray.
 
     Args:
         dataset: the split.
-        wanted: cases, and which file's estimate of each to draw.
+        wanted: cases, and the places of the files whose estimates are drawn, side by side and of the same piece.
     """
-    by_image: dict[tuple[int, int], list[tuple[Case, int]]] = {}
-    for case, file in dict(((c.key, f), (c, f)) for c, f in wanted).values():
-        by_image.setdefault((case.scene_id, case.image_id), []).append((case, file))
-    pictures, troubles = {}, []
+    by_image: dict[tuple[int, int], dict[tuple[int, ...], tuple[Case, Sequence[int]]]] = {}
+    for case, places in wanted:
+        by_image.setdefault((case.scene_id, case.image_id), {})[*case.key, *places] = case, places
+    pictures: dict[tuple[int, ...], list[str]] = {}
+    troubles: list[str] = []
     for (scene_id, image_id), cases in sorted(by_image.items()):
         pixels, camera, trouble = _photograph(dataset, scene_id, image_id)
         troubles += [trouble] if trouble else []
-        for case, file in cases:
-            pictures[(*case.key, file)] = jpeg_uri(jpeg_bytes(_draw(pixels, camera, case, case.poses[file])))
+        for key, (case, places) in cases.items():
+            poses = [case.poses[place] for place in places]
+            square = _square(camera, case.part, case.truth.T_cam_obj, poses)
+            pictures[key] = [jpeg_uri(jpeg_bytes(_draw(pixels, camera, case, T, square))) for T in poses]
     return pictures, troubles
 
 
@@ -69,9 +74,10 @@ def _photograph(
 
 
 def _draw(
-    pixels: UInt8[np.ndarray, "h w 3"] | None, camera: Camera, case: Case, T_found: Float[Tensor, "4 4"] | None
-) -> UInt8[np.ndarray, "side side 3"]:
-    left, top, side = _square(camera, case.part, case.truth.T_cam_obj, T_found)
+    pixels: UInt8[np.ndarray, "h w 3"] | None, camera: Camera, case: Case, T_found: Float[Tensor, "4 4"] | None,
+    square: Square,
+) -> UInt8[np.ndarray, "side side 3"]:  # fmt: skip
+    left, top, side = square
     scale = SIDE / side
     canvas = np.full((SIDE, SIDE, 3), _GROUND, dtype=np.uint8)
     if pixels is not None:
@@ -83,9 +89,7 @@ def _draw(
     return canvas
 
 
-def _cut(
-    pixels: UInt8[np.ndarray, "h w 3"], left: float, top: float, scale: float
-) -> UInt8[np.ndarray, "side side 3"]:
+def _cut(pixels: UInt8[np.ndarray, "h w 3"], left: float, top: float, scale: float) -> UInt8[np.ndarray, "side side 3"]:
     """The square, enlarged or reduced to SIDE; gray where it leaves the photograph."""
     shift = 0.5 * scale - 0.5
     matrix = np.array([[scale, 0, shift - scale * (left + 0.5)], [0, scale, shift - scale * (top + 0.5)]])
@@ -103,20 +107,23 @@ def _cut(
 
 
 def _square(
-    camera: Camera, part: Part, T_true: Float[Tensor, "4 4"], T_found: Float[Tensor, "4 4"] | None
+    camera: Camera, part: Part, T_true: Float[Tensor, "4 4"], found: Sequence[Float[Tensor, "4 4"] | None]
 ) -> Square:
-    """What is shown: the true outline with the estimated one, as far as it is near."""
-    low, high = _extent(camera, part, T_true)
-    size = float((high - low).max())
-    if T_found is not None and float(T_found[2, 3]) > 0:
-        other_low, other_high = _extent(camera, part, T_found)
-        low = torch.minimum(low, torch.maximum(other_low, low - _REACH * size / 2))
-        high = torch.maximum(high, torch.minimum(other_high, high + _REACH * size / 2))
+    """What is shown: the true outline with the estimated ones, as far as they are near."""
+    low, high = true_low, true_high = _extent(camera, part, T_true)
+    reach = _REACH * float((high - low).max()) / 2
+    for T in found:
+        if T is not None and float(T[2, 3]) > 0:
+            other_low, other_high = _extent(camera, part, T)
+            low = torch.minimum(low, torch.maximum(other_low, true_low - reach))
+            high = torch.maximum(high, torch.minimum(other_high, true_high + reach))
     centre, side = (low + high) / 2, max(_LEAST, _ROOM * float((high - low).max()))
     return float(centre[0]) - side / 2, float(centre[1]) - side / 2, side
 
 
-def _extent(camera: Camera, part: Part, T_cam_obj: Float[Tensor, "4 4"]) -> tuple[Float[Tensor, "2"], Float[Tensor, "2"]]:
+def _extent(
+    camera: Camera, part: Part, T_cam_obj: Float[Tensor, "4 4"]
+) -> tuple[Float[Tensor, "2"], Float[Tensor, "2"]]:
     """Least and largest pixel of the projected vertices that lie before the camera, within ten images of the image."""
     points = transform_points(T_cam_obj.double(), part.mesh.vertices.double())
     points = points[points[:, 2] > 1]
@@ -126,5 +133,3 @@ def _extent(camera: Camera, part: Part, T_cam_obj: Float[Tensor, "4 4"]) -> tupl
     pixels = project_points(camera.K, points)
     room = 10.0 * max(camera.width, camera.height)
     return pixels.amin(0).clamp(-room, room), pixels.amax(0).clamp(-room, room)
-
-

@@ -37,9 +37,7 @@ class Shown:
     panels: list[dict[str, str]]
 
 
-def score_page(
-    files: Sequence[ScoredFile], question: Question, remarks: Sequence[str] = (), cases: int = CASES
-) -> str:
+def score_page(files: Sequence[ScoredFile], question: Question, remarks: Sequence[str] = (), cases: int = CASES) -> str:
     """The whole page as text.
 
     Args:
@@ -61,14 +59,22 @@ def score_page(
         for i in range(len(files))
     ]
     different = {pair: most_different(every, *pair, shown) for pair in pairs}
-    wanted = [(case, i) for i, kinds in enumerate(galleries) for some in kinds.values() for case in some]
-    wanted += [(case, i) for pair, some in different.items() for case in some for i in pair]
+    wanted: list[tuple[Case, tuple[int, ...]]] = [
+        (case, (i,)) for i, kinds in enumerate(galleries) for some in kinds.values() for case in some
+    ]
+    wanted += [(case, pair) for pair, some in different.items() for case in some]
     pictures, troubles = case_pictures(question.dataset, wanted)
     scores = [sorted(e.score for e in file.scores.estimates) for file in files]
 
     def show(some: Sequence[Case], places: Sequence[int]) -> list[Shown]:
         return [
-            Shown(_title(case), [_panel(case, i, pictures[(*case.key, i)], scores[i]) for i in places])
+            Shown(
+                _title(case),
+                [
+                    _panel(case, i, picture, scores[i])
+                    for i, picture in zip(places, pictures[*case.key, *places], strict=True)
+                ],
+            )
             for case in some
         ]
 

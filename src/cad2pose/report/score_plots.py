@@ -48,11 +48,11 @@ def breakdown_plot(files: Sequence[ScoredFile]) -> Markup:
                 )
             groups = [g for g in files[0].trust.groups if g.by == by]
             unit = " mm" if by == "distance" else " px"
-            set_ticks(axes, [f"{g.label.removesuffix(unit).replace(' to ', '–')}\nn = {g.row.targets}" for g in groups])
+            set_ticks(axes, [f"{g.label.removesuffix(unit).replace(' to ', '–')}\n({g.row.targets})" for g in groups])
             axes.set_ylim(-0.03, 1.03)
             axes.set_xlim(-0.6, len(groups) - 0.4)
             axes.grid(visible=False, axis="x")
-            set_labels(axes, f"by {by}", GROUPINGS[by], title)
+            set_labels(axes, f"by {by}", f"{GROUPINGS[by]} (targets)", title)
 
         return draw
 
@@ -139,8 +139,12 @@ def time_plot(names: Sequence[int], seconds: Sequence[np.ndarray]) -> Markup:
             ordered = np.sort(values.clip(min=1e-4))
             y = np.arange(1, len(ordered) + 1) / len(ordered)
             axes.step(np.append(ordered, ordered[-1]), np.append(0, y), color=color_of(index), ls=DASHES[index % 6])
-        axes.set_xscale("log")
-        plain_numbers(axes.xaxis)
+        longest = max(float(values.max()) for values in seconds)
+        if longest > 100 * min(float(np.median(values)) for values in seconds):
+            axes.set_xscale("log")
+            plain_numbers(axes.xaxis)
+        else:
+            axes.set_xlim(0, 1.03 * longest)
         axes.set_ylim(0, 1.02)
         set_labels(axes, "time", "seconds per image", "share of the images")
 

@@ -30,7 +30,7 @@ def render_page(template: str, **content: Any) -> str:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"fixed": fixed, "share": share}
-    style = Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8"))  # noqa: S704
+    style = Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8"))
     return environment.get_template(template).render(style=style, version=cad2pose.__version__, **content)
 
 
