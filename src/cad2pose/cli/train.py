@@ -68,8 +68,9 @@ def train_command(
     """Train a model from meshes, or from the models of a BOP folder; or go on with a run that was stopped.
 
     The crops are rendered while the model learns. The run folder gets the settings (config.json), curves (curves.jsonl,
-    tensorboard/), what the network sees (samples.png) and says (predictions.png, against_truth.png), the batch it fails at
-    most (worst_batch.png), a page with all of these (report.html), checkpoints, and the model file (model.safetensors). The same command goes on where a run was stopped.
+    tensorboard/), what the network sees (samples.png) and says (predictions.png, against_truth.png), the batch it fails
+    at most (worst_batch.png), a page with all of these (report.html), checkpoints, and the model file
+    (model.safetensors). The same command goes on where a run was stopped.
 
     Args:
         source: mesh files, built-in parts (bracket, nut, bushing, disc; builtin for all four), or one BOP folder.

@@ -15,7 +15,7 @@ from cad2pose.pictures.overlay import OverlayStyle, draw_poses
 from cad2pose.pictures.score_map import score_map_picture
 
 __all__ = [
-    "EmbeddingPalette", "Outline", "OverlayStyle", "contact_sheet", "debug_sheet", "draw_outlines", "distribution_picture", "distribution_views",
-    "draw_poses", "embedding_colours", "key_picture", "most_certain_pixel", "pixel_distribution", "query_picture",
-    "save_png", "score_map_picture", "truth_and_estimate",
+    "EmbeddingPalette", "Outline", "OverlayStyle", "contact_sheet", "debug_sheet", "distribution_picture",
+    "distribution_views", "draw_outlines", "draw_poses", "embedding_colours", "key_picture", "most_certain_pixel",
+    "pixel_distribution", "query_picture", "save_png", "score_map_picture", "truth_and_estimate",
 ]  # fmt: skip

@@ -62,7 +62,7 @@ def draw_outlines(
         outlines: what to draw; poses that are out of sight leave no line.
     """
     camera = Camera(K.double().cpu(), canvas.shape[1], canvas.shape[0])
-    width = max(1, round(canvas.shape[1] / 130))
+    width = max(1, round(canvas.shape[1] / 110))
     lines = [_silhouette(camera, part, outline.T_cam_obj.double().cpu()) for outline in outlines]
     for each in lines:
         cv2.polylines(canvas, each, True, _BLACK, width + 2, cv2.LINE_AA)

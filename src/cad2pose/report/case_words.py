@@ -35,9 +35,8 @@ def describe(case: Case, file: int, scores: Sequence[float]) -> str:
 
 def _fault(case: Case, T: Float[Tensor, "4 4"], mssd: float, rotation: float) -> str:
     true, found = (pose[:3, :3] @ case.part.center.double() + pose[:3, 3] for pose in (case.truth.T_cam_obj, T))
-    ray = true / true.norm()
-    along = float((found - true) @ ray)
-    aside = float((found - true - along * ray).norm())
+    along = float(found[2] - true[2])
+    aside = float((found[:2] / found[2].clamp(min=1) - true[:2] / true[2]).norm() * true[2])  # as the image shows it
     depth = f"{abs(along):.0f} mm too {'far' if along > 0 else 'near'}"
     if mssd < RIGHT_BELOW:
         return f"Right: {rotation:.1f}° and {(found - true).norm():.0f} mm off."

@@ -92,7 +92,7 @@ def missed(cases: Sequence[Case], file: int, count: int = _MISSED) -> list[Case]
 
 
 def most_different(cases: Sequence[Case], first: int, second: int, count: int) -> list[Case]:
-    """Targets on which one file is far better than the other: half of them where the first is, then where the second is.
+    """Targets on which one file is far better than the other: half where the first is, then where the second is.
 
     Errors beyond a diameter count as one, and so do missing estimates.
     """

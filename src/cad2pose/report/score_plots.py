@@ -24,7 +24,7 @@ GROUPINGS = {
 
 
 def main_measure(file: ScoredFile) -> tuple[str, str]:
-    """The one figure that groups are compared by, and its title: BOP's AR, or the mean of two where there is no depth."""
+    """The figure that groups are compared by, and its title: BOP's AR, or the mean of two where there is no depth."""
     if file.scores.total.AR is not None:
         return "AR", "AR (BOP)"
     return "mean_AR_MSSD_MSPD", "mean of AR MSSD, MSPD"
@@ -83,10 +83,10 @@ def error_plot(files: Sequence[ScoredFile]) -> Markup:
         return draw
 
     panels = [
-        panel("mssd", "MSSD, share of the diameter", (0, 0.5), False, RIGHT_BELOW),
-        panel("mspd", "MSPD, px at 640 px width", (0, 50), False, 5),
-        panel("rotation", "rotation, degrees (nearest symmetry)", (0.5, 180), True, 5),
-        panel("translation", "translation, mm", (1, 1000), True, 50),
+        panel("mssd", "MSSD, share of the diameter", (0.0, 0.5), False, RIGHT_BELOW),
+        panel("mspd", "MSPD, px at 640 px width", (0.0, 50.0), False, 5.0),
+        panel("rotation", "rotation, degrees (nearest symmetry)", (0.5, 180.0), True, 5.0),
+        panel("translation", "translation, mm", (1.0, 1000.0), True, 50.0),
     ]
     return svg(panels, 2, "cumulative curves of MSSD, MSPD, rotation and translation errors", (4.6, 2.7))
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from cad2pose.data.images import read_image
 from cad2pose.pictures.image_file import jpeg_bytes
-from cad2pose.report.plots import DASHES, Draw, color_of, set_labels, svg
+from cad2pose.report.plots import DASHES, Draw, color_of, plain_numbers, set_labels, svg
 from cad2pose.report.skeleton import jpeg_uri, render_page
 from cad2pose.training.run_folder import CURVES, SETTINGS, RunFolder
 from cad2pose.training.truth_pictures import AGAINST_TRUTH, WORST, WORST_NUMBERS
@@ -24,6 +24,8 @@ PAGE = "report.html"
 """Its name in the run folder."""
 
 _JUDGED = "validation/"
+_LOG_FROM = 20.0  # ratio of a curve's ends from which its axis is logarithmic
+_LONGEST = 200  # letters of a setting
 _NOT_LOSSES = ("step", "seconds", "crops_per_second")
 _UNITS = {
     "rotation_deg": "median, degrees", "translation_percent": "median, % of the distance",
@@ -32,12 +34,12 @@ _UNITS = {
 }  # fmt: skip
 _PICTURES = (
     ("Predictions against truth", AGAINST_TRUTH,
-     "Fresh crops that were not learnt from, the largest rotation error first. Dashes: truth. Line: prediction. Beneath: "
-     "rotation error, and distance of the centres in % of the distance.", "it is drawn at every validation"),
+     "Fresh crops that were not learnt from, the largest rotation error first. Dashes: truth. Line: prediction. "
+     "Beneath: rotation error, and distance of the centres in % of the distance.", "it is drawn at every validation"),
     ("The worst batch", WORST, "Of the batches looked at since the validation before (every 50th step), the one of the "
      "largest loss, as the averaged weights see it now.", "it is drawn at the first validation after 50 steps"),
-    ("What the network says", "predictions.png", "From above: crop, masks (visible part red, whole part blue and green), "
-     "and queries in false colours, or coordinates as colours.", "it is drawn at every validation"),
+    ("What the network says", "predictions.png", "From above: crop, masks (visible part red, whole part blue and "
+     "green), and queries in false colours, or coordinates as colours.", "it is drawn at every validation"),
     ("What the network sees", "samples.png", "Training crops above their true coordinates as colours (hidden parts "
      "darker).", "it is drawn before the first step"),
 )  # fmt: skip
@@ -151,8 +153,9 @@ def _small_plots(lines: Sequence[Mapping[str, float]], names: Sequence[str]) -> 
             points = [(line["step"], line[name]) for line in lines if name in line]
             x, y = zip(*points, strict=True)
             axes.plot(x, y, color=color_of(0), lw=1.2, marker="o" if len(x) < 3 else None)
-            if name != "crops_per_second" and min(y) > 0:
-                _log(axes, min(y), max(y))
+            if name != "crops_per_second" and 0 < _LOG_FROM * min(y) < max(y):
+                axes.set_yscale("log")
+                plain_numbers(axes.yaxis)
             set_labels(axes, name, "step", _UNITS.get(name, "loss"))
 
         return draw
@@ -188,21 +191,12 @@ def _judged_plots(lines: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     return {"plot": plot, "legend": ["all parts", *parts] if parts else []}
 
 
-def _log(axes: Axes, low: float, high: float) -> None:
-    """Logarithmic, with numbers that can be read even within one decade."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,)))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylim(low / 1.15, high * 1.15)
-
-
 def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     """Settings as names with dots and values."""
     if isinstance(value, dict) and value:
         return [row for key, item in value.items() for row in _flat(item, f"{name}.{key}" if name else str(key))]
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
         return [row for index, item in enumerate(value) for row in _flat(item, f"{name}[{index}]")]
-    return [(name, json.dumps(value, ensure_ascii=False))] if name else []
+    text = json.dumps(value, ensure_ascii=False)
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ... ({len(text)} letters; {SETTINGS} has them all)"
+    return [(name, text)] if name else []
