@@ -44,7 +44,7 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):  # type: ignore[no-untyped-def]
-        found = dict(attrs)
+        found = {name: value or "" for name, value in attrs}
         self.tags.append((tag, found))
         self.inside = tag
         if tag == "table":

@@ -1,17 +1,18 @@
-"""Plots as SVG inside a page: they take the page's colours, light or dark, and hold no text from outside.
+"""Plots as SVG inside a page: they take the page's colours, light or dark.
 
-Names are in legends of the page itself, beside the plots, where the template escapes them.
+Names of files and parts are in legends of the page itself, where the template escapes them; what text a plot holds,
+matplotlib escapes, and takes no dollar sign for the beginning of a formula.
 """
 
 from __future__ import annotations
 
+import html
 import io
 import re
 import warnings
+import zlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
-
-from markupsafe import Markup
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +26,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", (0, (5, 1.5)), (0, (2, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (1, 1)), (0, (8, 2)))
 """So that series can be told apart without colours."""
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "cad2pose", "font.family": ["sans-serif"], "font.size": 9,
     "font.sans-serif": ["DejaVu Sans"], "text.color": _INK, "axes.labelcolor": _INK, "axes.edgecolor": _INK,
     "xtick.color": _INK, "ytick.color": _INK, "axes.spines.top": False, "axes.spines.right": False,
@@ -43,7 +44,7 @@ def color_of(index: int) -> str:
     return SERIES[index % len(SERIES)]
 
 
-def svg(panels: Sequence[Draw], columns: int, described: str, panel_size: tuple[float, float] = (4.4, 2.7)) -> Markup:
+def svg(panels: Sequence[Draw], columns: int, described: str, panel_size: tuple[float, float] = (4.4, 2.7)) -> str:
     """Panels in reading order, as an SVG element for a page.
 
     Args:
@@ -67,7 +68,7 @@ def svg(panels: Sequence[Draw], columns: int, described: str, panel_size: tuple[
     return _for_page(stream.getvalue(), described)
 
 
-def _for_page(text: str, described: str) -> Markup:
+def _for_page(text: str, described: str) -> str:
     """The element alone, in the page's colours, without ids that another plot may have too."""
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -76,16 +77,9 @@ def _for_page(text: str, described: str) -> Markup:
         text = text.replace(f": {color}", f": var(--c{index})")
     text = text.replace(f": {_INK}", ": currentColor")
     text = re.sub(r'^<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" role="img" aria-label="@">', text)
-    prefix = f"p{abs(hash_of(text)):x}"
+    prefix = f"p{zlib.crc32(text.encode()):x}"  # the same in every process
     text = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{prefix}", text)
-    return Markup(text.replace('aria-label="@"', f'aria-label="{Markup.escape(described)}"', 1))
-
-
-def hash_of(text: str) -> int:
-    """The same in every process."""
-    import zlib
-
-    return zlib.crc32(text.encode())
+    return text.replace('aria-label="@"', f'aria-label="{html.escape(described)}"', 1)
 
 
 def set_labels(axes: Axes, title: str, x: str, y: str = "") -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from markupsafe import Markup
 
 from cad2pose.evaluation.calibration import RIGHT_BELOW, ReliabilityBin
 from cad2pose.evaluation.scored_file import ScoredFile
@@ -30,7 +29,7 @@ def main_measure(file: ScoredFile) -> tuple[str, str]:
     return "mean_AR_MSSD_MSPD", "mean of AR MSSD, MSPD"
 
 
-def breakdown_plot(files: Sequence[ScoredFile]) -> Markup:
+def breakdown_plot(files: Sequence[ScoredFile]) -> str:
     """The main measure by object, visible share, distance and size, with intervals."""
     measure, title = main_measure(files[0])
     there = [by for by in GROUPINGS if any(g.by == by for g in files[0].trust.groups)]
@@ -61,7 +60,7 @@ def breakdown_plot(files: Sequence[ScoredFile]) -> Markup:
     return svg([panel(by) for by in there], columns, f"{title} by {', '.join(there)}, with 95 % intervals", size)
 
 
-def error_plot(files: Sequence[ScoredFile]) -> Markup:
+def error_plot(files: Sequence[ScoredFile]) -> str:
     """Share of the targets with an error below x; targets without an estimate never get there."""
 
     def panel(name: str, title: str, limits: tuple[float, float], log: bool, mark: float) -> Draw:
@@ -91,7 +90,7 @@ def error_plot(files: Sequence[ScoredFile]) -> Markup:
     return svg(panels, 2, "cumulative curves of MSSD, MSPD, rotation and translation errors", (4.6, 2.7))
 
 
-def score_plot(files: Sequence[ScoredFile]) -> Markup:
+def score_plot(files: Sequence[ScoredFile]) -> str:
     """Reliability of the scores as they are and after the fit, and risk over coverage."""
 
     def diagram(title: str, bins_of: Callable[[ScoredFile], Sequence[ReliabilityBin] | None]) -> Draw:
@@ -131,7 +130,7 @@ def score_plot(files: Sequence[ScoredFile]) -> Markup:
     return svg(panels, 3, "reliability diagrams and risk-coverage curves", (3.2, 2.9))
 
 
-def time_plot(names: Sequence[int], seconds: Sequence[np.ndarray]) -> Markup:
+def time_plot(names: Sequence[int], seconds: Sequence[np.ndarray]) -> str:
     """Share of the images that were done within x seconds; `names` are the files' places."""
 
     def draw(axes: Axes) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 import cad2pose
 
@@ -18,7 +17,8 @@ _TEMPLATES = Path(__file__).parent / "templates"
 def render_page(template: str, **content: Any) -> str:
     """A whole page.
 
-    Everything in `content` is text unless it is `Markup`: file names and scores cannot become HTML. The page asks no
+    Everything in `content` is text, so that file names and scores cannot become HTML; templates mark plots as safe, in
+    which matplotlib has escaped what text there is. The page asks no
     host for anything; its own policy forbids browsers to.
 
     Args:
@@ -30,7 +30,7 @@ def render_page(template: str, **content: Any) -> str:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"fixed": fixed, "share": share}
-    style = Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8"))
+    style = (_TEMPLATES / "style.css").read_text(encoding="utf-8")
     return environment.get_template(template).render(style=style, version=cad2pose.__version__, **content)
 
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup
-
 from cad2pose.data.images import read_image
 from cad2pose.pictures.image_file import jpeg_bytes
 from cad2pose.report.plots import DASHES, Draw, color_of, plain_numbers, set_labels, svg
@@ -19,6 +17,9 @@ from cad2pose.training.truth_pictures import AGAINST_TRUTH, WORST, WORST_NUMBERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+Line = Mapping[str, int | float]
+"""One line of the curves: a step and numbers by name."""
 
 PAGE = "report.html"
 """Its name in the run folder."""
@@ -109,14 +110,14 @@ def _picture(folder: Path, title: str, name: str, about: str, when: str) -> RunP
         return RunPicture(title, about, "", f"{name} cannot be shown: {error}")
 
 
-def _keys(lines: Sequence[Mapping[str, float]]) -> list[str]:
+def _keys(lines: Sequence[Line]) -> list[str]:
     """Every name, in the order in which they first appear."""
     return list(dict.fromkeys(name for line in lines for name in line))
 
 
 def _facts(
-    settings: Mapping[str, Any], versions: Mapping[str, Any], learnt: Sequence[Mapping[str, float]],
-    judged: Sequence[Mapping[str, float]],
+    settings: Mapping[str, Any], versions: Mapping[str, Any], learnt: Sequence[Line],
+    judged: Sequence[Line],
 ) -> list[tuple[str, str]]:  # fmt: skip
     """The run in a few lines."""
     parts = settings.get("parts")
@@ -142,7 +143,7 @@ def _facts(
     return facts + [(name, str(value)) for name, value in versions.items()]
 
 
-def _small_plots(lines: Sequence[Mapping[str, float]], names: Sequence[str]) -> Markup | None:
+def _small_plots(lines: Sequence[Line], names: Sequence[str]) -> str | None:
     """A panel for every name; losses on a logarithmic axis where they are positive."""
     there = [name for name in names if any(name in line for line in lines)]
     if not there:
@@ -163,7 +164,7 @@ def _small_plots(lines: Sequence[Mapping[str, float]], names: Sequence[str]) -> 
     return svg([panel(name) for name in there], 3, f"curves over the steps: {', '.join(there)}", (3.2, 2.2))
 
 
-def _judged_plots(lines: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+def _judged_plots(lines: Sequence[Line]) -> dict[str, Any]:
     """A panel for every figure that validations have; parts as further lines, with a legend for the page."""
     names = [name.removeprefix(_JUDGED) for name in _keys(lines) if name.startswith(_JUDGED)]
     figures = [name for name in names if "/" not in name]
