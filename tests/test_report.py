@@ -68,9 +68,8 @@ class Page(HTMLParser):
 
 def pictures(text: str) -> list[np.ndarray]:
     found = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', text)
-    return [
-        cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)[..., ::-1] for data in found
-    ]
+    files = [np.frombuffer(base64.b64decode(data), np.uint8) for data in found]
+    return [np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR))[..., ::-1] for file in files]
 
 
 @pytest.fixture(scope="module")
