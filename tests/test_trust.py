@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bop_world import edit_json, make_bop
+from bop_world import edit_json, make_bop, small_parts
 from cad2pose.cli import main
+from cad2pose.cli.symmetry_remark import symmetry_remarks
 from cad2pose.data.bop import BopDataset
 from cad2pose.data.results import Results, write_results_csv
 from cad2pose.evaluation import evaluate
@@ -16,6 +17,7 @@ from cad2pose.evaluation.headline import draw_figures, paired_tests
 from cad2pose.evaluation.result_checks import check_results, orthonormalized
 from cad2pose.evaluation.score_quality import judge_scores
 from cad2pose.evaluation.trust import trust
+from cad2pose.parts.part import Part
 from test_evaluate import true_results
 
 
@@ -168,13 +170,16 @@ def test_a_file_without_rows_is_scored(world, tmp_path, capsys):
     assert "none of the 12 rows of foreign.csv is for a target" in capsys.readouterr().err
 
 
-def test_rotations_are_made_orthonormal_when_asked(world):
+def test_only_rotations_beyond_rounding_are_made_orthonormal(world):
     _, results = world
     skewed = replace(results, T_cam_obj=results.T_cam_obj.clone())
-    skewed.T_cam_obj[:, 0, :3] *= 1.008
-    R = orthonormalized(skewed).T_cam_obj[:, :3, :3]
+    skewed.T_cam_obj[0, 0, :3] *= 1 + 2e-5  # as six digits leave it
+    skewed.T_cam_obj[1:, 0, :3] *= 1.008
+    mended = orthonormalized(skewed).T_cam_obj
+    R = mended[1:, :3, :3]
     assert torch.allclose(R @ R.transpose(1, 2), torch.eye(3).double(), atol=1e-12)
-    assert torch.equal(orthonormalized(skewed).T_cam_obj[:, :3, 3], skewed.T_cam_obj[:, :3, 3])
+    assert torch.equal(mended[0], skewed.T_cam_obj[0])
+    assert torch.equal(mended[:, :3, 3], skewed.T_cam_obj[:, :3, 3])
 
 
 def test_command_line_with_several_files(world, tmp_path, capsys):
@@ -212,10 +217,18 @@ def test_command_line_options(world, tmp_path, capsys):
     write_results_csv(tmp_path / "r.csv", skewed)
     base = ["evaluate", str(tmp_path / "r.csv"), "--bop", str(dataset.root), "--draws", "20"]
     frobenius = []
-    for extra in ([], ["--orthonormalize"]):
+    for extra in (["--as-written"], []):
         assert main([*base, *extra, "--json", str(tmp_path / "s.json")]) == 0
+        assert "12 of 12 rows are of rotations that are orthonormal only to 1 %" in capsys.readouterr().err
         frobenius.append(json.loads((tmp_path / "s.json").read_text())["all"]["rotation_frobenius"]["mean"])
     assert frobenius[0] > frobenius[1] + 1e-4
+    skewed.T_cam_obj[3, 0, :3] *= 1.02
+    write_results_csv(tmp_path / "far.csv", skewed)
+    assert main(["evaluate", str(tmp_path / "far.csv"), "--bop", str(dataset.root)]) == 2
+    assert "line 5: R is not a rotation" in capsys.readouterr().err
+    write_results_csv(tmp_path / "one.csv", Results(*(v[results.object_id == 1] for v in vars(results).values())))
+    assert main(["evaluate", str(tmp_path / "one.csv"), "--bop", str(dataset.root), "--objects", "2"]) == 2
+    assert "none of the 4 rows of one.csv is for a target of the objects [2] (--objects)" in capsys.readouterr().err
     assert main(["evaluate", "--bop", str(dataset.root)]) == 2
     assert "no results file was given" in capsys.readouterr().err
     assert main([*base, "--draws", "0"]) == 2
@@ -223,3 +236,11 @@ def test_command_line_options(world, tmp_path, capsys):
     edit_json(dataset.root / "models_eval" / "models_info.json", lambda infos: infos["2"].pop("symmetries_discrete"))
     assert main([*base, "--check-symmetries"]) == 0
     assert "obj_000002 is declared without symmetries" in capsys.readouterr().err
+
+
+def test_parts_that_nobody_looked_at_for_symmetries_are_named():
+    wedge, box = small_parts()
+    plain = Part.from_mesh("plain", box.mesh, 3)
+    (remark,) = symmetry_remarks([wedge, box, plain], seconds=-1.0)
+    assert "not looked at: wedge, plain (" in remark
+    assert [remark.split(" is ")[0] for remark in symmetry_remarks([box, plain], seconds=60.0)] == ["plain"]

@@ -24,6 +24,7 @@ _COMMANDS = {
     "estimate": "estimate the poses of known objects in images",
     "view": "show in a browser what the network says of a photograph: distributions over the part, poses",
     "evaluate": "score BOP results files against ground truth, with intervals and paired tests",
+    "report": "write one page: what results files are worth, with pictures; or how a training run goes",
     "demo": "render fresh pictures of the built-in parts and estimate their poses",
 }
 

@@ -20,21 +20,14 @@ from cad2pose.cli.evaluate_tables import (
     recall_table,
     side_by_side_table,
 )
-from cad2pose.cli.symmetry_remark import symmetry_remarks
+from cad2pose.cli.symmetry_remark import UNDECLARED, symmetry_remarks
 from cad2pose.data.bop import BopDataset, find_dataset
-from cad2pose.data.bop_files import BopTarget
-from cad2pose.data.results import read_results_csv
 from cad2pose.evaluation.bootstrap import PairedTest
 from cad2pose.evaluation.headline import DRAWS, paired_tests, tests_json
-from cad2pose.evaluation.result_checks import check_results, orthonormalized
-from cad2pose.evaluation.scores import Scores, ScoringOptions, evaluate
-from cad2pose.evaluation.trust import Trust, trust
+from cad2pose.evaluation.scored_file import Question, distinct_names, score_file
+from cad2pose.evaluation.scores import Scores, ScoringOptions
+from cad2pose.evaluation.trust import Trust
 from cad2pose.files import write_text
-
-_ADVICE = (
-    "right poses are scored as wrong ones; let `cad2pose symmetries` write its symmetries to models_info.json of the "
-    "data set's models_eval"
-)
 
 
 def evaluate_command(
@@ -52,7 +45,7 @@ def evaluate_command(
     draws: int = DRAWS,
     seed: int = 0,
     visibility: Literal["bop19", "bop18"] = "bop19",
-    orthonormalize: bool = False,
+    as_written: bool = False,
     check_symmetries: bool = False,
 ) -> None:
     """Score BOP results files against ground truth.
@@ -72,44 +65,27 @@ def evaluate_command(
         draws: of images, for the intervals and tests.
         seed: of the draws.
         visibility: what a pixel without depth means to VSD: visible (bop19), or not (bop18).
-        orthonormalize: score the nearest rotations in place of those written.
+        as_written: score rotations that are orthonormal only to 1 % as they are, as BOP does, and not the nearest ones.
         check_symmetries: look for symmetries of parts that models_info.json declares without any (some seconds).
     """
     if not results:
         raise ValueError("no results file was given; give one or more csv files")
-    dataset = BopDataset(find_dataset(bop), split)
-    every = dataset.targets(targets)
-    wanted = _of_objects(every, objects)
-    tables = [read_results_csv(path) for path in results]
+    question = Question.ask(BopDataset(find_dataset(bop), split), targets, objects)
     warnings = Console(stderr=True)
-    parts = dataset.parts(sorted({t.object_id for t in wanted}), evaluation=True)
     found: list[tuple[str, Scores, Trust]] = []
-    for path, table in zip(results, tables, strict=True):
-        for text in check_results(table, dataset, every, path.name):
-            _warn(warnings, text if len(results) == 1 else f"{path.name}: {text}")
-        table = orthonormalized(table) if orthonormalize else table
-        scores = evaluate(table, dataset, wanted, parts, ScoringOptions(visibility=visibility))
-        found.append((path.name, scores, trust(scores, draws, seed)))
-    for text in symmetry_remarks(parts, _ADVICE) if check_symmetries else ():
+    for path, name in zip(results, distinct_names(results), strict=True):
+        file = score_file(path, name, question, ScoringOptions(visibility=visibility), as_written, draws, seed)
+        for text in file.warnings:
+            _warn(warnings, text if len(results) == 1 else f"{name}: {text}")
+        found.append((name, file.scores, file.trust))
+    for text in symmetry_remarks(question.parts, UNDECLARED) if check_symmetries else ():
         _warn(warnings, text)
     tests = [paired_tests(found[0][2].figures, other.figures) for _, _, other in found[1:]]
     console = Console()
     _print(console, found, tests)
     if json_file is not None:
-        content = _json(found, tests, {"dataset": dataset.root.resolve().name, "split": split})
+        content = _json(found, tests, {"dataset": question.dataset.root.resolve().name, "split": split})
         write_text(json_file, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def _of_objects(targets: Sequence[BopTarget], objects: Sequence[int]) -> tuple[BopTarget, ...]:
-    """The targets that ask for some objects, or all of them.
-
-    Raises:
-        ValueError: for an object that no target asks for.
-    """
-    known = {t.object_id for t in targets}
-    if unknown := sorted(set(objects) - known):
-        raise ValueError(f"no target asks for objects {unknown}; the targets' objects are {sorted(known)}")
-    return tuple(t for t in targets if not objects or t.object_id in objects)
 
 
 def _print(

@@ -10,29 +10,10 @@ from rich.table import Table
 from cad2pose.evaluation.bootstrap import Interval, PairedTest
 from cad2pose.evaluation.breakdown import Group
 from cad2pose.evaluation.calibration import RIGHT_BELOW
+from cad2pose.evaluation.headline import FIGURE_TITLES
 from cad2pose.evaluation.score_quality import ScoreQuality
 from cad2pose.evaluation.score_row import ScoreRow, Spread
 from cad2pose.evaluation.scores import Scores
-
-SHOWN = {
-    "AR": "AR (BOP)",
-    "AR_VSD": "AR VSD",
-    "AR_MSSD": "AR MSSD",
-    "AR_MSPD": "AR MSPD",
-    "mean_AR_MSSD_MSPD": "mean of AR MSSD, MSPD",
-    "AP": "AP (BOP'24)",
-    "AP_MSSD": "AP MSSD",
-    "AP_MSPD": "AP MSPD",
-    "recall_ADD_S_0p1d": "ADD(-S) < 0.1 d",
-    "AUC_ADD_S_100mm": "AUC of ADD(-S), 100 mm",
-    "recall_2deg_2cm_symmetric": "2°2cm",
-    "recall_5deg_5cm_symmetric": "5°5cm",
-    "recall_10deg_10cm_symmetric": "10°10cm",
-    "recall_projection_5px_symmetric": "projection < 5 px",
-    "rotation_deg_median": "rotation, median °",
-    "translation_mm_median": "translation, median mm",
-}
-"""Names of the figures that are printed; the json file has them all."""
 
 
 def recall_table(scores: Scores) -> Table:
@@ -77,7 +58,7 @@ def interval_table(values: Mapping[str, float], intervals: Mapping[str, Interval
         "all targets", "value", "95 % interval",
         caption=f"Intervals: bootstrap over the {images} images. AP: precision of all estimates, mean over objects.",
     )  # fmt: skip
-    for name, title in SHOWN.items():
+    for name, title in FIGURE_TITLES.items():
         if name in values:
             table.add_row(title, _number(name, values[name]), _interval(name, intervals[name]))
     return table
@@ -108,7 +89,7 @@ def side_by_side_table(names: Sequence[str], values: Sequence[Mapping[str, float
     table = _empty_table("all targets", caption="")
     for name in names:
         table.add_column(name, justify="right", overflow="fold")
-    for name, title in SHOWN.items():
+    for name, title in FIGURE_TITLES.items():
         if name in values[0]:
             table.add_row(title, *(_number(name, each[name]) for each in values))
     return table
@@ -121,7 +102,7 @@ def paired_table(first: str, second: str, tests: Mapping[str, PairedTest]) -> Ta
         caption=f"{second} minus {first}, in draws of images that both share. p: two-sided; of many figures, "
         "a few fall below 0.05 by chance.",
     )  # fmt: skip
-    for name, title in SHOWN.items():
+    for name, title in FIGURE_TITLES.items():
         if name in tests:
             test = tests[name]
             p = "-" if math.isnan(test.p_value) else f"{test.p_value:.3f}"

@@ -11,6 +11,11 @@ from cad2pose.parts.symmetry_finder import SymmetryOptions, find_symmetries
 
 _SECONDS = 5.0
 
+UNDECLARED = (
+    "right poses are scored as wrong ones; let `cad2pose symmetries` write its symmetries to models_info.json of the "
+    "data set's models_eval"
+)
+"""Advice where poses are scored."""
 
 _TRAINING = "let `cad2pose symmetries` write models_info.json and pass --models-info"
 
@@ -36,11 +41,23 @@ def symmetry_remark(part: Part, advice: str = _TRAINING) -> str:
     )
 
 
-def symmetry_remarks(parts: Sequence[Part], advice: str = _TRAINING) -> list[str]:
-    """Remarks on as many of the parts as can be looked at in a few seconds."""
-    start, remarks = time.monotonic(), []
+def symmetry_remarks(parts: Sequence[Part], advice: str = _TRAINING, seconds: float = _SECONDS) -> list[str]:
+    """Remarks on the parts without declared symmetries, and one that names those that the time did not suffice for.
+
+    Args:
+        parts: to be looked at, in this order.
+        advice: what to do about a symmetry that was found.
+        seconds: after which no further part is begun.
+    """
+    start, remarks, left = time.monotonic(), [], []
     for part in parts:
-        if time.monotonic() - start > _SECONDS:
-            break
-        remarks.append(symmetry_remark(part, advice))
-    return [remark for remark in remarks if remark]
+        if not len(part.symmetries) and time.monotonic() - start > seconds:
+            left.append(part.name)
+        elif remark := symmetry_remark(part, advice):
+            remarks.append(remark)
+    if left:
+        remarks.append(
+            f"symmetries were looked for during {seconds:g} s only; not looked at: {', '.join(left)} "
+            "(`cad2pose symmetries MESH` looks at one)"
+        )
+    return remarks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,10 +19,12 @@ from cad2pose.cli.crop_style import CropSources, CropStyle
 from cad2pose.cli.sources import find_parts
 from cad2pose.cli.symmetry_remark import symmetry_remarks
 from cad2pose.devices import pick_device
+from cad2pose.files import write_text
 from cad2pose.methods import GdrNetConfig, MethodConfig, QueryConfig, SurfEmbConfig
 from cad2pose.model_file import Model, load_model
 from cad2pose.parts.mesh import Units
 from cad2pose.parts.part import Part
+from cad2pose.report.training_page import PAGE, training_page
 from cad2pose.training import TrainingConfig, train
 from cad2pose.training.checkpoint import CHECKPOINT
 from cad2pose.training.cost import Cost, measure_cost
@@ -65,7 +68,8 @@ def train_command(
     """Train a model from meshes, or from the models of a BOP folder; or go on with a run that was stopped.
 
     The crops are rendered while the model learns. The run folder gets the settings (config.json), curves (curves.jsonl,
-    tensorboard/), what the network sees (samples.png) and says (predictions.png), checkpoints, and the model file
+    tensorboard/), what the network sees (samples.png) and says (predictions.png, against_truth.png), the batch it fails
+    at most (worst_batch.png), a page with all of these (report.html), checkpoints, and the model file
     (model.safetensors). The same command goes on where a run was stopped.
 
     Args:
@@ -152,7 +156,14 @@ def _train(
             rate = f"{step.crops_per_second:.0f} crops/s"
             bar.update(task, completed=done, rate=rate, errors=_in_words(step.errors))
 
-        model_file = train(parts, model, crops, judge, training, out, device, settings, report, None, start, processes)
+        def page() -> None:
+            """A page is not worth a run: a full disk, say, will be complained of by the next checkpoint."""
+            with suppress(OSError, ValueError):
+                write_text(out / PAGE, training_page(out))
+
+        model_file = train(
+            parts, model, crops, judge, training, out, device, settings, report, None, start, processes, page
+        )
     if not processes.first:
         return 0
     size = model_file.stat().st_size / 1e6

@@ -18,6 +18,27 @@ DRAWS = 1000
 """Draws of the bootstrap, unless said otherwise."""
 
 
+FIGURE_TITLES = {
+    "AR": "AR (BOP)",
+    "AR_VSD": "AR VSD",
+    "AR_MSSD": "AR MSSD",
+    "AR_MSPD": "AR MSPD",
+    "mean_AR_MSSD_MSPD": "mean of AR MSSD, MSPD",
+    "AP": "AP (BOP'24)",
+    "AP_MSSD": "AP MSSD",
+    "AP_MSPD": "AP MSPD",
+    "recall_ADD_S_0p1d": "ADD(-S) < 0.1 d",
+    "AUC_ADD_S_100mm": "AUC of ADD(-S), 100 mm",
+    "recall_2deg_2cm_symmetric": "2°2cm",
+    "recall_5deg_5cm_symmetric": "5°5cm",
+    "recall_10deg_10cm_symmetric": "10°10cm",
+    "recall_projection_5px_symmetric": "projection < 5 px",
+    "rotation_deg_median": "rotation, median °",
+    "translation_mm_median": "translation, median mm",
+}
+"""Figures that are shown to people, and what they call them; the json file has them all."""
+
+
 @dataclass(frozen=True)
 class Figures:
     """Every figure over all targets, by name as in the json file.

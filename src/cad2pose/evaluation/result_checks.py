@@ -34,7 +34,7 @@ def check_results(results: Results, dataset: BopDataset, targets: Sequence[BopTa
         return [f"{name} holds no rows, so every target is missed"]
     keys = list(zip(results.scene_id.tolist(), results.image_id.tolist(), results.object_id.tolist(), strict=True))
     wanted = {(t.scene_id, t.image_id, t.object_id) for t in targets}
-    if not any(key in wanted for key in keys):
+    if not _any_wanted(results, targets):
         raise ValueError(
             f"none of the {len(keys)} rows of {name} is for a target of {dataset.root.name}, split {dataset.split!r}: "
             f"its first is for scene {keys[0][0]}, image {keys[0][1]}, object {keys[0][2]}; targets are in scenes "
@@ -50,8 +50,6 @@ def check_results(results: Results, dataset: BopDataset, targets: Sequence[BopTa
     other_object = [
         row for row, key in enumerate(keys) if key[:2] in images and key not in wanted and row not in unknown
     ]
-    R = results.T_cam_obj[:, :3, :3]
-    skew = (R.transpose(1, 2) @ R - torch.eye(3, dtype=R.dtype)).abs().amax((1, 2))
     distance = results.T_cam_obj[:, :3, 3].norm(dim=1)
     found = {
         f"for objects that the data set does not have (it has {sorted(objects)}); they are left out": unknown_object,
@@ -61,8 +59,8 @@ def check_results(results: Results, dataset: BopDataset, targets: Sequence[BopTa
         "of poses that are not before the camera (z of t is not positive); they count as wrong projections": (
             (results.T_cam_obj[:, 2, 3] <= 0).nonzero()[:, 0].tolist()
         ),
-        "of rotations that are orthonormal only to 1 %; they are scored as written, as BOP does "
-        "(--orthonormalize takes the nearest rotations)": (skew > _ORTHONORMAL).nonzero()[:, 0].tolist(),
+        "of rotations that are orthonormal only to 1 %; the nearest rotations are scored in their place "
+        "(--as-written scores them as BOP does)": skewed_rows(results),
     }
     said = [f"{len(rows)} of {len(keys)} rows are {what}: {_named(rows)}" for what, rows in found.items() if rows]
     if float(distance.median()) < _METRES:
@@ -70,11 +68,44 @@ def check_results(results: Results, dataset: BopDataset, targets: Sequence[BopTa
     return said
 
 
+def skewed_rows(results: Results) -> list[int]:
+    """Rows whose rotation is further from orthonormal than rounding in a text file makes it."""
+    R = results.T_cam_obj[:, :3, :3]
+    skew = (R.transpose(1, 2) @ R - torch.eye(3, dtype=R.dtype)).abs().amax((1, 2))
+    return (skew > _ORTHONORMAL).nonzero()[:, 0].tolist()
+
+
 def orthonormalized(results: Results) -> Results:
-    """The same results with the nearest rotations."""
+    """The same results with the nearest rotations in the rows that `skewed_rows` names; all others stay as written."""
+    rows = torch.tensor(skewed_rows(results), dtype=torch.int64)
     T_cam_obj = results.T_cam_obj.clone()
-    T_cam_obj[:, :3, :3] = nearest_rotation(T_cam_obj[:, :3, :3])
+    T_cam_obj[rows, :3, :3] = nearest_rotation(T_cam_obj[rows, :3, :3])
     return replace(results, T_cam_obj=T_cam_obj)
+
+
+def check_asked_for(results: Results, wanted: Sequence[BopTarget], name: str) -> None:
+    """See to it that there is something to score where only some of the targets are wanted.
+
+    Args:
+        results: rows of the file.
+        wanted: targets of the objects that were asked for.
+        name: of the file.
+
+    Raises:
+        ValueError: if there are rows, and none is for one of them.
+    """
+    asked = sorted({t.object_id for t in wanted})
+    if len(results) and not _any_wanted(results, wanted):
+        raise ValueError(
+            f"none of the {len(results)} rows of {name} is for a target of the objects {asked} (--objects); its rows "
+            f"are for the objects {sorted(set(results.object_id.tolist()))[:_SHOWN]}; give other objects"
+        )
+
+
+def _any_wanted(results: Results, targets: Sequence[BopTarget]) -> bool:
+    columns = (results.scene_id.tolist(), results.image_id.tolist(), results.object_id.tolist())
+    wanted = {(t.scene_id, t.image_id, t.object_id) for t in targets}
+    return any(key in wanted for key in zip(*columns, strict=True))
 
 
 def _has_image(dataset: BopDataset, scene_id: int, image_id: int) -> bool:

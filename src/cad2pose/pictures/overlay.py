@@ -84,7 +84,7 @@ def draw_poses(
             _draw_axes(canvas, camera, part, T_cam_obj, width)
         if style.label:
             text = f"{part.name} {float(estimates.score[index]):.2f}"
-            _draw_label(canvas, _window(camera, part, T_cam_obj), text, colors[object_id], taken)
+            _draw_label(canvas, visible_window(camera, part, T_cam_obj), text, colors[object_id], taken)
     return from_bytes(canvas)
 
 
@@ -114,7 +114,7 @@ def _draw_surface(
     width: int, style: OverlayStyle,
 ) -> None:  # fmt: skip
     """Blend the shaded part in and trace its silhouette; only the window that it can touch is rendered."""
-    window = _window(camera, part, T_cam_obj)
+    window = visible_window(camera, part, T_cam_obj)
     if window is None or not (style.contour or style.blend > 0):
         return
     left, top, right, bottom = window
@@ -143,7 +143,7 @@ def _contours(mask: Bool[Tensor, "h w"]) -> list[np.ndarray]:
     return list(lines)
 
 
-def _window(camera: Camera, part: Part, T_cam_obj: Float[Tensor, "4 4"]) -> Rectangle | None:
+def visible_window(camera: Camera, part: Part, T_cam_obj: Float[Tensor, "4 4"]) -> Rectangle | None:
     """Left, top, right, bottom of the pixels that the part can cover; None where it is out of sight."""
     points = transform_points(T_cam_obj, part.mesh.vertices)
     if float(points[:, 2].max()) <= _NEAR:

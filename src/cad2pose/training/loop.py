@@ -25,6 +25,7 @@ from cad2pose.training.prefetch import prefetch
 from cad2pose.training.processes import ALONE, Processes, joined, without_exchange
 from cad2pose.training.run_folder import RunFolder
 from cad2pose.training.run_pictures import save_predictions, save_samples
+from cad2pose.training.truth_pictures import AGAINST_TRUTH, WorstBatch, save_against_truth
 from cad2pose.training.validation import CropErrors, crop_errors
 from cad2pose.training.warm_start import check_frozen, warm_start
 
@@ -136,6 +137,7 @@ def train(
     stop_after: int | None = None,
     start: Model | None = None,
     processes: Processes = ALONE,
+    judged: Callable[[], None] = lambda: None,
 ) -> Path:
     """Train, or go on with, the run in folder `out`; returns the path of the model file.
 
@@ -148,6 +150,7 @@ def train(
         stop_after: stop (with a checkpoint) after this many steps of this call.
         start: model to take weights from (see `warm_start`); it must be given again when the run goes on.
         processes: which of several processes this is; the first one writes and judges.
+        judged: called after every validation and at the end, when curves and pictures are written.
 
     Raises:
         ValueError: if `out` holds a run with other settings, or the processes cannot share the batches evenly.
@@ -168,7 +171,7 @@ def train(
     last = _last_step(state, config, stop_after)
     validate_every = max(1, config.steps // max(1, config.validations))
     saved = logged = time.monotonic()
-    begun, counted, errors = saved - state.seconds, state.step, {}
+    begun, counted, errors, worst = saved - state.seconds, state.step, {}, WorstBatch()
     try:
         state.method.train()
         for batches in _shards(crops, config, shards, state.step, last, device):
@@ -181,15 +184,19 @@ def train(
                 logged, counted = now, state.step
                 _log(folder, writer, state.step, values | {"crops_per_second": rate, "seconds": state.seconds})
                 report(Progress(state.step, config.steps, rate, values, errors))
+                worst.see(state.step, values["total"], batches[0])
             if state.step % validate_every == 0 or state.step == config.steps:
-                errors = _judge(state, validation_crops, config, parts, out)
+                errors = _judge(state, validation_crops, config, parts, out, worst)
                 _log(folder, writer, state.step, {f"validation/{k}": v for k, v in errors.items()})
+                judged()
             if now - saved > 60 * config.checkpoint_minutes:
                 _save(state, parts, config, out, device, start)
                 saved = time.monotonic()
     finally:
         writer.close()
-    return _save(state, parts, config, out, device, start)
+    model = _save(state, parts, config, out, device, start)
+    judged()
+    return model
 
 
 def _last_step(state: TrainingState, config: TrainingConfig, stop_after: int | None) -> int:
@@ -227,12 +234,15 @@ def _follow(
 
 
 def _judge(
-    state: TrainingState, crops: CropSource, config: TrainingConfig, parts: Sequence[Part], out: Path
+    state: TrainingState, crops: CropSource, config: TrainingConfig, parts: Sequence[Part], out: Path, worst: WorstBatch
 ) -> dict[str, float]:
     averaged = state.average.module
     assert isinstance(averaged, Method)
     figures = validate(averaged, crops, config.validation_crops * len(parts), config)
-    save_predictions(out / "predictions.png", averaged, crops.batch(0, 12))
+    shown = crops.batch(0, 12)
+    save_predictions(out / "predictions.png", averaged, shown)
+    save_against_truth(out / AGAINST_TRUTH, averaged, shown, parts)
+    worst.save(out, averaged, parts)
     values = figures.medians()
     if len(parts) > 1:
         for index, part in enumerate(parts):
