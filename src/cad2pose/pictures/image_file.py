@@ -1,7 +1,8 @@
-"""Pictures become PNG files, whole or not at all."""
+"""Pictures become image files, whole or not at all, or addresses that hold them."""
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import cv2
@@ -38,16 +39,26 @@ def save_png(path: Path | str, image: Picture) -> None:
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise ValueError(f"pictures are written as PNG; {path} does not end in .png")
-    pixels = to_bytes(image)
-    done, data = cv2.imencode(".png", pixels[..., ::-1] if pixels.ndim == 3 else pixels)
-    assert done, "encoding an eight-bit image cannot fail"
-    write_bytes(path, data.tobytes())
+    write_bytes(path, png_bytes(image))
+
+
+def png_bytes(image: Picture) -> bytes:
+    """A picture as the content of a PNG file."""
+    return _encoded(image, ".png", [])
 
 
 def jpeg_bytes(image: Picture, quality: int = 85) -> bytes:
     """A picture as the content of a JPEG file: for photographs, where PNG would be ten times as large."""
+    return _encoded(image, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, quality])
+
+
+def data_uri(kind: str, data: bytes) -> str:
+    """The content of a file, as an address that holds it; `kind` is its media type, such as image/png."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _encoded(image: Picture, suffix: str, options: list[int]) -> bytes:
     pixels = to_bytes(image)
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
-    done, data = cv2.imencode(".jpg", pixels[..., ::-1] if pixels.ndim == 3 else pixels, options)
+    done, data = cv2.imencode(suffix, pixels[..., ::-1] if pixels.ndim == 3 else pixels, options)
     assert done, "encoding an eight-bit image cannot fail"
     return data.tobytes()

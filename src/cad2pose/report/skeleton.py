@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import cad2pose
+from cad2pose.pictures.image_file import data_uri
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -48,4 +48,4 @@ def share(value: float | None) -> str:
 
 def jpeg_uri(data: bytes) -> str:
     """The content of a JPEG file, as address of an image."""
-    return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")
+    return data_uri("image/jpeg", data)

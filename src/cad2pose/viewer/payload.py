@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cad2pose.pictures.image_file import to_bytes
+from cad2pose.pictures.image_file import data_uri, jpeg_bytes, png_bytes
 from cad2pose.viewer.scene import DrawnPart, Photograph, QueryScene, Scene
 
 _JPEG_QUALITY = 88
@@ -28,7 +28,7 @@ def payload_of(photograph: Photograph, scenes: Sequence[Scene], parts: Sequence[
     return {
         "photograph": {
             "name": photograph.name,
-            "source": _jpeg(photograph.image),
+            "source": data_uri("image/jpeg", jpeg_bytes(photograph.image, _JPEG_QUALITY)),
             "width": camera.width,
             "height": camera.height,
             "full": list(photograph.full_size),
@@ -118,17 +118,7 @@ def _steps(values: Float[Tensor, "n 3"]) -> dict[str, object]:
 
 
 def _png(image: Float[Tensor, "3 h w"]) -> str:
-    return _encoded(image, ".png", "image/png", [])
-
-
-def _jpeg(image: Float[Tensor, "3 h w"]) -> str:
-    return _encoded(image, ".jpg", "image/jpeg", [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-
-
-def _encoded(image: Float[Tensor, "3 h w"], suffix: str, kind: str, options: list[int]) -> str:
-    done, data = cv2.imencode(suffix, to_bytes(image)[..., ::-1], options)
-    assert done, "encoding an eight-bit image cannot fail"
-    return f"data:{kind};base64,{base64.b64encode(data.tobytes()).decode('ascii')}"
+    return data_uri("image/png", png_bytes(image))
 
 
 def _colour_table(number: int) -> dict[str, object]:
