@@ -74,7 +74,7 @@ class Config:
 
 
 def main(config: Config) -> None:
-    import mitsuba
+    import mitsuba  # pyright: ignore[reportMissingImports]  # installed by hand where references are made
 
     mitsuba.set_variant("scalar_rgb")
     config.out.mkdir(parents=True, exist_ok=True)
