@@ -18,7 +18,7 @@ from small_models import wedge
 
 SHORT = [
     "--device", "cpu", "--samples", "16", "--batch-size", "8", "--warmup-steps", "1", "--validation-crops", "4",
-    "--validations", "1",
+    "--validations", "1", "--calibration-crops", "0",
 ]  # fmt: skip
 TINY = [
     *SHORT, "--model.crop-size", "32", "--model.stride", "4", "--model.width", "8",

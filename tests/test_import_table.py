@@ -19,6 +19,7 @@ FREE_FOR_ALL = {
     "settings",
     "devices",
     "cuda_kernels",
+    "confidence",
     "__version__",
 }  # what has no room of its own, and needs none
 IMPORT_NAMES = {"opencv-python-headless": "cv2", "pillow": "PIL"}

@@ -22,6 +22,7 @@ from cad2pose.data.shards import ShardDataset
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.data.tabletop import TabletopConfig
 from cad2pose.geometry import Camera, project_points, transform_points
+from cad2pose.model_file import load_model
 from cad2pose.rendering import MeshSet
 from cad2pose.structures import CropBatch, CropTruth
 
@@ -142,15 +143,17 @@ def test_mixed_batches_hold_their_share(world):
 
 
 def test_training_from_a_folder(world, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(
-        "cad2pose.cli.crop_style.SyntheticCrops",
-        lambda parts, config, device, seed: SyntheticCrops(parts, replace(config, pictures=4), device, seed),
-    )
+    def few_pictures(parts, config, device, seed):
+        return SyntheticCrops(parts, replace(config, pictures=4), device, seed)
+
+    monkeypatch.setattr("cad2pose.cli.crop_style.SyntheticCrops", few_pictures)
     size = ["--model.crop-size", "32", "--model.width", "8", "--model.head-width", "8", "--model.key-width", "8"]
     arguments = ["train", str(world), "--out", str(tmp_path / "run"), "--samples", "16", "--batch-size", "8", *size]
     images = ["--images", str(world / SPLIT), "--mix", "0.5", "--validations", "1", "--validation-crops", "4"]
-    assert main([*arguments, *images, "--device", "cpu"]) == 0
-    assert (tmp_path / "run" / "model.safetensors").is_file()
+    monkeypatch.setattr("cad2pose.experiments.calibration.SyntheticCrops", few_pictures)
+    assert main([*arguments, *images, "--device", "cpu", "--calibration-crops", "2"]) == 0
+    assert "calibration" in capsys.readouterr().out
+    assert set(load_model(tmp_path / "run" / "model.safetensors").calibrations) == {"regression", "refined"}
     capsys.readouterr()
     assert main([*arguments, *images[:2], "--mix", "0.25"]) == 2
     assert "mix" in capsys.readouterr().err

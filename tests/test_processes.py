@@ -65,7 +65,8 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
 def test_the_command_trains_under_torchrun(tmp_path):
     size = ["--model.crop-size", "32", "--model.width", "8", "--model.head-width", "8", "--model.key-width", "8"]
     arguments = ["-m", "cad2pose", "train", "nut", "--samples", "16", "--batch-size", "8", *size, "--device", "cpu"]
-    arguments += ["--validations", "1", "--validation-crops", "2", "--out", str(tmp_path / "two")]
+    arguments += ["--validations", "1", "--validation-crops", "2", "--calibration-crops", "0"]
+    arguments += ["--out", str(tmp_path / "two")]
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -12,7 +12,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from cad2pose import __version__
+from cad2pose.confidence import Calibrations, calibrations_from_json, calibrations_to_json
 from cad2pose.files import write_bytes
 from cad2pose.methods import GdrNetConfig, Method, MethodConfig, QueryConfig, SurfEmbConfig
 from cad2pose.parts.mesh import Mesh
@@ -55,11 +56,13 @@ class Model:
         method: in eval mode, float32 weights.
         parts: in the order of the method's `part_index`.
         info: free text about the training, such as samples, seconds, device.
+        calibrations: what its scores are worth; none in a file that was not calibrated.
     """
 
     method: Method
     parts: tuple[Part, ...]
     info: Mapping[str, str]
+    calibrations: Calibrations = field(default_factory=dict)
 
 
 def shipped_model_path(name: str = "builtin") -> Path:
@@ -79,7 +82,13 @@ def shipped_model_path(name: str = "builtin") -> Path:
     return path
 
 
-def save_model(path: Path | str, method: Method, parts: Sequence[Part], info: Mapping[str, str]) -> None:
+def save_model(
+    path: Path | str,
+    method: Method,
+    parts: Sequence[Part],
+    info: Mapping[str, str],
+    calibrations: Calibrations | None = None,
+) -> None:
     """Write a model file, whole or not at all; `parts` are the method's, in its order.
 
     Raises:
@@ -98,6 +107,8 @@ def save_model(path: Path | str, method: Method, parts: Sequence[Part], info: Ma
         "parts": [_part_entry(part) for part in parts],
         "info": {str(key): str(value) for key, value in info.items()},
     }
+    if calibrations:
+        header["calibrations"] = calibrations_to_json(calibrations)
     metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "header": json.dumps(header)}
     write_bytes(path, serialize(tensors, metadata))
 
@@ -124,11 +135,12 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> Model:
         parts = tuple(_read_part(entry, index, tensors) for index, entry in enumerate(header["parts"]))
         method = _read_method(header, parts, tensors)
         info = {str(key): str(value) for key, value in header["info"].items()}
+        calibrations = calibrations_from_json(header.get("calibrations", {}), len(parts))
     except KeyError as error:
         raise ValueError(f"{path}: the model file is damaged: {error} is missing") from error
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise ValueError(f"{path}: the model file is damaged or of another cad2pose: {error}") from error
-    return Model(method.to(device).eval().requires_grad_(False), parts, info)
+    return Model(method.to(device).eval().requires_grad_(False), parts, info, calibrations)
 
 
 def _check_version(path: Path, metadata: Mapping[str, str]) -> None:

@@ -237,6 +237,8 @@ class PoseEstimates:
         seconds: time the whole image took.
         details: uncertainty, alternatives, and the reasons where no pose was found; all unknown by default.
         stages: of those seconds, how many went into making crops, the network, and making poses of its output.
+        confidence: `(N,)` float64, the chance that the pose is right (MSSD below a tenth of the diameter), by the
+            calibration in the model file; 0 where no pose was found, NaN where it is not known.
     """
 
     object_id: Int[Tensor, "n"]
@@ -246,8 +248,12 @@ class PoseEstimates:
     seconds: float = -1.0
     details: PoseDetails = field(default_factory=lambda: PoseDetails.unknown(()))
     stages: Mapping[str, float] = field(default_factory=dict)
+    confidence: Float[Tensor, "n"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
 
     def __post_init__(self) -> None:
+        if not len(self.confidence):
+            unknown = torch.full((len(self.object_id),), torch.nan, dtype=torch.float64)
+            object.__setattr__(self, "confidence", unknown)
         if len(self.details.reasons) != len(self.object_id):
             if self.details.reasons:
                 given = len(self.details.reasons)
@@ -260,7 +266,7 @@ class PoseEstimates:
     def __getitem__(self, index: Int[Tensor, "k"]) -> PoseEstimates:
         return PoseEstimates(
             self.object_id[index], self.T_cam_obj[index], self.score[index], self.box[index], self.seconds,
-            self.details[index], self.stages,
+            self.details[index], self.stages, self.confidence[index],
         )  # fmt: skip
 
     @property

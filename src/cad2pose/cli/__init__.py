@@ -21,6 +21,7 @@ _COMMANDS = {
     "render": "write a BOP data set of rendered, labelled photographs",
     "train": "train a model from meshes, or from the models of a BOP folder",
     "compare": "train several methods on equal terms and judge them by the same code",
+    "calibrate": "learn what a model's scores are worth, so that estimates come with a chance to be right",
     "estimate": "estimate the poses of known objects in images",
     "view": "show in a browser what the network says of a photograph: distributions over the part, poses",
     "evaluate": "score BOP results files against ground truth, with intervals and paired tests",

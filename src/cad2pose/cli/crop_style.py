@@ -123,5 +123,4 @@ class CropSources:
 
     def judged(self, seed: int) -> CropSource:
         """Crops to judge by: fresh, rendered, of another style."""
-        shared = {name: getattr(self.config, name) for name in ("crop_size", "pad", "prior", "camera", "backgrounds")}
-        return SyntheticCrops(self.parts, SyntheticConfig.evaluation(**shared), self.device, seed)
+        return SyntheticCrops(self.parts, self.config.judging(), self.device, seed)

@@ -220,7 +220,10 @@ def _pose_entry(estimator: PoseEstimator, found: PoseEstimates, row: int) -> dic
     entry: dict[str, object] = {"obj_id": object_id, "name": estimator.parts[object_id].name}
     if details.reasons[row] is not None:
         return entry | {"no_pose": details.reasons[row], "box": found.box[row].tolist()}
-    entry |= {"score": float(found.score[row])} | _pose_numbers(found.T_cam_obj[row])
+    entry |= {"score": float(found.score[row])}
+    if not bool(torch.isnan(found.confidence[row])):
+        entry["confidence"] = float(found.confidence[row])
+    entry |= _pose_numbers(found.T_cam_obj[row])
     entry["box"] = found.box[row].tolist()
     if not bool(torch.isnan(details.covariance[row]).any()):
         entry["covariance"] = details.covariance[row].tolist()
@@ -248,7 +251,8 @@ def _say(console: Console, estimator: PoseEstimator, done: Sequence[Done], out: 
                 console.print(f"{title}: no pose: {entry['no_pose']}", soft_wrap=True, highlight=False)
                 continue
             x, y, z = done[0][1].T_cam_obj[row, :3, 3].tolist()
-            line = f"{title}: score {entry['score']:.3f}, t = {x:.1f} {y:.1f} {z:.1f}"
+            sure = f", {entry['confidence']:.0%} likely right" if "confidence" in entry else ""
+            line = f"{title}: score {entry['score']:.3f}{sure}, t = {x:.1f} {y:.1f} {z:.1f}"
             console.print(f"{line} mm", highlight=False)
     poses = sum(int(found.found.sum()) for _, found in done)
     lost = sum(len(found) for _, found in done) - poses

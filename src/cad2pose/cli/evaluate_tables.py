@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
+from cad2pose.confidence import RIGHT_BELOW
 from cad2pose.evaluation.bootstrap import Interval, PairedTest
 from cad2pose.evaluation.breakdown import Group
-from cad2pose.evaluation.calibration import RIGHT_BELOW
 from cad2pose.evaluation.headline import FIGURE_TITLES
 from cad2pose.evaluation.score_quality import ScoreQuality
 from cad2pose.evaluation.score_row import ScoreRow, Spread

@@ -15,13 +15,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cad2pose.cli.arguments import ObjectIds, OptionalPath
+from cad2pose.cli.calibrate import calibrated
 from cad2pose.cli.crop_style import CropSources, CropStyle
 from cad2pose.cli.sources import find_parts
 from cad2pose.cli.symmetry_remark import symmetry_remarks
 from cad2pose.devices import pick_device
+from cad2pose.experiments import usual_ways
 from cad2pose.files import write_text
 from cad2pose.methods import GdrNetConfig, MethodConfig, QueryConfig, SurfEmbConfig
-from cad2pose.model_file import Model, load_model
+from cad2pose.model_file import Model, load_model, save_model
 from cad2pose.parts.mesh import Units
 from cad2pose.parts.part import Part
 from cad2pose.report.training_page import PAGE, training_page
@@ -61,6 +63,7 @@ def train_command(
     mix: float = 0.5,
     allow_test_images: bool = False,
     start: OptionalPath = None,
+    calibration_crops: int = 100,
     device: str = "auto",
     threads: int = 1,
     overfit_one: Annotated[bool, tyro.conf.arg(name="overfit")] = False,
@@ -70,7 +73,7 @@ def train_command(
     The crops are rendered while the model learns. The run folder gets the settings (config.json), curves (curves.jsonl,
     tensorboard/), what the network sees (samples.png) and says (predictions.png, against_truth.png), the batch it fails
     at most (worst_batch.png), a page with all of these (report.html), checkpoints, and the model file
-    (model.safetensors). The same command goes on where a run was stopped.
+    (model.safetensors), calibrated at the end. The same command goes on where a run was stopped.
 
     Args:
         source: mesh files, built-in parts (bracket, nut, bushing, disc; builtin for all four), or one BOP folder.
@@ -92,12 +95,16 @@ def train_command(
         allow_test_images: learn even from a split called test or val; scores on it then say nothing.
         start: model file to start from: of the same parts, to train it further, or of others or of another method,
             whose general knowledge of pictures is taken over.
+        calibration_crops: fresh crops of each part that the chance of a pose to be right is learnt from at the end, and
+            as many to test it on (see `cad2pose calibrate`); 0: none.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
         threads: torch threads of the step; crops are made in one more thread.
         overfit_one: do not train, but see whether the model can learn one batch by heart; writes nothing.
     """
     if threads < 1:
         raise ValueError(f"threads is {threads}; it must be 1 or more")
+    if calibration_crops < 0:
+        raise ValueError(f"calibration-crops is {calibration_crops}; it must be 0 or more")
     config = _method_config(method, full, {"model": model, "surfemb": surfemb, "gdrnet": gdrnet})
     processes, where = join_processes(pick_device(device))
     torch.set_num_threads(threads)
@@ -110,7 +117,13 @@ def train_command(
     sources = CropSources(parts, crops, where, images, mix, allow_test_images)
     if overfit_one:
         return _overfit(console, parts, config, sources, training, where, known)
-    return _train(console, parts, config, sources, training, out, where, known, processes)
+    model_file = _train(console, parts, config, sources, training, out, where, known, processes)
+    if model_file is not None and calibration_crops:
+        trained = load_model(model_file, where)
+        ways = usual_ways(trained)
+        fits, _ = calibrated(console, trained, crops.judging(), ways, calibration_crops, calibration_crops, where)
+        save_model(model_file, trained.method, trained.parts, trained.info, fits)
+    return 0
 
 
 def _method_config(method: str, full: bool, settings: Mapping[str, MethodConfig]) -> MethodConfig:
@@ -131,8 +144,8 @@ def _method_config(method: str, full: bool, settings: Mapping[str, MethodConfig]
 def _train(
     console: Console, parts: list[Part], model: MethodConfig, sources: CropSources, training: TrainingConfig,
     out: Path, device: torch.device, start: Model | None, processes: Processes,
-) -> int:  # fmt: skip
-    """Say what it will take, then train with a progress bar."""
+) -> Path | None:  # fmt: skip
+    """Say what it will take, then train with a progress bar; the model file, in the first process."""
     folder = RunFolder(out)
     settings = sources.settings
     processes.shards(training.shards)
@@ -165,10 +178,10 @@ def _train(
             parts, model, crops, judge, training, out, device, settings, report, None, start, processes, page
         )
     if not processes.first:
-        return 0
+        return None
     size = model_file.stat().st_size / 1e6
     console.print(f"model: {model_file} ({size:.1f} MB)", soft_wrap=True, highlight=False)
-    return 0
+    return model_file
 
 
 def _overfit(

@@ -82,3 +82,8 @@ class SyntheticConfig:
             augmentation=AugmentationConfig.modest(),
         )
         return replace(base, **changes)  # type: ignore[arg-type]
+
+    def judging(self) -> SyntheticConfig:
+        """Pictures to judge by what has learnt from this: other pictures, but the same camera, views and size."""
+        shared = ("crop_size", "camera", "focal", "prior", "pad", "backgrounds", "photo_share", "pictures")
+        return SyntheticConfig.evaluation(**{name: getattr(self, name) for name in shared})

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cad2pose.confidence import Way
 from cad2pose.estimator.options import EstimatorOptions
 from cad2pose.estimator.pose_solver import PoseSolver
 from cad2pose.estimator.stages import Stages
@@ -55,6 +56,15 @@ class Look:
         if not solves and self.options.solver in ("sampling", "search"):
             raise ValueError(f"the model of {names} is a {method}, which has no query image to solve for poses with")
 
+    def way(self, model: Model) -> Way:
+        """How a model that passed `check` comes to its poses."""
+        solver, method = self.options.solver, model.method
+        if solver in ("sampling", "search", "pnp"):
+            return solver
+        if not isinstance(method, PoseMethod):
+            return "sampling"
+        return "refined" if self.options.refine and isinstance(method, QueryImageMethod) else "regression"
+
     def __call__(
         self,
         model: Model,
@@ -80,12 +90,13 @@ class Look:
             return self._poses(model, batch, output, depth)
 
     def _poses(self, model: Model, batch: CropBatch, output: Any, depth: Float[Tensor, "b r r"] | None) -> Poses:
-        method = model.method
-        if not isinstance(method, PoseMethod) or self.options.solver in ("sampling", "search"):
+        method, way = model.method, self.way(model)
+        if way in ("sampling", "search"):
             return self._solver(model, batch, output, depth)
-        if self.options.solver == "pnp":
+        assert isinstance(method, PoseMethod), "as `check` saw to"
+        if way == "pnp":
             return _pnp_poses(method, output, batch)
-        if self.options.refine and isinstance(method, QueryImageMethod):
+        if way == "refined":
             return self._refiner(model, batch, output, depth)
         if depth is not None:
             return self._as_regressed(model, batch, output, depth)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cad2pose.estimator.pose_solver import RefinementOptions
@@ -33,6 +33,11 @@ class EstimatorOptions:
     """SurfEmb's query image is the mean of those of so many copies of the crop, turned by quarters"""
     batch_size: int = 64
     """crops that go through the network at once"""
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether scores mean what they meant when the model was calibrated: all but the solver is as by default."""
+        return replace(self, solver="auto", refine=True, batch_size=64) == EstimatorOptions()
 
     def __post_init__(self) -> None:
         if not self.rolls or not all(math.isfinite(angle) for angle in self.rolls):

@@ -167,9 +167,23 @@ class PoseEstimator:
         found = self._of_image(pixels, camera, object_id, detections, depth, stages)
         seconds = time.perf_counter() - start
         estimates = PoseEstimates(
-            object_id, found.T_cam_obj, found.score, detections.box.cpu(), seconds, found.details, stages.seconds
+            object_id, found.T_cam_obj, found.score, detections.box.cpu(), seconds, found.details, stages.seconds,
+            self._confidence(object_id, found, depth is not None),
         )  # fmt: skip
         return estimates[((found.score >= min_score) | ~estimates.found).nonzero()[:, 0]]
+
+    def _confidence(self, object_id: Int[Tensor, "n"], found: Poses, with_depth: bool) -> Float[Tensor, "n"]:
+        """What the scores are worth, where the models were calibrated for poses of this kind."""
+        confidence = torch.full_like(found.score, torch.nan)
+        for i in object_id.unique().tolist() if self.options.calibrated and not with_depth else ():
+            known = self._known[i]
+            of_parts = known.model.calibrations.get(self._look_at.way(known.model))
+            calibration = None if of_parts is None else of_parts[known.part_index]
+            if calibration is not None:
+                rows = object_id == i
+                confidence[rows] = calibration.probability(found.score[rows])
+        lost = torch.isnan(found.T_cam_obj[:, 0, 0])
+        return torch.where(lost & ~torch.isnan(confidence), 0.0, confidence)
 
     def _of_image(
         self,

@@ -1,10 +1,11 @@
 """Scoring anybody's poses: error measures, BOP's recalls and precisions, and how far the figures can be trusted."""
 
+from cad2pose.confidence import Calibration
 from cad2pose.evaluation.area_under_curve import toolbox_area
 from cad2pose.evaluation.average_precision import interpolated_average_precision
 from cad2pose.evaluation.bootstrap import Interval, PairedTest
 from cad2pose.evaluation.breakdown import break_down
-from cad2pose.evaluation.calibration import Calibration, expected_calibration_error, fit_calibration, reliability
+from cad2pose.evaluation.calibration import expected_calibration_error, fit_calibration, reliability
 from cad2pose.evaluation.estimate_errors import EstimateError
 from cad2pose.evaluation.headline import draw_figures, paired_tests
 from cad2pose.evaluation.pose_error import (

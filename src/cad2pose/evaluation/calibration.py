@@ -14,28 +14,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-RIGHT_BELOW = 0.1
-"""MSSD as share of the diameter below which a pose counts as right: the event that a score should tell."""
+from cad2pose.confidence import Calibration
 
 _BINS = 10
 _NEWTON_STEPS = 100
 _HALVINGS = 30
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """p = sigmoid(a score + b).
-
-    Args:
-        a, b: the two numbers; a = 0 says that the score tells nothing, or that nothing could be learnt of it.
-    """
-
-    a: float
-    b: float
-
-    def probability(self, scores: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
-        """Probability of the event for each score, float64."""
-        return torch.sigmoid(self.a * scores.double() + self.b)
 
 
 @dataclass(frozen=True)

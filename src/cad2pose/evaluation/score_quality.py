@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from cad2pose.confidence import RIGHT_BELOW
 from cad2pose.evaluation.calibration import (
-    RIGHT_BELOW,
     Calibration,
     ReliabilityBin,
     calibration_gap,

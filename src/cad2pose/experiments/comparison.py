@@ -26,7 +26,6 @@ from cad2pose.training.loop import MODEL, run_settings
 from cad2pose.training.run_folder import RunFolder
 
 _JUDGED = "judged.json"
-_JUDGED_TOO = ("prior", "camera", "backgrounds", "pictures")  # what judged crops share with those of training
 _VALIDATION_SEED = 1_000_000
 _JUDGE_SEED = 2_000_000  # of crops that no training and no validation has seen
 _BATCH = 16
@@ -171,7 +170,7 @@ def _run(
     if contestant.start is not None:
         start = load_model(folder.parent.parent / contestant.start / str(seed) / MODEL)
     style = contestant.crops(SyntheticConfig(**size, **crops))
-    judged = SyntheticConfig.evaluation(**size, **{k: v for k, v in crops.items() if k in _JUDGED_TOO})
+    judged = SyntheticConfig(**size, **crops).judging()
     run, settings = RunFolder(folder), {"crops": style}
     there = run.check([part], **run_settings(method, training, settings, start)) and (folder / MODEL).is_file()
     if not there or int(load_model(folder / MODEL).info["samples"]) < config.samples:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from cad2pose.evaluation.calibration import RIGHT_BELOW
+from cad2pose.confidence import RIGHT_BELOW
 from cad2pose.report.cases import Case
 
 _TURNED = 90.0  # degrees

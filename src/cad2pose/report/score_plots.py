@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cad2pose.evaluation.calibration import RIGHT_BELOW, ReliabilityBin
+from cad2pose.confidence import RIGHT_BELOW
+from cad2pose.evaluation.calibration import ReliabilityBin
 from cad2pose.evaluation.scored_file import ScoredFile
 from cad2pose.report.plots import DASHES, MARKERS, Draw, color_of, plain_numbers, set_labels, set_ticks, svg
 

@@ -74,6 +74,7 @@ def _scene(scene: Scene) -> dict[str, object]:
         "probability": None if probability is None else probability.tolist(),
         "freeAxis": None if scene.free_axis is None else scene.free_axis.tolist(),
         "score": scene.score,
+        "confidence": scene.confidence,
         "reason": scene.reason,
         "box": list(scene.box),
     }

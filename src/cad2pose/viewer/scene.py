@@ -77,6 +77,7 @@ class Scene:
         probability: of the poses, as the solver gives them; None where only one pose is known.
         free_axis: unit axis in the source camera about which the part may turn unseen; None where there is none.
         score: of the pose found, in [0, 1].
+        confidence: the chance that it is right; None where it is not known.
         reason: why there is no pose; None where there is one.
         box: x, y, w, h in the image.
     """
@@ -90,6 +91,7 @@ class Scene:
     probability: Float[Tensor, "k"] | None
     free_axis: Float[Tensor, "3"] | None
     score: float
+    confidence: float | None
     reason: str | None
     box: tuple[float, float, float, float]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -157,7 +158,9 @@ def _scene(
             probability = one.details.probability[0, known]
     axis = one.details.free_axis[0]
     x, y, w, h = one.box[0].tolist()
+    confidence = float(one.confidence[0])
     return Scene(
         int(one.object_id[0]), crop, K_virt.cpu(), R_virt_cam.cpu(), query, poses, probability,
-        axis if bool(axis.any()) else None, float(one.score[0]), one.details.reasons[0], (x, y, w, h),
+        axis if bool(axis.any()) else None, float(one.score[0]),
+        None if math.isnan(confidence) else confidence, one.details.reasons[0], (x, y, w, h),
     )  # fmt: skip

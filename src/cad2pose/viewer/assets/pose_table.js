@@ -15,7 +15,8 @@ function fillPoseTable(scene, onChoice) {
   const many = scene.poses.length - 1;
   const others = scene.probability ? (many ? `, and ${many} ${many === 1 ? "alternative" : "alternatives"} that the picture allows` : ", the only one that the picture allows") : "; alternatives were not looked for (poses were not refined)";
   const axis = scene.freeAxis ? ` About the axis ${scene.freeAxis.map((v) => v.toFixed(2)).join(", ")} the part may turn unseen; such turns are not listed.` : "";
-  table.caption.textContent = `The pose found, score ${scene.score.toFixed(3)}${others}.${axis} Camera frame: x right, y down, z forward.`;
+  const sure = scene.confidence === null ? "" : `, ${Math.round(100 * scene.confidence)} % likely right (no point off by a tenth of the diameter)`;
+  table.caption.textContent = `The pose found, score ${scene.score.toFixed(3)}${sure}${others}.${axis} Camera frame: x right, y down, z forward.`;
   scene.poses.forEach((pose, i) => {
     const row = body.insertRow(), R = rotationOf(pose), first = rotationOf(scene.poses[0]);
     const radio = document.createElement("input");

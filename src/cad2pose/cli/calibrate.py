@@ -1,0 +1,104 @@
+"""`cad2pose calibrate`: what a model's scores are worth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from cad2pose.cli.arguments import OptionalPath
+from cad2pose.cli.crop_style import CropStyle
+from cad2pose.confidence import Calibrations, Way
+from cad2pose.data.synthetic_config import SyntheticConfig
+from cad2pose.devices import pick_device
+from cad2pose.experiments import TestedCalibration, calibrate, usual_ways
+from cad2pose.files import write_text
+from cad2pose.model_file import Model, load_model, save_model
+
+_STYLE = CropStyle()
+
+
+def calibrate_command(
+    model: tyro.conf.Positional[Path],
+    /,
+    out: OptionalPath = None,
+    ways: Annotated[tuple[Way, ...], tyro.conf.arg(help_behavior_hint="")] = (),
+    fit_crops: int = 400,
+    test_crops: int = 400,
+    style: Annotated[CropStyle, tyro.conf.arg(name="")] = _STYLE,
+    figures: OptionalPath = None,
+    device: str = "auto",
+    threads: int = 1,
+) -> None:
+    """Learn what a model's scores are worth, so that its estimates come with a chance to be right.
+
+    Right is a pose whose surface is nowhere off by a tenth of the part's diameter or more (MSSD < 0.1 d). For every
+    part and way to a pose, p = sigmoid(a score + b) is fitted on fresh rendered crops, written into the model file, and
+    tested on other crops. `cad2pose train` does this at its end; do it again for crops nearer to yours, or other ways.
+
+    Args:
+        model: model file.
+        out: where to write the calibrated model; over the model file by default.
+        ways: those to learn about (regression, refined, sampling, search, pnp); by default those that take
+            milliseconds, or sampling where a model has no other.
+        fit_crops: of each part.
+        test_crops: of each part; none of them is among the former.
+        style: what the crops are like, as for `cad2pose train`: give the views and the camera that the model was
+            trained with. Light, tables, clutter, boxes and effects are those of judged crops whatever is said here.
+        figures: json file to write the tests to.
+        device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
+        threads: torch threads.
+    """
+    if threads < 1:
+        raise ValueError(f"threads is {threads}; it must be 1 or more")
+    where = pick_device(device)
+    torch.set_num_threads(threads)
+    known = load_model(model, where)
+    console = Console()
+    crops = SyntheticConfig(**style.settings()).judging()
+    calibrations, tests = calibrated(
+        console, known, crops, tuple(dict.fromkeys(ways)) or usual_ways(known), fit_crops, test_crops, where
+    )
+    target = out or model
+    save_model(target, known.method, known.parts, known.info, calibrations)
+    if figures is not None:
+        write_text(figures, json.dumps([asdict(test) for test in tests], indent=1) + "\n")
+    console.print(f"model: {target}", soft_wrap=True, highlight=False)
+
+
+def calibrated(
+    console: Console,
+    model: Model,
+    crops: SyntheticConfig,
+    ways: Sequence[Way],
+    fitted: int,
+    tested: int,
+    device: torch.device,
+) -> tuple[Calibrations, list[TestedCalibration]]:
+    """As `calibrate`, with a progress bar and a table of the tests."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        total = (fitted + tested) * len(model.parts)
+        bars = {way: progress.add_task(f"calibrating {way}", total=total) for way in ways}
+
+        def report(way: Way, done: int) -> None:
+            progress.update(bars[way], completed=done)
+
+        calibrations, tests = calibrate(model, crops, ways, device, fitted, tested, report)
+    console.print(_table(tests))
+    return calibrations, tests
+
+
+def _table(tests: Sequence[TestedCalibration]) -> Table:
+    table = Table("poses", "part", "crops", "right", "expected calibration error", title="calibration, fresh crops")
+    for test in tests:
+        table.add_row(test.way, test.part, str(test.tested), f"{test.right:.0%}", f"{test.error:.3f}")
+    return table

@@ -1,0 +1,199 @@
+"""Scores that are worth something: calibrations in model files, what estimates make of them, how they are learnt."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cad2pose.cli import main
+from cad2pose.confidence import Calibration, Calibrations, calibrations_from_json, calibrations_to_json
+from cad2pose.data import SyntheticConfig, SyntheticCrops
+from cad2pose.estimator import EstimatorOptions, PoseEstimator
+from cad2pose.experiments import calibrate, calibration, usual_ways
+from cad2pose.geometry import Camera
+from cad2pose.methods import GdrNetMethod, SurfEmbMethod
+from cad2pose.model_file import Model, load_model, save_model
+from cad2pose.structures import Detections
+from small_models import SMALL_GDRNET, SMALL_SURFEMB, PlantedMethod, planted_model, random_model, wedge
+
+CAMERA = Camera.from_values(600.0, 610.0, 150.0, 130.0, 320, 240)
+IMAGE = torch.full((3, 240, 320), 0.5)
+STYLE = SyntheticConfig.evaluation(crop_size=32, pictures=4)
+HALF = Calibration(2.0, -1.0)
+
+
+def at(depth: float) -> torch.Tensor:
+    T = torch.eye(4, dtype=torch.float64)
+    T[:3, 3] = torch.tensor([-100.0, -100.0, depth])
+    return T
+
+
+def model_of(calibrations, *poses):
+    parts = [wedge(1 + i, f"part {i}") for i in range(len(poses))]
+    return replace(planted_model(torch.stack(poses), *parts), calibrations=calibrations)
+
+
+def detections(*ids):
+    return Detections(torch.tensor(ids), torch.tensor([[100.0, 90, 60, 60]] * len(ids)), torch.ones(len(ids)))
+
+
+def test_an_estimate_has_the_chance_that_the_model_file_promises():
+    nothing = torch.full((4, 4), torch.nan, dtype=torch.float64)
+    calibrations = {"regression": (Calibration(4.0, -1.5), HALF, None)}
+    model = model_of(calibrations, at(500.0), nothing, at(600.0))
+    found = PoseEstimator([model], "cpu").estimate(IMAGE, CAMERA, detections(1, 2, 3, 1))
+    p = 1 / (1 + math.exp(1.5 - 4 * 0.75))
+    assert found.confidence[[0, 3]].tolist() == pytest.approx([p, p])
+    assert float(found.confidence[1]) == 0, "no pose is certainly not right"
+    assert math.isnan(found.confidence[2])
+    assert found[torch.tensor([3, 1])].confidence.tolist() == pytest.approx([p, 0])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"rolls": (0.0, 90.0)}, {"zooms": (0.9,)}, {"recrop": False}, {"query_turns": 2}],
+    ids=lambda options: next(iter(options)),
+)
+def test_scores_of_another_kind_have_no_chance_stated(options):
+    model = model_of({"regression": (HALF,)}, at(500.0))
+    found = PoseEstimator([model], "cpu", EstimatorOptions(**options)).estimate(IMAGE, CAMERA, detections(1))
+    assert math.isnan(found.confidence[0])
+    plain = PoseEstimator([model], "cpu", EstimatorOptions(batch_size=1, refine=False))
+    assert float(plain.estimate(IMAGE, CAMERA, detections(1)).confidence[0]) == pytest.approx(0.622, abs=1e-3)
+
+
+def test_every_way_has_its_own_calibration():
+    model = replace(random_model(), calibrations={"refined": (HALF,)})
+    regressed = PoseEstimator([model], "cpu", EstimatorOptions(refine=False))
+    refined = PoseEstimator([model], "cpu")
+    assert math.isnan(regressed.estimate(IMAGE, CAMERA, detections(1)).confidence[0])
+    found = refined.estimate(IMAGE, CAMERA, detections(1))
+    assert float(found.confidence[0]) in (0, pytest.approx(float(HALF.probability(found.score)[0])))
+    assert not math.isnan(found.confidence[0])
+    with_depth = refined.estimate(IMAGE, CAMERA, detections(1), depth=torch.zeros(240, 320))
+    assert math.isnan(with_depth.confidence[0]), "a depth image moves poses"
+
+
+def test_a_model_file_keeps_its_calibrations(tmp_path):
+    model = random_model(wedge(1, "a"), wedge(2, "b"))
+    known: Calibrations = {"regression": (HALF, None), "refined": (None, Calibration(-0.1234567890123, 1e-9))}
+    save_model(tmp_path / "a", model.method, model.parts, model.info, known)
+    assert load_model(tmp_path / "a").calibrations == known
+    save_model(tmp_path / "b", model.method, model.parts, model.info)
+    assert load_model(tmp_path / "b").calibrations == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"guess": [[1, 2]]}, "guess"), ({"refined": [[1, 2], [1, 2]]}, "not a list of 1"), ({"refined": 3}, "list"),
+        ({"refined": [[1.0]]}, "two finite"), ({"refined": [[1.0, math.nan]]}, "two finite"),
+        ({"refined": [[1.0, "x"]]}, "two finite"),
+    ],
+)  # fmt: skip
+def test_broken_calibrations_are_refused(value, message):
+    with pytest.raises(ValueError, match=message):
+        calibrations_from_json(value, 1)
+    assert calibrations_from_json(calibrations_to_json({"pnp": (HALF,)}), 1) == {"pnp": (HALF,)}
+
+
+def test_a_wide_crop_is_a_photograph_of_what_the_crop_shows():
+    model = model_of({}, at(500.0))
+    wide = replace(STYLE, crop_size=48, pad=SMALL_GDRNET.pad * 1.5)
+    batch = SyntheticCrops(model.parts, wide, "cpu", 3).batch(0, 4)
+    assert batch.truth is not None
+    assert isinstance(model.method, PlantedMethod)
+    for row in range(4):
+        truth = batch.truth.T_virt_obj[row].double()
+        model.method.plant(truth[None])
+        estimator = PoseEstimator([model], "cpu", EstimatorOptions(recrop=False))
+        T, score = calibration._estimate(estimator, batch, row, wide.pad, 1)
+        assert score == 0.75
+        inside = calibration._within(batch.valid[row, 0] == 1)
+        torch.testing.assert_close(T, truth, atol=1e-3, rtol=1e-5)
+        seen = model.method.seen[0]
+        if inside == (0, 48, 0, 48):
+            torch.testing.assert_close(seen.image[0], batch.image[row, :, 8:40, 8:40], atol=1e-4, rtol=0)
+
+
+def test_what_is_outside_of_the_image_is_cut_off():
+    valid = torch.ones(10, 12, dtype=torch.bool)
+    valid[:, :3] = False
+    valid[8:] = False
+    valid[7, 6:] = False  # an edge that is not quite straight
+    assert calibration._within(valid) == (0, 7, 3, 12)
+    assert calibration._within(torch.ones(4, 4, dtype=torch.bool)) == (0, 4, 0, 4)
+
+
+@pytest.fixture
+def honest(monkeypatch):
+    """Estimates whose scores are the chance of being right, or would be if squared."""
+    generator = torch.Generator().manual_seed(0)
+
+    def estimate(estimator, batch, row, pad, object_id):
+        score, chance = torch.rand(2, generator=generator).tolist()
+        T = batch.truth.T_virt_obj[row].double()
+        if chance > score**2:
+            T = T.clone()
+            T[2, 3] += 60
+        return T, score
+
+    def crops(parts, config, device, seed):
+        return SyntheticCrops(parts, replace(config, crop_size=32, pictures=4), device, seed)
+
+    monkeypatch.setattr(calibration, "_estimate", estimate)
+    monkeypatch.setattr(calibration, "SyntheticCrops", crops)
+
+
+def test_scores_are_learnt_from_some_crops_and_tested_on_others(honest):
+    model = replace(random_model(wedge(1, "a"), wedge(2, "b")), calibrations={"search": (HALF, None)})
+    done = []
+    known, tests = calibrate(
+        model, STYLE, ("regression",), torch.device("cpu"), 150, 250, lambda way, n: done.append((way, n))
+    )
+    assert known["search"] == (HALF, None)
+    assert done[-1] == ("regression", 2 * 400)
+    assert [(test.part, test.fitted, test.tested) for test in tests] == [
+        ("a", 150, 250), ("b", 150, 250), ("all parts", 300, 500),
+    ]  # fmt: skip
+    for fit in known["regression"]:
+        assert fit is not None
+        low, high = fit.probability(torch.tensor([0.2, 0.9])).tolist()
+        assert low < 0.2
+        assert high > 0.6
+    assert all(0.2 < test.right < 0.45 for test in tests)
+    assert tests[-1].error < 0.1
+    assert sum(b.count for b in tests[-1].bins) == 500
+
+
+def test_every_method_has_a_way():
+    part = wedge()
+    gdrnet = Model(GdrNetMethod(SMALL_GDRNET, [part]), (part,), {})
+    surfemb = Model(SurfEmbMethod(SMALL_SURFEMB, [part]), (part,), {})
+    assert usual_ways(random_model()) == ("regression", "refined")
+    assert usual_ways(gdrnet) == ("regression", "pnp")
+    assert usual_ways(surfemb) == ("sampling",)
+
+
+def test_the_command_writes_the_model_anew(honest, tmp_path, capsys):
+    model, path = random_model(), tmp_path / "model.safetensors"
+    save_model(path, model.method, model.parts, {"samples": "7"})
+    size = ["--fit-crops", "8", "--test-crops", "8", "--device", "cpu"]
+    assert main(["calibrate", str(path), *size, "--out", str(tmp_path / "b"), "--figures", str(tmp_path / "f")]) == 0
+    assert "wedge" in capsys.readouterr().out
+    assert not load_model(path).calibrations
+    there = load_model(tmp_path / "b")
+    assert set(there.calibrations) == {"regression", "refined"}
+    assert there.info["samples"] == "7"
+    figures = json.loads((tmp_path / "f").read_text())
+    assert [(f["way"], f["tested"]) for f in figures] == [("regression", 8), ("refined", 8)]
+    assert main(["calibrate", str(path), *size, "--ways", "pnp"]) == 2
+    assert "regresses no coordinates" in capsys.readouterr().err
+    assert main(["calibrate", str(path), "--fit-crops", "0", "--device", "cpu"]) == 2
+    assert "needs crops" in capsys.readouterr().err
+    assert main(["calibrate", str(tmp_path / "none")]) == 2
+    assert "there is no model file" in capsys.readouterr().err
