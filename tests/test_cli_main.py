@@ -57,7 +57,10 @@ def test_unknown_command_says_what_there_is(capsys: pytest.CaptureFixture[str]) 
     assert cli.main(["estimat", "--model", "x"]) == 2
     err = capsys.readouterr().err
     assert "'estimat'" in err
-    assert "inspect, symmetries, check, preview, render, train, compare, estimate, view, evaluate, report, demo" in err
+    assert (
+        "inspect, symmetries, check, preview, render, train, compare, calibrate, estimate, view, evaluate, report, demo"
+        in err
+    )
     assert "did you mean estimate?" in err
     assert cli.main(["frobnicate"]) == 2
     assert "did you mean" not in capsys.readouterr().err
