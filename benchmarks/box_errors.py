@@ -55,12 +55,13 @@ def errors_of(dataset: BopDataset, file: Path) -> dict[str, float]:
     found, visible, whole = [], [], []
     targets = dataset.targets()
     for target in targets:
-        boxes = detections.get((target.scene_id, target.image_id))
-        mine = [] if boxes is None else (boxes.object_id == target.object_id).nonzero()[:, 0].tolist()
-        truths = [i for i in dataset.instances(target.scene_id, target.image_id) if i.object_id == target.object_id]
-        if boxes is None or not mine or not truths:
+        if (boxes := detections.get((target.scene_id, target.image_id))) is None:
             continue
-        best = max(mine, key=lambda row: float(boxes.score[row]))
+        mine = (boxes.object_id == target.object_id).nonzero()[:, 0]
+        truths = [i for i in dataset.instances(target.scene_id, target.image_id) if i.object_id == target.object_id]
+        if not len(mine) or not truths:
+            continue
+        best = mine[boxes.score[mine].argmax()]
         found.append(boxes.box[best].double())
         visible.append(torch.tensor(truths[0].box_visible).double())
         whole.append(torch.tensor(truths[0].box_full).double())

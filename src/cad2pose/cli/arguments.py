@@ -9,3 +9,6 @@ import tyro
 
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
 ObjectIds = Annotated[tuple[int, ...], tyro.conf.arg(metavar="ID [ID ...]", help_behavior_hint="")]
+Sources = Annotated[
+    tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MESH... | BOP-DIR", help_behavior_hint="")
+]

@@ -9,7 +9,7 @@ import torch
 import tyro
 from rich.console import Console
 
-from cad2pose.cli.arguments import ObjectIds, OptionalPath
+from cad2pose.cli.arguments import ObjectIds, OptionalPath, Sources
 from cad2pose.cli.crop_style import CropStyle
 from cad2pose.cli.sources import find_parts
 from cad2pose.devices import pick_device
@@ -21,9 +21,7 @@ _COMPARISON, _STYLE = ComparisonConfig(), CropStyle()
 
 
 def compare_command(
-    source: Annotated[
-        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MESH... | BOP-DIR", help_behavior_hint="")
-    ],
+    source: Sources,
     /,
     out: Path,
     comparison: Annotated[ComparisonConfig, tyro.conf.arg(name="")] = _COMPARISON,

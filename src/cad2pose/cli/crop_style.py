@@ -57,14 +57,9 @@ class CropStyle:
     table: SupportConfig = field(default_factory=SupportConfig)
     clutter: ClutterConfig = field(default_factory=ClutterConfig)
 
-    def settings(self, default_camera: Path | None = None) -> dict[str, Any]:
-        """Those of `SyntheticConfig` that this is about.
-
-        Args:
-            default_camera: camera.json to be used where none is given.
-        """
-        file = self.camera or default_camera
-        camera: Camera | None = find_camera(file) if file else None
+    def settings(self) -> dict[str, Any]:
+        """Those of `SyntheticConfig` that this is about."""
+        camera: Camera | None = find_camera(self.camera) if self.camera else None
         return {
             "prior": self.views, "camera": camera, "backgrounds": self.backgrounds, "roll": self.crop_roll,
             "augmentation": _EFFECTS[self.effects](), "appearance": self.look, "support": self.table,

@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from torch import Tensor
 
-from cad2pose.cli.arguments import ObjectIds, OptionalPath
+from cad2pose.cli.arguments import ObjectIds, OptionalPath, Sources
 from cad2pose.cli.crop_style import CropStyle
 from cad2pose.cli.sources import find_parts
 from cad2pose.data.bop import BopDataset, find_dataset
@@ -26,9 +26,7 @@ _STYLE = CropStyle()
 
 
 def preview_command(
-    source: Annotated[
-        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MESH... | BOP-DIR", help_behavior_hint="")
-    ],
+    source: Sources,
     /,
     out: Path,
     objects: ObjectIds = (),

@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cad2pose.cli.arguments import ObjectIds, OptionalPath
+from cad2pose.cli.arguments import ObjectIds, OptionalPath, Sources
 from cad2pose.cli.sources import find_camera, find_parts
 from cad2pose.data.bop import BopDataset
 from cad2pose.data.bop_writer import SPLIT, RenderPlan, write_dataset
@@ -23,9 +23,7 @@ _PHOTOS = TabletopConfig()
 
 
 def render_command(
-    source: Annotated[
-        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MESH... | BOP-DIR", help_behavior_hint="")
-    ],
+    source: Sources,
     /,
     bop: Path,
     scenes: int = 1,

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cad2pose.cli.arguments import ObjectIds, OptionalPath
+from cad2pose.cli.arguments import ObjectIds, OptionalPath, Sources
 from cad2pose.cli.calibrate import calibrated
 from cad2pose.cli.crop_style import CropSources, CropStyle
 from cad2pose.cli.sources import find_parts
@@ -44,9 +44,7 @@ _QUERY, _SURFEMB, _GDRNET, _TRAINING, _STYLE = (
 
 
 def train_command(
-    source: Annotated[
-        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MESH... | BOP-DIR", help_behavior_hint="")
-    ],
+    source: Sources,
     /,
     out: Path,
     objects: ObjectIds = (),

@@ -164,7 +164,8 @@ def train(
     state.share(processes)
     losses = joined(state.method, processes)
     if not processes.first:
-        return _follow(state, losses, crops, config, shards, device, stop_after, processes) or out / MODEL
+        _follow(state, losses, crops, config, shards, device, stop_after, processes)
+        return out / MODEL
     if state.step == 0:
         save_samples(out / "samples.png", crops.batch(0, config.batch_size))
     writer = SummaryWriter(str(out / "tensorboard"), purge_step=state.step)
