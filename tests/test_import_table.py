@@ -19,6 +19,7 @@ FREE_FOR_ALL = {
     "settings",
     "devices",
     "cuda_kernels",
+    "cpu_kernels",
     "confidence",
     "__version__",
 }  # what has no room of its own, and needs none

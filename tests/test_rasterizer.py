@@ -284,7 +284,7 @@ def test_what_cannot_be_drawn_is_refused(shapes, generator):
 
 
 def test_kernels_compile_where_no_cache_can_be_written(monkeypatch):
-    from cad2pose.rendering import numba_backend
+    from cad2pose.cpu_kernels import compiled
 
     compile_in_memory = numba.njit
 
@@ -294,7 +294,7 @@ def test_kernels_compile_where_no_cache_can_be_written(monkeypatch):
         return compile_in_memory(**options)
 
     monkeypatch.setattr(numba, "njit", njit)
-    assert numba_backend.compiled(eval("lambda x: x + 1"))(1) == 2
+    assert compiled(eval("lambda x: x + 1"))(1) == 2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -1,9 +1,9 @@
-"""The solver's CUDA kernels, run on the CPU: they compute what the torch operations compute."""
+"""The solver's kernels, those for CUDA run on the CPU: they compute what the torch operations compute."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 import torch
@@ -21,6 +21,7 @@ from cad2pose.solvers import (
     key_symmetry,
     solve,
 )
+from cad2pose.solvers import kernels as solver_kernels
 from cad2pose.solvers.distinct import Gap, distinct
 from cad2pose.solvers.hypotheses import Hypotheses
 from cad2pose.solvers.p3p import p3p
@@ -31,15 +32,32 @@ from cad2pose.solvers.score import PoseScore
 from cad2pose.solvers.search import placed_by_mask
 from planted_queries import Planted, plant
 
-pytestmark = pytest.mark.skipif(cuda_emulation.missing() is not None, reason=str(cuda_emulation.missing()))
+emulated = pytest.mark.skipif(cuda_emulation.missing() is not None, reason=str(cuda_emulation.missing()))
 
 
 @contextmanager
 def kernels() -> Iterator[None]:
-    """Kernels, for tensors on the CPU."""
+    """CUDA's kernels, for tensors on the CPU."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cuda_kernels, "find_kernel", cuda_emulation.find_emulated)
         yield
+
+
+@contextmanager
+def numba() -> Iterator[None]:
+    """What CPUs have by themselves."""
+    yield
+
+
+@contextmanager
+def torch_alone() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(solver_kernels, "climbed_on_cpu", lambda *scene: None)
+        yield
+
+
+Kind = Callable[[], AbstractContextManager[None]]
+both = pytest.mark.parametrize("kind", [numba, pytest.param(kernels, marks=emulated)])
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +74,13 @@ def scene() -> tuple[Surface, Planted, Hypotheses]:
     return surface, planted, Hypotheses(row, near @ planted.rotation[row], position)
 
 
-def test_scores_and_derivatives(scene: tuple[Surface, Planted, Hypotheses]) -> None:
+@both
+def test_scores_and_derivatives(scene: tuple[Surface, Planted, Hypotheses], kind: Kind) -> None:
     surface, planted, poses = scene
     for options in (ScoreOptions(), ScoreOptions(points=256, sharpness=0.3, mask_weight=0.5, outliers=0.1)):
         found = []
-        for fused in (False, True):
-            with kernels() if fused else pytest.MonkeyPatch.context():
+        for context in (torch_alone, kind):
+            with context():
                 score = PoseScore(surface, planted.keys, planted.maps, options)
                 found.append((score, score.linearize(poses.row, poses.rotation, poses.position)))
                 assert torch.allclose(score(poses.row, poses.rotation, poses.position), found[-1][1].value)
@@ -73,14 +92,15 @@ def test_scores_and_derivatives(scene: tuple[Surface, Planted, Hypotheses]) -> N
         torch.testing.assert_close(fused_found.information, expected.information, rtol=1e-3, atol=1e-2)
 
 
+@both
 @pytest.mark.parametrize("with_prior", [False, True])
-def test_climbs(scene: tuple[Surface, Planted, Hypotheses], with_prior: bool) -> None:
+def test_climbs(scene: tuple[Surface, Planted, Hypotheses], kind: Kind, with_prior: bool) -> None:
     surface, planted, poses = scene
     prior = DepthPrior(1.02 * poses.position[:, 2], 0.02, torch.full((6,), 30.0)) if with_prior else None
     options = RefineOptions(iterations=12)
     ends = []
-    for fused in (False, True):
-        with kernels() if fused else pytest.MonkeyPatch.context():
+    for context in (torch_alone, kind):
+        with context():
             score = PoseScore(surface, planted.keys, planted.maps)
             begun = score(poses.row, poses.rotation, poses.position)
             ends.append(refine(score, poses.row, poses.rotation, poses.position, options, prior))
@@ -96,15 +116,17 @@ def test_climbs(scene: tuple[Surface, Planted, Hypotheses], with_prior: bool) ->
     torch.testing.assert_close(other.rotation @ other.rotation.transpose(1, 2), eye, rtol=0, atol=1e-5)
 
 
-def test_no_steps_leave_poses_as_they_are(scene: tuple[Surface, Planted, Hypotheses]) -> None:
+@both
+def test_no_steps_leave_poses_as_they_are(scene: tuple[Surface, Planted, Hypotheses], kind: Kind) -> None:
     surface, planted, poses = scene
-    with kernels():
+    with kind():
         score = PoseScore(surface, planted.keys, planted.maps)
         found = refine(score, poses.row, poses.rotation, poses.position, RefineOptions(iterations=0))
     assert torch.equal(found.rotation, poses.rotation)
     assert not found.accepted.any()
 
 
+@emulated
 def test_quick_scores(scene: tuple[Surface, Planted, Hypotheses]) -> None:
     surface, planted, poses = scene
     generator = torch.Generator().manual_seed(1)
@@ -119,6 +141,7 @@ def test_quick_scores(scene: tuple[Surface, Planted, Hypotheses]) -> None:
     assert (found - expected).abs().max() < 0.05
 
 
+@emulated
 def test_poses_placed_by_the_mask(scene: tuple[Surface, Planted, Hypotheses]) -> None:
     surface, planted, poses = scene
     away = Hypotheses(poses.row, poses.rotation, 1.1 * poses.position)
@@ -130,6 +153,7 @@ def test_poses_placed_by_the_mask(scene: tuple[Surface, Planted, Hypotheses]) ->
     assert off.median() < 0.3 * (away.position - planted.position[poses.row]).norm(dim=1).median()
 
 
+@emulated
 def test_distinct_poses() -> None:
     generator = torch.Generator().manual_seed(2)
     row = torch.tensor([0] * 70 + [2] * 50 + [3])  # crop 1 has none
@@ -148,6 +172,7 @@ def test_distinct_poses() -> None:
     assert (found[1] == -1).all()
 
 
+@emulated
 def test_p3p() -> None:
     generator = torch.Generator().manual_seed(4)
     points = torch.randn(2000, 3, 3, generator=generator, dtype=torch.float64)
@@ -170,6 +195,7 @@ def test_p3p() -> None:
     assert (truth[210:] < 1e-6).float().mean() > 0.999
 
 
+@emulated
 def test_sampled_poses(scene: tuple[Surface, Planted, Hypotheses]) -> None:
     surface, planted, _ = scene
     options = SamplingOptions(samples=1500, kept=400)
@@ -183,6 +209,7 @@ def test_sampled_poses(scene: tuple[Surface, Planted, Hypotheses]) -> None:
 
 
 @pytest.mark.parametrize("proposals", [SamplingOptions(samples=1500, kept=300), SearchOptions(directions=64)])
+@emulated
 def test_the_whole_solver(
     scene: tuple[Surface, Planted, Hypotheses], proposals: SamplingOptions | SearchOptions
 ) -> None:
@@ -198,11 +225,13 @@ def test_the_whole_solver(
     assert torch.isfinite(found.covariance).all()
 
 
+@emulated
 def test_kernels_refuse_what_is_not_contiguous() -> None:
     with pytest.raises(ValueError, match="strides"):
         cuda_kernels.packed((torch.zeros(3, 4).T,))
 
 
+@emulated
 def test_there_are_none_for_the_cpu() -> None:
     with kernels():
         pass

@@ -5,25 +5,16 @@ worked out afterwards, once per covered pixel. Most triangles of a fine mesh cov
 cheapest test, an empty bounding box, comes first.
 
 Screen positions are float32 and edge functions float64, in which their products are exact: two triangles that share an
-edge never leave a pixel between them. Importing this module imports Numba; nothing is compiled until a kernel runs.
-The compiled code is kept beside this file, or in the user's cache folder where that cannot be written.
+edge never leave a pixel between them. Importing this module imports Numba.
 """
 
 from __future__ import annotations
 
 from typing import no_type_check
 
-import numba
 import numpy as np
 
-
-def compiled(function):
-    """Compile at the first call without holding the interpreter lock, and keep the result on disk where one can."""
-    options = {"nogil": True, "fastmath": {"contract", "nsz"}, "error_model": "numpy"}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder to write to: compiled afresh by every process
-        return numba.njit(**options)(function)
+from cad2pose.cpu_kernels import compiled
 
 
 @compiled

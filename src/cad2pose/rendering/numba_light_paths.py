@@ -7,7 +7,7 @@ from typing import no_type_check
 
 import numpy as np
 
-from cad2pose.rendering.numba_backend import compiled
+from cad2pose.cpu_kernels import compiled
 
 _TAPS = 16
 _EDGE_ON = 0.2

@@ -1,15 +1,18 @@
-"""The solver's work on CUDA in a few launches: the kernels of `cuda/`, with what they need.
+"""The solver's work on CUDA in a few launches: the kernels of `cuda/`, with what they need; the climb on CPUs, too.
 
 A solver on a GPU waits for launches, not for arithmetic: what takes ten thousand torch operations takes some twenty
-kernels. Every function here gives None where there is no kernel (not on CUDA, or `cuda_kernels` cannot compile), and
+kernels. On a CPU it is the climb that takes the time, and memory that the climb waits for: `numba_climb.py`. Every
+function here gives None where there is no kernel (for the others, not on CUDA; or `cuda_kernels` cannot compile), and
 its caller then computes the same with torch.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
@@ -116,7 +119,7 @@ def climbed(
     """Poses after a climb (of no steps: their scores)."""
     kernel = scene.kernel("climb.cu", "climb")
     if kernel is None:
-        return None
+        return climbed_on_cpu(scene, row, rotation, position, climb) if row.device.type == "cpu" else None
     count, points = len(row), len(scene.points)
     row = row.contiguous()
     rotation = rotation.float().clone(memory_format=torch.contiguous_format)
@@ -136,6 +139,48 @@ def climbed(
             float(climb.largest_step), scratch, rotation[some], position[some], value[some], accepted[some],
             gradient[some], information[some],
         )  # fmt: skip
+    return Climbed(rotation, position, value, accepted, gradient, information)
+
+
+def climbed_on_cpu(
+    scene: Scene,
+    row: Int[Tensor, "n"],
+    rotation: Float[Tensor, "n 3 3"],
+    position: Float[Tensor, "n 3"],
+    climb: Climb,
+) -> Climbed | None:
+    """As `climbed`, by Numba, with as many threads as torch has."""
+    from cad2pose.solvers import numba_climb  # here and not above: it takes a while, and GPUs need none of it
+
+    count = len(row)
+    rotation = rotation.float().clone(memory_format=torch.contiguous_format)
+    position = position.float().clone(memory_format=torch.contiguous_format)
+    value, accepted = rotation.new_zeros(count), torch.zeros_like(row)
+    gradient, information = rotation.new_zeros(count, 6), rotation.new_zeros(count, 6, 6)
+    expected = position[:, 2].clone() if climb.prior_depth is None else climb.prior_depth.float()
+    samples = torch.ones_like(value) if climb.prior_samples is None else climb.prior_samples.float()
+    fixed = [
+        tensor.contiguous().numpy()
+        for tensor in (
+            scene.points, scene.normals, scene.keys, scene.area, scene.visible, scene.directions, scene.maps, scene.K,
+            scene.sums,
+        )
+    ]  # fmt: skip
+    of_poses = (row, expected, samples, rotation, position, value, accepted, gradient, information)
+
+    def work(some: slice) -> None:
+        rows, depth, weight, *out = (tensor[some].contiguous().numpy() for tensor in of_poses)
+        options = [np.float32(scene.outliers), np.float32(scene.mask_weight), rows, depth, float(climb.prior_sigma)]
+        limits = [float(climb.damping), float(climb.tolerance), float(climb.largest_step)]
+        numba_climb.climb(*fixed, *options, weight, climb.iterations, climb.derivatives, *limits, *out)
+
+    each = max(1, -(-count // torch.get_num_threads()))
+    chunks = [slice(start, start + each) for start in range(0, count, each)]
+    if len(chunks) == 1:
+        work(chunks[0])
+    elif chunks:
+        with ThreadPoolExecutor(len(chunks)) as pool:
+            list(pool.map(work, chunks))
     return Climbed(rotation, position, value, accepted, gradient, information)
 
 
