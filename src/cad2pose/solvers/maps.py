@@ -51,9 +51,9 @@ class QueryMaps:
         """Pixels inside the source image that show the part with at least this probability."""
         return (self.valid >= 0.5) & (torch.sigmoid(self.mask_logits) >= least)
 
-    def of_side(self, side: int) -> QueryMaps:
-        """Means over the most pixels that leave at least `side` of them across; these very maps where that is one."""
-        return self.coarser(max(1, self.queries.shape[-1] // side))
+    def factor_of_side(self, side: int) -> int:
+        """By which these maps are made coarser at most, if at least `side` pixels are to be left across."""
+        return max(1, self.queries.shape[-1] // side)
 
     def coarser(self, factor: int) -> QueryMaps:
         """Means over factor x factor pixels; a remainder on the right and lower side is left out."""

@@ -33,6 +33,7 @@ from cad2pose.solvers.usable import unusable
 
 _WORTH_CLIMBING = 25.0  # log-likelihood below the best pose
 _MORE_STEPS = 4
+_CONTRAST = 4  # keys that probabilities are normalised over, for each surface sample of a level
 
 
 @torch.no_grad()
@@ -122,12 +123,20 @@ def _climbed(
     """The finest score, the poses that came to its maxima, and their scores with what was thought of them before."""
     fine = options.fine if options.refine else options.fine[-1:]
     expected = poses.position[:, 2]
-    sizes = {level.side: maps.of_side(level.side) for level in (*options.coarse, *fine)}
+    sizes: dict[int, QueryMaps] = {}
+    scores: dict[tuple[int, ScoreOptions], PoseScore] = {}
+
+    def sized(level: Level) -> tuple[int, QueryMaps]:
+        factor = maps.factor_of_side(level.side)
+        return factor, sizes.setdefault(factor, maps.coarser(factor))
 
     def climb(level: Level, poses: Hypotheses, moves: bool) -> tuple[PoseScore, Hypotheses, Float[Tensor, "n"]]:
-        contrast = min(options.score.contrast, 4 * level.points)
+        contrast = min(options.score.contrast, _CONTRAST * level.points)
         settings = replace(options.score, points=level.points, contrast=contrast, sharpness=level.sharpness)
-        score = PoseScore(surface, keys, sizes[level.side], settings)
+        factor, seen = sized(level)
+        score = scores.get((factor, settings))
+        if score is None:
+            score = scores[factor, settings] = PoseScore(surface, keys, seen, settings)
         if not moves:
             return score, poses, score(poses.row, poses.rotation, poses.position)
         prior = None
@@ -141,7 +150,7 @@ def _climbed(
         first = options.coarse[0]
         unsure = replace(options.score, sharpness=first.sharpness)
         if depth_sigma is None:
-            poses = _better_placed(surface, keys, sizes[first.side], poses, unsure)
+            poses = _better_placed(surface, keys, sized(first)[1], poses, unsure)
         begun = poses
         for level in options.coarse:
             _, poses, value = climb(level, poses, moves=True)
