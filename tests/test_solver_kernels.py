@@ -126,6 +126,20 @@ def test_no_steps_leave_poses_as_they_are(scene: tuple[Surface, Planted, Hypothe
     assert not found.accepted.any()
 
 
+def test_threads_share_the_poses(scene: tuple[Surface, Planted, Hypotheses], monkeypatch: pytest.MonkeyPatch) -> None:
+    surface, planted, poses = scene
+    score = PoseScore(surface, planted.keys, planted.maps)
+    prior = DepthPrior(1.02 * poses.position[:, 2], 0.02, torch.full((6,), 30.0))
+    ends = []
+    for threads in (1, 4):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        ends.append(refine(score, poses.row, poses.rotation, poses.position, RefineOptions(), prior))
+    one, four = ends
+    assert torch.equal(one.rotation, four.rotation)
+    assert torch.equal(one.score, four.score)
+    assert len(refine(score, poses.row[:0], poses.rotation[:0], poses.position[:0]).score) == 0
+
+
 @emulated
 def test_quick_scores(scene: tuple[Surface, Planted, Hypotheses]) -> None:
     surface, planted, poses = scene

@@ -1,0 +1,143 @@
+"""The flagship against SurfEmb with its published solver: the same crops, times side by side.
+
+    python benchmarks/against_twin.py FLAGSHIP.safetensors SURFEMB.safetensors [--crops 60]
+
+Two models of the same part, such as `cad2pose compare` trains. Every crop goes through the flagship (regressed; also
+refined), through SurfEmb's networks with the published solver (`surfemb_twin.py`), and with this project's; in turns,
+one crop at a time, so that all see the same machine. Processor time on a CPU, wall time on CUDA, networks included. The
+last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+import tyro
+from torch import Tensor
+
+from cad2pose.data import SyntheticConfig, SyntheticCrops
+from cad2pose.estimator import EstimatorOptions
+from cad2pose.estimator.looking import Look
+from cad2pose.files import write_text
+from cad2pose.geometry import make_transform
+from cad2pose.methods import SurfEmbMethod
+from cad2pose.model_file import Model, load_model
+from cad2pose.solvers import Surface
+from cad2pose.structures import CropBatch
+from cad2pose.training import pose_crop_errors
+from surfemb_twin import TwinOptions, estimate_pose
+
+_SEED = 2_000_000  # the crops that `cad2pose compare` judges by
+_BATCH = 16
+_NO_POSE = (180.0, 100.0)
+_ONE_LOOK = EstimatorOptions(recrop=False, refine=False)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which models, how many crops."""
+
+    flagship: tyro.conf.Positional[Path]
+    surfemb: tyro.conf.Positional[Path]
+
+    crops: int = 60
+    """Crops of each part."""
+
+    device: str = "cpu"
+
+    out: Path | None = None
+    """JSON file to write."""
+
+
+class Twin:
+    """SurfEmb's networks with the published solver."""
+
+    def __init__(self, model: Model) -> None:
+        assert isinstance(model.method, SurfEmbMethod), "the second model is SurfEmb's"
+        self.method, self.part = model.method, model.parts[0]
+        device = model.method.parts.radius.device
+        self.surface = Surface.of_part(self.part).to(device)
+        self.points = self.surface.points * self.part.radius + self.part.center.float().to(device)
+        self.keys = self.method.surface_keys(0, self.surface.points)
+
+    def __call__(self, batch: CropBatch, number: int) -> Tensor:
+        maps = self.method.query_maps(self.method(batch), batch)
+        found = estimate_pose(
+            maps.mask_logits[0], maps.queries[0], self.points, self.surface.normals, self.keys, maps.K[0],
+            self.part.diameter, TwinOptions(seed=number),
+        )  # fmt: skip
+        if found.rotation is None or found.translation is None:
+            return torch.full((4, 4), torch.nan, dtype=torch.float64)
+        return make_transform(found.rotation, found.translation)
+
+
+def main(config: Config) -> None:
+    torch.set_num_threads(1)
+    ours, theirs = load_model(config.flagship, config.device), load_model(config.surfemb, config.device)
+    if len(ours.parts) != 1 or [part.name for part in ours.parts] != [part.name for part in theirs.parts]:
+        raise SystemExit("give two models of one and the same part")
+    twin, plain = Twin(theirs), {
+        "flagship, regressed": (ours, Look(_ONE_LOOK)),
+        "flagship, refined": (ours, Look(replace(_ONE_LOOK, refine=True))),
+        "SurfEmb, sampling of this project": (theirs, Look(replace(_ONE_LOOK, solver="sampling"))),
+    }  # fmt: skip
+    ways: dict[str, Callable[[CropBatch, int], Tensor]] = {
+        name: lambda batch, number, model=model, look=look: look(model, batch).T_cam_obj[0]
+        for name, (model, look) in plain.items()
+    }
+    ways["SurfEmb, published solver"] = twin
+    first = ours.method.config, theirs.method.config
+    if len({(one.crop_size, one.pad) for one in first}) > 1:
+        raise SystemExit("the two models look at crops of different sizes")
+    style = SyntheticConfig.evaluation(crop_size=first[0].crop_size, pad=first[0].pad)
+    source = SyntheticCrops(ours.parts, style, config.device, _SEED)
+    errors: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    clock = time.perf_counter if config.device.startswith("cuda") else time.process_time
+    with torch.inference_mode():
+        for way in ways.values():  # what a first call loads is nobody's
+            way(source.batch(0, _BATCH)[:1], 0)
+        for number in range(config.crops):
+            crop = source.batch(number // _BATCH, _BATCH)[number % _BATCH : number % _BATCH + 1]
+            for name, way in ways.items():
+                begun = clock()
+                T = way(crop, number).double().to(config.device)
+                seconds[name].append(clock() - begun)
+                errors[name].append(_errors(ours, crop, T))
+    figures = {name: _figures(errors[name], seconds[name]) for name in ways}
+    base = figures["SurfEmb, published solver"]
+    for name, values in figures.items():
+        print(f"{name:<36}" + "  ".join(f"{key} {value:.3g}" for key, value in values.items()))
+        print(f"{'':<36}a {base['ms'] / values['ms']:.3g}th of the published solver's time")
+    report = {"part": ours.parts[0].name, "crops": config.crops, "device": config.device, "figures": figures}
+    if config.out is not None:
+        write_text(config.out, json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report))
+
+
+def _errors(model: Model, crop: CropBatch, T: Tensor) -> tuple[float, float]:
+    if not bool(torch.isfinite(T).all()):
+        return _NO_POSE
+    found = pose_crop_errors(model.method, crop, T[None], torch.zeros(1, dtype=torch.float64))
+    return float(found.rotation[0]), float(found.translation[0])
+
+
+def _figures(errors: list[tuple[float, float]], seconds: list[float]) -> dict[str, float]:
+    rotation, translation = (list(column) for column in zip(*errors, strict=True))
+    return {
+        "R median": median(rotation), "R mean": sum(rotation) / len(rotation), "t median": median(translation),
+        "t mean": sum(translation) / len(translation), "ms": 1e3 * median(seconds),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
