@@ -206,7 +206,10 @@ def test_ctrl_c_is_one_line_and_the_run_can_go_on(mesh, tmp_path, capsys, monkey
 
 
 def test_a_head_is_trained_on_a_frozen_query_network(tmp_path, capsys):
-    small = ["--samples", "8", "--batch-size", "4", "--validations", "1", "--validation-crops", "2"]
+    small = [
+        "--samples", "8", "--batch-size", "4", "--validations", "1", "--validation-crops", "2",
+        "--calibration-crops", "0",
+    ]  # fmt: skip
     sizes = ["--model.width", "8", "--model.key-width", "8", "--model.crop-size", "64", "--model.positives", "8"]
     assert main(["train", "bracket", "--out", str(tmp_path / "queries"), *small, *sizes]) == 0
     frozen = ["train", "bracket", "--out", str(tmp_path / "head"), *small, *sizes, "--model.frozen"]

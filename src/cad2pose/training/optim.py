@@ -78,11 +78,11 @@ def moving_average(decay: float) -> Callable[[_Tensors, _Tensors, Tensor | int],
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 convolutions are worth it: CUDA from Ampere on, and CPUs with AMX tiles."""
+    """Whether bfloat16 convolutions are worth it: CUDA from Ampere on, and CPUs with instructions for it."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(probe is not None and probe())
+    probes = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("amx_tile", "avx512_bf16"))
+    return any(probe is not None and probe() for probe in probes)
 
 
 def autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:
