@@ -4,13 +4,11 @@
 
     crops    crop cameras and the warp of the image into them
     network  the forward pass
-    poses    poses read off the network's output, and their scores
-    fuse     copies of a crop fused, boxes of the second pass
-    other    checks, transfers, the rest
+    poses    poses read off the network's output, or refined, or solved for
+    other    checks, transfers, copies of a crop fused, boxes of the second pass
 
-`total` is timed in calls of its own, in which nothing is synchronised but the end; the stages, which are, may add up
-to more on CUDA. Weights are random unless a model is given: they do not change the time. The last line is one JSON
-object.
+Stages are the estimator's own (`PoseEstimates.stages`). Weights are random unless a model is given, which is as good
+for regression; refinement takes longer where several poses are likely. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -28,20 +26,15 @@ import torch
 import tyro
 
 from cad2pose.devices import pick_device
-from cad2pose.estimator import EstimatorOptions, PoseEstimator, pose_estimator
+from cad2pose.estimator import EstimatorOptions, PoseEstimator
 from cad2pose.geometry import Camera
 from cad2pose.methods import QueryConfig, QueryMethod
 from cad2pose.model_file import Model, load_model
 from cad2pose.parts import BUILTIN_PARTS, builtin_part
 from cad2pose.structures import Detections
-from stopwatch import Stopwatch, device_name
+from stopwatch import device_name
 
-FUNCTIONS = {
-    "camera": (pose_estimator, "virtual_camera"), "warp": (pose_estimator, "warp_to_crops"),
-    "network": (QueryMethod, "forward"), "poses": (QueryMethod, "poses"),
-    "fusion": (pose_estimator, "fuse_poses"), "boxes": (PoseEstimator, "_posed"),
-}  # fmt: skip
-STAGES = {"crops": ("camera", "warp"), "network": ("network",), "poses": ("poses",), "fuse": ("fusion", "boxes")}
+STAGES = ("crops", "network", "poses")
 CAMERA = Camera.from_values(600.0, 600.0, 319.5, 239.5, 640, 480)
 
 
@@ -98,14 +91,10 @@ def measure(estimator: PoseEstimator, count: int, repeats: int) -> dict[str, flo
     detections = make_detections(estimator, count)
     rows = []
     for _ in range(repeats + 2):  # two warm up
-        watch = Stopwatch(estimator.device)
-        with watch.stage("total"):
-            estimator.estimate(image, CAMERA, detections)
-        with watch.wrapped(FUNCTIONS), watch.stage("staged"):
-            estimator.estimate(image, CAMERA, detections)
-        row = {stage: sum(watch.seconds[name] for name in names) for stage, names in STAGES.items()}
-        row["other"] = watch.seconds["staged"] - sum(row.values())
-        rows.append({name: 1e3 * seconds for name, seconds in {"total": watch.seconds["total"], **row}.items()})
+        found = estimator.estimate(image, CAMERA, detections)
+        stages = {name: found.stages[name] for name in STAGES}
+        row = {"total": found.seconds, **stages, "other": found.seconds - sum(stages.values())}
+        rows.append({name: 1e3 * seconds for name, seconds in row.items()})
     return {name: median(row[name] for row in rows[2:]) for name in rows[0]}
 
 
@@ -120,7 +109,7 @@ def main(config: Config) -> int:
         device = pick_device(name)
         options = EstimatorOptions(rolls=config.rolls, recrop=config.recrop, refine=config.refine)
         estimator = PoseEstimator([model], device, options)
-        print(f"{device_name(device)}\nboxes    total    crops  network    poses     fuse    other")
+        print(f"{device_name(device)}\nboxes    total    crops  network    poses    other")
         for count in config.detections:
             row = measure(estimator, count, config.repeats)
             print(f"{count:5}" + "".join(f"{value:9.2f}" for value in row.values()))
