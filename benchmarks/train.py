@@ -43,7 +43,7 @@ from stopwatch import Stopwatch, device_name
 
 WANTED_SHARE = 0.4
 # Functions that `SyntheticCrops` calls, by the stage whose time they are. Those of "augment" are its larger parts.
-RENDER = {"rasterise": (synthetic, "render"), "shade": (synthetic, "shade")}
+RENDER = {"rasterise": (synthetic, "render"), "light": (synthetic, "light")}
 AUGMENT = {
     "poses": (SyntheticCrops, "_scene"), "paint": (synthetic, "paint"), "background": (SyntheticCrops, "_backdrop"),
     "camera": (synthetic, "augment"),

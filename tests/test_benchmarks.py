@@ -1,0 +1,58 @@
+"""Benchmarks that look inside: what they look at is still there."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cad2pose.data.synthetic import SyntheticConfig
+from cad2pose.methods import QueryConfig
+from cad2pose.model_file import save_model
+from small_models import SMALL, random_model
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """A module of benchmarks/ by name."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+    def load(name):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return importlib.import_module(name)
+
+    return load
+
+
+def last_line(text: str) -> dict:
+    return json.loads(text.strip().splitlines()[-1])
+
+
+def test_every_stage_of_training_is_timed(benchmark, monkeypatch, capsys):
+    train = benchmark("train")
+    monkeypatch.setattr(train, "QueryConfig", lambda: replace(QueryConfig.tiny(), crop_size=64))
+    monkeypatch.setattr(train, "SyntheticConfig", lambda **sizes: SyntheticConfig(pictures=4, **sizes))
+    train.main(train.Config(batch_size=2, parts=("nut",), repeats=1))
+    text = capsys.readouterr().out
+    assert all(name in text for name in (*train.RENDER, *train.AUGMENT))
+    row = last_line(text)
+    assert row["benchmark"] == "train"
+
+
+@pytest.mark.parametrize("refine", [False, True])
+def test_every_stage_of_an_estimate_is_timed(benchmark, tmp_path, capsys, refine):
+    infer = benchmark("infer")
+    model = random_model()
+    assert model.method.config == SMALL
+    save_model(tmp_path / "model.safetensors", model.method, model.parts, model.info)
+    infer.main(infer.Config(("cpu",), tmp_path / "model.safetensors", detections=(2,), repeats=1, refine=refine))
+    (row,) = last_line(capsys.readouterr().out)["results"]
+    assert row["detections"] == 2
+    assert row["total_ms"] >= row["crops_ms"] + row["network_ms"] + row["poses_ms"] > 0
+    assert min(row["crops_ms"], row["network_ms"], row["poses_ms"]) > 0
