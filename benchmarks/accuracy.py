@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ import tyro
 from cad2pose.cli.estimate_inputs import tasks_of_bop
 from cad2pose.data import SyntheticConfig, SyntheticCrops
 from cad2pose.data.bop import BopDataset, find_dataset
+from cad2pose.data.bop_files import BopTarget
 from cad2pose.data.results import Results
 from cad2pose.estimator import EstimatorOptions, PoseEstimator, best_per_object
 from cad2pose.estimator.fusion import fuse_poses
 from cad2pose.estimator.pose_solver import PoseSolver
 from cad2pose.evaluation import evaluate
+from cad2pose.evaluation.score_quality import judge_scores
 from cad2pose.files import write_text
 from cad2pose.geometry import rotate_transform, rotation_about_z
 from cad2pose.methods import PoseMethod
@@ -133,11 +135,25 @@ def bop(
         boxes = sum(len(task.detections) for task in tasks)
         figures[name] = {
             "options": asdict(options), "all": scores["all"],
-            "milliseconds_per_box": 1e3 * seconds / max(1, boxes),
+            "milliseconds_per_box": 1e3 * seconds / max(1, boxes), **_confidence(found, dataset, targets),
         }  # fmt: skip
         print(name, json.dumps(scores["all"]), flush=True)
     about = {"data": dataset.root.name, "split": split, "boxes": detections.name, "images": len(tasks)}
     _write(out, loaded, about, figures)
+
+
+def _confidence(
+    found: Mapping[tuple[int, int], PoseEstimates], dataset: BopDataset, targets: Sequence[BopTarget]
+) -> dict[str, Any]:
+    """What came of the chances that the model file promises, where it does."""
+    if not all(bool(estimates.confidence.isfinite().all()) for estimates in found.values()):
+        return {}
+    promised = {key: replace(estimates, score=estimates.confidence) for key, estimates in found.items()}
+    quality = judge_scores(evaluate(Results.from_estimates(promised), dataset, targets).estimates)
+    if quality is None or quality.plain is None:
+        return {}
+    mean = sum(one.count * one.promised for one in quality.plain) / quality.estimates
+    return {"confidence": {"promised": mean, "right": quality.right, "error": quality.plain_error}}
 
 
 @torch.no_grad()

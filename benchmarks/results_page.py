@@ -38,8 +38,8 @@ def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data"), r
     Args:
         page: the page.
         data: folder of the records (builtin, cat, cat_full, surfemb_full, surfemb_visible and cat_surfemb, .json),
-            of compare.json and compare_tiny.json, and of curves_builtin.jsonl, curves_cat.jsonl and
-            curves_cat_full.jsonl.
+            of compare.json and compare_tiny.json, of calibration_*.json, and of curves_builtin.jsonl, curves_cat.jsonl
+            and curves_cat_full.jsonl.
         runs: folder of a comparison of tiny models, whose finished runs are taken into compare_tiny.json first.
     """
     if runs is not None:
@@ -57,6 +57,12 @@ def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data"), r
     text = _fill(text, "cat surfemb", _cat_table(cat_surfemb))
     text = _fill(text, "compare", _compared(json.loads((data / "compare.json").read_text())))
     text = _fill(text, "compare tiny", _compared(json.loads((data / "compare_tiny.json").read_text())))
+    calibrations = {
+        file.stem.removeprefix("calibration_"): json.loads(file.read_text())
+        for file in sorted(data.glob("calibration_*.json"))
+    }
+    text = _fill(text, "calibration", _calibration_table(calibrations))
+    _plot_reliability(calibrations, page.parent / "images" / "reliability.png")
     text = _fill(text, "thesis", _thesis_table({"small": cat, "full-size": cat_full}))
     published = Path(os.environ.get("REFERENCE_PATH", "")) / "lmo_published.json"
     if published.is_file():
@@ -177,6 +183,32 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_rounded(one) for one in value]
     return round(value, 3) if isinstance(value, float) else value
+
+
+def _calibration_table(records: dict[str, list[dict[str, Any]]]) -> str:
+    rows = [
+        [name, test["way"], test["part"], f"{test['fitted']:,}; {test['tested']:,}", f"{test['right']:.0%}",
+         f"{test['error']:.3f}"]
+        for name, tests in records.items()
+        for test in tests
+    ]  # fmt: skip
+    return _table(["model", "poses", "part", "fitted on; tested on", "right", "expected calibration error"], rows)
+
+
+def _plot_reliability(records: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """Of all parts of every model together."""
+    whole = {name: [test for test in tests if test["part"] == "all parts"] or tests for name, tests in records.items()}
+    figure, axes = plt.subplots(1, len(whole), figsize=(4 * len(whole), 3.8), squeeze=False, layout="constrained")
+    for panel, (name, tests) in zip(axes[0], whole.items(), strict=True):
+        panel.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+        for test in tests:
+            points = [(one["promised"], one["frequency"]) for one in test["bins"]]
+            panel.plot(*zip(*points, strict=True), marker="o", markersize=3, label=test["way"])
+        panel.set(title=name, xlabel="chance promised", ylabel="share that was right", xlim=(0, 1), ylim=(0, 1))
+        panel.legend(frameon=False)
+    with replacing(path) as aside:
+        figure.savefig(aside, dpi=110, format="png")
+    plt.close(figure)
 
 
 def _cat_table(record: dict[str, Any]) -> str:
