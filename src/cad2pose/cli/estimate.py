@@ -14,16 +14,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from cad2pose import __version__
-from cad2pose.cli.arguments import ObjectIds, OptionalPath
+from cad2pose.cli.arguments import OptionalPath
 from cad2pose.cli.debug_sheets import DebugSheets
-from cad2pose.cli.estimate_inputs import ImageTask, tasks_of_bop, tasks_of_images
+from cad2pose.cli.estimate_inputs import ImageTask
+from cad2pose.cli.image_choice import ImageChoice, check_tasks
 from cad2pose.data.results import Results, write_results_csv
 from cad2pose.estimator import EstimatorOptions, PoseEstimator, best_per_object
 from cad2pose.files import check_folder, write_text
 from cad2pose.pictures import OverlayStyle, draw_poses, save_png
 from cad2pose.structures import PoseEstimates
 
-_OPTIONS = EstimatorOptions()
+_OPTIONS, _IMAGES = EstimatorOptions(), ImageChoice()
 
 Done = tuple[ImageTask, PoseEstimates]
 """A task and what was found."""
@@ -33,19 +34,7 @@ def estimate_command(
     *,
     model: Path,
     out: Path = Path("out"),
-    image: OptionalPath = None,
-    camera: OptionalPath = None,
-    box: Annotated[
-        tuple[float, float, float, float] | None, tyro.conf.arg(metavar="X Y W H", help_behavior_hint="")
-    ] = None,
-    mask: OptionalPath = None,
-    detections: OptionalPath = None,
-    object_id: Annotated[int | None, tyro.conf.arg(metavar="ID", help_behavior_hint="")] = None,
-    bop: OptionalPath = None,
-    split: str = "test",
-    objects: ObjectIds = (),
-    targets: OptionalPath = None,
-    all_images: bool = False,
+    images: Annotated[ImageChoice, tyro.conf.arg(name="")] = _IMAGES,
     depth: OptionalPath = None,
     depth_scale: float = 1.0,
     bop_depth: bool = False,
@@ -61,23 +50,13 @@ def estimate_command(
     Either --image with --camera and one of --box, --mask and --detections, or --bop with --detections. Writes
     results.csv (BOP's form), results.json, and a picture per image with the contours, axes and scores of the poses
     (pictures/). Where several boxes claim the same object, those with the best pose scores are kept. results.json has
-    more: poses that were refined or solved for with their covariance, their free axis and their alternatives, and boxes
-    without a pose with the reason.
+    more: the chance that a pose is right, where the model was calibrated for poses of its kind; poses that were refined
+    or solved for with their covariance, their free axis and their alternatives; boxes without a pose with the reason.
 
     Args:
         model: model file, or a folder of them, which then means all their objects.
         out: folder for the results.
-        image: image file, or a folder of images of one camera.
-        camera: json file with fx, fy, cx, cy, width, height and, where the lens has one, distortion (OpenCV's order).
-        box: where the object is, in pixels from the image's upper left corner.
-        mask: image that is not zero where the object is seen, or a folder of them named as the images.
-        detections: json file of detections, BOP's list or a dictionary by image.
-        object_id: whose box or mask it is, where the model knows several objects.
-        bop: folder of a BOP dataset, or the name of one in BOP_PATH.
-        split: the split of the BOP dataset.
-        objects: look for these objects only; all that the model knows by default.
-        targets: targets file in place of the dataset's own (SPLIT_targets_bop19.json).
-        all_images: every image that has detections, whatever the targets file asks for.
+        images: which images, and where in them.
         depth: depth image of the same pixels, or a folder of them named as the images; poses are moved along their rays
             to where it has them.
         depth_scale: millimetres per unit of the depth images.
@@ -90,47 +69,18 @@ def estimate_command(
         blend: opacity of the part drawn over the picture, 0 to 1.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
     """
-    check_choice(image, camera, box, mask, detections, bop)
-    _check_depth(bop, depth, depth_scale, bop_depth)
+    images.check()
+    _check_depth(images.bop, depth, depth_scale, bop_depth)
     check_folder(out)
     style = OverlayStyle(blend=blend)
     estimator = PoseEstimator.load(model, device, options)
-    estimator.check_known(objects)
-    if bop is not None:
-        assert detections is not None, "checked above"
-        tasks = tasks_of_bop(bop, split, detections, objects or tuple(estimator.parts), targets, all_images, bop_depth)
-    else:
-        assert image is not None, "checked above"
-        assert camera is not None, "checked above"
-        named = None if detections is not None else object_of_box(estimator, object_id)
-        tasks = tasks_of_images(image, camera, named, box, mask, detections, objects, depth, depth_scale)
+    tasks = images.tasks(estimator, depth, depth_scale, bop_depth)
     check_tasks(estimator, tasks)
     console = Console()
     inspect = DebugSheets(estimator, out / "debug") if debug_pictures else None
     done = _estimate(console, estimator, tasks, min_score, out if pictures else None, style, inspect)
     _write(out, model, estimator, done)
     _say(console, estimator, done, out)
-
-
-def check_choice(
-    image: Path | None,
-    camera: Path | None,
-    box: Sequence[float] | None,
-    mask: Path | None,
-    detections: Path | None,
-    bop: Path | None,
-) -> None:
-    """Refuse combinations of arguments that mean nothing."""
-    if (image is None) == (bop is None):
-        raise ValueError("give either --image (with --camera) or --bop, and not both")
-    if bop is not None:
-        if detections is None or box is not None or mask is not None or camera is not None:
-            raise ValueError("--bop needs --detections, and takes no --camera, --box or --mask")
-        return
-    if camera is None:
-        raise ValueError("--image needs --camera, a json file with fx, fy, cx, cy, width and height")
-    if sum(given is not None for given in (box, mask, detections)) != 1:
-        raise ValueError("--image needs one of --box X Y W H, --mask FILE and --detections FILE: where to look")
 
 
 def _check_depth(bop: Path | None, depth: Path | None, scale: float, bop_depth: bool) -> None:
@@ -140,27 +90,6 @@ def _check_depth(bop: Path | None, depth: Path | None, scale: float, bop_depth: 
         raise ValueError("--depth goes with --image; the depth images of a BOP dataset are used with --bop-depth")
     if not 0 < scale < float("inf"):
         raise ValueError(f"--depth-scale is {scale}; it must be a positive number of millimetres per unit")
-
-
-def check_tasks(estimator: PoseEstimator, tasks: Sequence[ImageTask]) -> None:
-    """Find out before the first picture is written what is wrong with the last image."""
-    for task in tasks:
-        task.check_size()
-        try:
-            estimator.check(task.camera, task.detections)
-        except ValueError as error:
-            raise ValueError(f"{task.path}: {error}") from error
-
-
-def object_of_box(estimator: PoseEstimator, object_id: int | None) -> int:
-    """The object whose box is given: the one named, or the only one; ValueError where that is not clear."""
-    if object_id is not None:
-        estimator.check_known([object_id])
-        return object_id
-    if len(estimator.parts) > 1:
-        known = ", ".join(f"{i} ({part.name})" for i, part in estimator.parts.items())
-        raise ValueError(f"the model knows several objects, {known}; say whose box it is with --object-id")
-    return next(iter(estimator.parts))
 
 
 def _estimate(

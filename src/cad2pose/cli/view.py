@@ -9,34 +9,22 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from cad2pose.cli.arguments import ObjectIds, OptionalPath
-from cad2pose.cli.estimate import check_choice, check_tasks, object_of_box
-from cad2pose.cli.estimate_inputs import ImageTask, tasks_of_bop, tasks_of_images
+from cad2pose.cli.arguments import OptionalPath
+from cad2pose.cli.estimate_inputs import ImageTask
+from cad2pose.cli.image_choice import ImageChoice, check_tasks
 from cad2pose.estimator import EstimatorOptions, PoseEstimator, best_per_object
 from cad2pose.files import check_folder, write_text
 from cad2pose.viewer import SceneMaker, ViewerServer, page_of
 from cad2pose.viewer.server import ListedImage
 
-_OPTIONS = EstimatorOptions()
+_OPTIONS, _IMAGES = EstimatorOptions(), ImageChoice()
 _PORT = 8765
 
 
 def view_command(
     *,
     model: Path,
-    image: OptionalPath = None,
-    camera: OptionalPath = None,
-    box: Annotated[
-        tuple[float, float, float, float] | None, tyro.conf.arg(metavar="X Y W H", help_behavior_hint="")
-    ] = None,
-    mask: OptionalPath = None,
-    detections: OptionalPath = None,
-    object_id: Annotated[int | None, tyro.conf.arg(metavar="ID", help_behavior_hint="")] = None,
-    bop: OptionalPath = None,
-    split: str = "test",
-    objects: ObjectIds = (),
-    targets: OptionalPath = None,
-    all_images: bool = False,
+    images: Annotated[ImageChoice, tyro.conf.arg(name="")] = _IMAGES,
     only: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="SCENE IMAGE", help_behavior_hint="")] = None,
     export: OptionalPath = None,
     port: int = _PORT,
@@ -51,36 +39,17 @@ def view_command(
 
     Args:
         model: model file, or a folder of them, which then means all their objects.
-        image: image file, or a folder of images of one camera.
-        camera: json file with fx, fy, cx, cy, width, height and, where the lens has one, distortion (OpenCV's order).
-        box: where the object is, in pixels from the image's upper left corner.
-        mask: image that is not zero where the object is seen, or a folder of them named as the images.
-        detections: json file of detections, BOP's list or a dictionary by image.
-        object_id: whose box or mask it is, where the model knows several objects.
-        bop: folder of a BOP dataset, or the name of one in BOP_PATH.
-        split: the split of the BOP dataset.
-        objects: look for these objects only; all that the model knows by default.
-        targets: targets file in place of the dataset's own (SPLIT_targets_bop19.json).
-        all_images: every image that has detections, whatever the targets file asks for.
+        images: which images, and where in them.
         only: scene and image number of the one image that is shown; those of --image files have scene 0.
         export: write the page of one image to this file (.html) in place of serving.
         port: where to serve; 0 takes a free one.
         options: of the estimator.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
     """
-    check_choice(image, camera, box, mask, detections, bop)
+    images.check()
     _check_export(export)
     estimator = PoseEstimator.load(model, device, options)
-    estimator.check_known(objects)
-    if bop is not None:
-        assert detections is not None, "checked above"
-        tasks = tasks_of_bop(bop, split, detections, objects or tuple(estimator.parts), targets, all_images)
-    else:
-        assert image is not None, "checked above"
-        assert camera is not None, "checked above"
-        named = None if detections is not None else object_of_box(estimator, object_id)
-        tasks = tasks_of_images(image, camera, named, box, mask, detections, objects)
-    tasks = _chosen(tasks, only)
+    tasks = _chosen(images.tasks(estimator), only)
     if not any(len(task.detections) for task in tasks):
         raise ValueError(f"{tasks[0].path} has no detection to show; give --box, --mask, or detections of it")
     maker, console = SceneMaker(estimator), Console()
