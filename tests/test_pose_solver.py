@@ -1,5 +1,7 @@
 """Regress, then refine: what the refiner makes of a model's own output."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from cad2pose.estimator import EstimatorOptions, PoseEstimator
 from cad2pose.estimator.pose_solver import PoseSolver, RefinementOptions
 from cad2pose.geometry import Camera, geodesic_distance
 from cad2pose.model_file import load_model, shipped_model_path
-from cad2pose.solvers import PoseScore
+from cad2pose.solvers import PoseScore, SolverOptions
 from cad2pose.structures import Detections
 
 
@@ -28,7 +30,7 @@ def nuts(model):
 
 @torch.no_grad()
 def test_refined_poses_score_higher_and_stay_where_the_mask_is(model, nuts):
-    refiner = PoseSolver(RefinementOptions(starts=1))
+    refiner = PoseSolver(RefinementOptions(modes=1, solver=SolverOptions(starts=1)))
     output = model.method(nuts)
     before, _ = model.method.poses(output, nuts)
     found = refiner(model, nuts, output)
@@ -50,13 +52,22 @@ def test_refined_poses_score_higher_and_stay_where_the_mask_is(model, nuts):
 
 
 @torch.no_grad()
-def test_more_starts_give_poses_too(model, nuts):
+def test_the_query_image_overrules_a_head_that_is_wrong(model, nuts):
     output = model.method(nuts)
-    refiners = [PoseSolver(RefinementOptions(starts=starts, least_probability=0.0)) for starts in (1, 3)]
-    refiners[1]._surfaces = refiners[0]._surfaces
-    one, three = (refiner(model, nuts, output).T_cam_obj for refiner in refiners)
-    assert one.shape == three.shape
-    assert torch.isfinite(three).all()
+    noise = torch.randn(output.charts.logits.shape, generator=torch.Generator().manual_seed(1))
+    wrong = replace(output, charts=replace(output.charts, logits=2 * noise))
+    refiner = PoseSolver()
+    found = refiner(model, nuts, wrong)
+    assert (angles_of(model, nuts, model.method.starts(wrong, 1)[0][:, 0]) > 15).float().mean() > 0.5
+    assert angles_of(model, nuts, found.T_cam_obj[:, :3, :3]).median() < 10
+    assert found.details.reasons == (None,) * len(nuts)
+
+
+def angles_of(model, crops, rotation):
+    """Angles to the nearest of the true rotations, degrees."""
+    index = int(crops.part_index[0])
+    true = crops.truth.T_virt_obj.double()[:, None, :3, :3] @ model.parts[index].symmetries.rotation_group()
+    return geodesic_distance(rotation.double()[:, None].expand_as(true), true).amin(1).rad2deg()
 
 
 @pytest.mark.parametrize("solver", ["sampling", "search"])
@@ -64,11 +75,8 @@ def test_poses_solved_from_the_query_image_alone_are_near_the_truth(model, nuts,
     refiner = PoseSolver(solver=solver)
     with torch.no_grad():
         poses = refiner(model, nuts, model.method(nuts)).T_cam_obj
-    index = int(nuts.part_index[0])
     true = nuts.truth.T_virt_obj.double()
-    turns = true[:, None, :3, :3] @ model.parts[index].symmetries.rotation_group()
-    angle = geodesic_distance(poses[:, None, :3, :3].expand_as(turns), turns).amin(1).rad2deg()
-    assert angle.median() < 10
+    assert angles_of(model, nuts, poses[:, :3, :3]).median() < 10
     assert ((poses[:, :3, 3] - true[:, :3, 3]).norm(dim=1) / true[:, 2, 3]).median() < 0.05
 
 

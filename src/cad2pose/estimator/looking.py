@@ -30,7 +30,7 @@ class Look:
     def __init__(self, options: EstimatorOptions) -> None:
         self.options = options
         refinement = options.refinement
-        as_regressed = replace(refinement, starts=1, solver=replace(refinement.solver, refine=False))
+        as_regressed = replace(refinement, modes=1, solver=replace(refinement.solver, refine=False))
         self._as_regressed = PoseSolver(as_regressed, "regression")
         self._refiner = PoseSolver(refinement, "regression")
         self._solver = PoseSolver(refinement, "search" if options.solver == "search" else "sampling")

@@ -39,15 +39,14 @@ class RefinementOptions:
     """Settings of the refinement.
 
     Attributes:
-        starts: most rotations per crop that are refined, of those that the head finds likely.
-        least_probability: less likely ones are not.
+        modes: the likeliest rotations of the head that differ; they are refined, or those of charts that fit the query
+            image better (`SolverOptions.starts` in all, at most).
         depth_sigma: relative standard deviation of the regressed depth, which is believed that far; None: not at all.
         solver: of the climb and of the choice between its results.
         depth: of the depth refinement, where a depth image is given.
     """
 
-    starts: int = 3
-    least_probability: float = 0.05
+    modes: int = 3
     depth_sigma: float | None = 0.06
     solver: SolverOptions = field(default_factory=SolverOptions)
     depth: DepthOptions = field(default_factory=DepthOptions)
@@ -123,10 +122,10 @@ class PoseSolver:
     def _starts(
         self, method: QueryImageMethod, output: QueryOutput | SurfEmbOutput
     ) -> tuple[Float[Tensor, "b k 3 3"], Float[Tensor, "b 3"], Float[Tensor, "b k"]]:
-        """Likely rotations, the regressed position, and the rotations' probabilities."""
+        """Rotations, the regressed position, and the rotations' probabilities."""
         if not isinstance(method, QueryMethod) or not isinstance(output, QueryOutput):
             raise ValueError(f"a {type(method).__name__} regresses no poses; use the solver sampling or search")
-        rotation, probability = method.starts(output, self.options.starts)
+        rotation, probability = method.starts(output, self.options.modes)
         return rotation, output.pose.position, probability
 
     def _start(
@@ -135,12 +134,11 @@ class PoseSolver:
         position: Float[Tensor, "b 3"],
         probability: Float[Tensor, "b k"],
     ) -> Start:
-        """The rotations that the head finds likely, at the regressed position."""
-        likely = probability >= self.options.least_probability
-        likely[:, 0] = True
-        row, start = likely.nonzero().unbind(1)
-        poses = Hypotheses(row, rotations[row, start], position[row])
-        return Start(poses, probability[row, start].clamp_min(1e-6).log(), self.options.depth_sigma)
+        """All rotations that the head may mean, at the regressed position."""
+        count = rotations.shape[1]
+        row = torch.arange(len(rotations), device=rotations.device).repeat_interleave(count)
+        poses = Hypotheses(row, rotations.flatten(0, 1), position.repeat_interleave(count, dim=0))
+        return Start(poses, probability.flatten().clamp_min(1e-6).log(), self.options.depth_sigma)
 
     @staticmethod
     def _agreement(method: QueryImageMethod, maps: QueryMaps, solution: Solution, index: int) -> Float[Tensor, "b"]:

@@ -164,11 +164,19 @@ class RegressionMethod(PoseMethod):
 
     def starts(
         self, output: RegressionOutput, count: int
-    ) -> tuple[Float[Tensor, "batch {count} 3 3"], Float[Tensor, "batch {count}"]]:
-        """The likeliest rotations R_virt_obj that differ, and their probabilities (see `RotationCharts.modes`)."""
+    ) -> tuple[Float[Tensor, "batch k 3 3"], Float[Tensor, "batch k"]]:
+        """Rotations R_virt_obj that the pose may have, and their probabilities.
+
+        First the `count` likeliest that differ (see `RotationCharts.modes`), then that of every chart, however unlikely,
+        so that one of them is near any rotation. Of a single chart, its rotation alone.
+        """
         with full_precision(output.pose.position):
-            allocentric, probability = output.charts.modes(count)
-            return rotation_to_ray(output.pose.position)[:, None] @ allocentric, probability
+            rotation, logits = output.charts.rotation, output.charts.logits
+            probability = torch.softmax(logits, dim=1)
+            if logits.shape[1] > 1:
+                modes, share = output.charts.modes(count)
+                rotation, probability = torch.cat((modes, rotation), dim=1), torch.cat((share, probability), dim=1)
+            return rotation_to_ray(output.pose.position)[:, None] @ rotation, probability
 
     def poses(
         self, output: RegressionOutput, batch: CropBatch

@@ -16,15 +16,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from cad2pose.solvers.candidates import better_placed, hopeful, promising, propose
 from cad2pose.solvers.distinct import Gap, distinct
 from cad2pose.solvers.hypotheses import Hypotheses
 from cad2pose.solvers.key_symmetry import KeySymmetry
 from cad2pose.solvers.maps import QueryMaps
-from cad2pose.solvers.quick_score import QuickScore
 from cad2pose.solvers.refine import DepthPrior, refine
-from cad2pose.solvers.sampling import SamplingOptions, sample_poses
 from cad2pose.solvers.score import PoseScore, ScoreOptions
-from cad2pose.solvers.search import placed_by_mask, search_poses
 from cad2pose.solvers.solution import Solution, SolverStats
 from cad2pose.solvers.solver_options import Level, SolverOptions, Start
 from cad2pose.solvers.surface import Surface
@@ -60,7 +58,7 @@ def solve(
     usable = torch.tensor([reason is None for reason in reasons], device=maps.K.device)
     maps = _blanked(maps, usable)
     if start is None:
-        poses, evidence = _proposed(surface, keys, maps, options)
+        poses, evidence = propose(surface, keys, maps, options)
     else:
         poses, evidence = start.poses, start.log_probability / options.independent
     keep = usable[poses.row].nonzero()[:, 0]
@@ -75,7 +73,8 @@ def solve(
         poses = poses[index[index >= 0]]
         before, sigma = torch.zeros_like(poses.position[:, 0]), None
     else:
-        before, sigma = evidence, start.depth_sigma
+        poses, before = promising(surface, keys, maps, poses, evidence, options)
+        sigma = start.depth_sigma
     refined = _counts(poses.row, len(maps))
     score, poses, value = _climbed(surface, keys, maps, poses, before, sigma, start is not None, options)
     axes = torch.zeros(len(maps), 3, device=value.device)
@@ -95,19 +94,6 @@ def _blanked(maps: QueryMaps, usable: Bool[Tensor, "b"]) -> QueryMaps:
     queries = torch.where(usable[:, None, None, None], maps.queries, 0.0)
     logits = torch.where(usable[:, None, None], maps.mask_logits, -20.0)
     return replace(maps, queries=queries, mask_logits=logits)
-
-
-def _proposed(
-    surface: Surface, keys: Float[Tensor, "m e"], maps: QueryMaps, options: SolverOptions
-) -> tuple[Hypotheses, Float[Tensor, "n"]]:
-    """Poses with their rough scores."""
-    small = maps.coarser(max(1, round(maps.queries.shape[-1] / options.propose_side)))
-    if isinstance(options.proposals, SamplingOptions):
-        poses = sample_poses(surface, keys, small, options.proposals)
-    else:
-        poses = search_poses(surface, keys, small, options.proposals)
-    rough = QuickScore(surface, keys, small, options.score)
-    return poses, rough(poses.row, poses.rotation, poses.position)
 
 
 def _climbed(
@@ -150,7 +136,7 @@ def _climbed(
         first = options.coarse[0]
         unsure = replace(options.score, sharpness=first.sharpness)
         if depth_sigma is None:
-            poses = _better_placed(surface, keys, sized(first)[1], poses, unsure)
+            poses = better_placed(surface, keys, sized(first)[1], poses, unsure)
         begun = poses
         for level in options.coarse:
             _, poses, value = climb(level, poses, moves=True)
@@ -165,16 +151,6 @@ def _climbed(
     return score, poses, value + before
 
 
-def _better_placed(
-    surface: Surface, keys: Float[Tensor, "m e"], maps: QueryMaps, poses: Hypotheses, options: ScoreOptions
-) -> Hypotheses:
-    """Poses, or the same where the mask would have them, whichever scores higher to begin with."""
-    rough = QuickScore(surface, keys, maps, options)
-    moved = placed_by_mask(surface, maps, poses)
-    better = rough(moved.row, moved.rotation, moved.position) > rough(poses.row, poses.rotation, poses.position)
-    return Hypotheses(poses.row, poses.rotation, torch.where(better[:, None], moved.position, poses.position))
-
-
 def _modes(
     poses: Hypotheses,
     value: Float[Tensor, "n"],
@@ -184,9 +160,7 @@ def _modes(
     options: SolverOptions,
 ) -> tuple[Hypotheses, Float[Tensor, "k"], Float[Tensor, "k"]]:
     """The distinct ones among the poses that are not hopeless."""
-    best = torch.full((crops,), -torch.inf, device=value.device).scatter_reduce(0, poses.row, value, "amax")
-    hopeless = options.independent * (best[poses.row] - value) > 12
-    index = distinct(poses, torch.where(hopeless, -torch.inf, value), crops, options.modes, options.gap)
+    index = distinct(poses, hopeful(poses, value, crops, options), crops, options.modes, options.gap)
     chosen = index[index >= 0]
     return poses[chosen], before[chosen], expected[chosen]
 

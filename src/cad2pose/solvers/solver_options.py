@@ -40,6 +40,7 @@ class SolverOptions:
         proposals: sampled correspondences, or the search.
         propose_side: maps are averaged to about so many pixels a side for proposals and their rough scores.
         distinct: most distinct proposals that are refined.
+        starts: most distinct poses that are refined, of those given to start from.
         coarse: climbs of all of these.
         modes: most distinct results of the coarse climbs that go on.
         fine: climb of those.
@@ -56,6 +57,7 @@ class SolverOptions:
     proposals: SamplingOptions | SearchOptions = field(default_factory=SamplingOptions)
     propose_side: int = 74
     distinct: int = 24
+    starts: int = 12
     coarse: tuple[Level, ...] = (Level(56, 0.1, 256, 4), Level(56, 0.2, 256, 4), Level(56, 0.4, 256, 4))
     modes: int = 12
     fine: tuple[Level, ...] = (Level(112, 1.0, 1024, 8), Level(224, 1.0, 1024, 16))
@@ -74,7 +76,7 @@ class Start:
     """Poses that are known from elsewhere, to be refined in place of proposals.
 
     Args:
-        poses: the poses; those of a crop follow each other.
+        poses: the poses; those of a crop follow each other, the one that is believed in most first.
         log_probability: `(N,)` what is thought of them before.
         depth_sigma: relative standard deviation of their depth, which is believed that far; None: not at all.
     """
