@@ -167,7 +167,7 @@ class RegressionMethod(PoseMethod):
     ) -> tuple[Float[Tensor, "batch k 3 3"], Float[Tensor, "batch k"]]:
         """Rotations R_virt_obj that the pose may have, and their probabilities.
 
-        First the `count` likeliest that differ (see `RotationCharts.modes`), then that of every chart, however unlikely,
+        First the `count` likeliest that differ (`RotationCharts.modes`), then that of every chart, however unlikely,
         so that one of them is near any rotation. Of a single chart, its rotation alone.
         """
         with full_precision(output.pose.position):
