@@ -53,6 +53,7 @@ def numba() -> Iterator[None]:
 def torch_alone() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(solver_kernels, "climbed_on_cpu", lambda *scene: None)
+        patch.setattr(solver_kernels, "distinct_on_cpu", lambda *poses: None)
         yield
 
 
@@ -167,8 +168,8 @@ def test_poses_placed_by_the_mask(scene: tuple[Surface, Planted, Hypotheses]) ->
     assert off.median() < 0.3 * (away.position - planted.position[poses.row]).norm(dim=1).median()
 
 
-@emulated
-def test_distinct_poses() -> None:
+@both
+def test_distinct_poses(kind: Kind) -> None:
     generator = torch.Generator().manual_seed(2)
     row = torch.tensor([0] * 70 + [2] * 50 + [3])  # crop 1 has none
     base = random_rotations(12, generator, torch.float32)
@@ -178,8 +179,9 @@ def test_distinct_poses() -> None:
     values[::9] = -torch.inf
     values[5] = torch.nan
     poses = Hypotheses(row, rotation, position)
-    expected = distinct(poses, values, 4, 15, Gap())
-    with kernels():
+    with torch_alone():
+        expected = distinct(poses, values, 4, 15, Gap())
+    with kind():
         found = distinct(poses, values, 4, 15, Gap())
     assert torch.equal(found, expected)
     assert (found[0] >= 0).sum() > 5

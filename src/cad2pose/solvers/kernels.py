@@ -8,17 +8,16 @@ its caller then computes the same with torch.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from cad2pose import cuda_kernels
 from cad2pose.solvers.hypotheses import Hypotheses
+from cad2pose.solvers.on_cpu import climbed_on_cpu, distinct_on_cpu
+from cad2pose.solvers.scene import Climb, Climbed, Scene
 from cad2pose.solvers.surface import Surface
 
 _FOLDER = Path(__file__).parent / "cuda"
@@ -27,81 +26,6 @@ _SOLVERS = 128  # threads of a block that solve P3P, which takes many registers
 _POSES_AT_ONCE = 2048  # what a climb keeps of each between its two passes is 32 bytes a point
 _HELD = 8
 _MOST_BLOCKS = 8192
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What poses of one part in B crops are scored on.
-
-    Args:
-        points, normals: `(S, 3)` of the surface samples.
-        keys: `(S, E)` of them.
-        area: `(S,)` that each stands for.
-        visible: `(D, m)` what is seen of the first m >= S samples from the viewpoints.
-        directions: `(D, 3)` towards the viewpoints.
-        maps: `(B, h + 2, w + 2, E + 3)` as `prepared_maps` gives them.
-        K: `(B, 3, 3)`.
-        sums: `(B, 3)` as `mask_sums` gives them.
-        outliers, mask_weight: of `ScoreOptions`.
-    """
-
-    points: Float[Tensor, "s 3"]
-    normals: Float[Tensor, "s 3"]
-    keys: Float[Tensor, "s e"]
-    area: Float[Tensor, "s"]
-    visible: Bool[Tensor, "d m"]
-    directions: Float[Tensor, "d 3"]
-    maps: Float[Tensor, "b h w c"]
-    K: Float[Tensor, "b 3 3"]
-    sums: Float[Tensor, "b 3"]
-    outliers: float
-    mask_weight: float
-
-    def arguments(self) -> list[Tensor | int | float]:
-        """As the kernels take them."""
-        return [
-            self.points.contiguous(), self.normals.contiguous(), self.keys.contiguous(), self.area.contiguous(),
-            len(self.points), self.visible.contiguous(), self.visible.shape[1], self.directions.contiguous(),
-            len(self.directions), self.maps, self.maps.shape[1], self.maps.shape[2], self.K.contiguous(), self.sums,
-            float(self.outliers), float(self.mask_weight),
-        ]  # fmt: skip
-
-    def kernel(self, file: str, name: str) -> cuda_kernels.Kernel | None:
-        """A kernel for keys of this length."""
-        return _kernel(file, name, self.maps.device, EMBEDDING=self.keys.shape[1])
-
-
-@dataclass(frozen=True)
-class Climb:
-    """Settings of `climbed`: those of `RefineOptions`, whether derivatives are wanted at the end, the depth's prior.
-
-    Args:
-        iterations, damping, tolerance, largest_step: see `RefineOptions`.
-        derivatives: wanted, of the poses reached.
-        prior_sigma: of log z; 0 for no prior.
-        prior_depth, prior_samples: `(N,)` expected depths, and what the prior is weighed against.
-    """
-
-    iterations: int = 0
-    damping: float = 1.0
-    tolerance: float = 0.0
-    largest_step: float = 1.0
-    derivatives: bool = False
-    prior_sigma: float = 0.0
-    prior_depth: Float[Tensor, "n"] | None = None
-    prior_samples: Float[Tensor, "n"] | None = None
-
-
-@dataclass(frozen=True)
-class Climbed:
-    """N poses reached, their scores, the steps taken, and derivatives (zeros where they are not wanted)."""
-
-    rotation: Float[Tensor, "n 3 3"]
-    position: Float[Tensor, "n 3"]
-    value: Float[Tensor, "n"]
-    accepted: Int[Tensor, "n"]
-    gradient: Float[Tensor, "n 6"]
-    information: Float[Tensor, "n 6 6"]
 
 
 def has_kernels(device: torch.device) -> bool:
@@ -117,7 +41,7 @@ def climbed(
     climb: Climb,
 ) -> Climbed | None:
     """Poses after a climb (of no steps: their scores)."""
-    kernel = scene.kernel("climb.cu", "climb")
+    kernel = _of_scene(scene, "climb.cu", "climb")
     if kernel is None:
         return climbed_on_cpu(scene, row, rotation, position, climb) if row.device.type == "cpu" else None
     count, points = len(row), len(scene.points)
@@ -142,53 +66,11 @@ def climbed(
     return Climbed(rotation, position, value, accepted, gradient, information)
 
 
-def climbed_on_cpu(
-    scene: Scene,
-    row: Int[Tensor, "n"],
-    rotation: Float[Tensor, "n 3 3"],
-    position: Float[Tensor, "n 3"],
-    climb: Climb,
-) -> Climbed | None:
-    """As `climbed`, by Numba, with as many threads as torch has."""
-    from cad2pose.solvers import numba_climb  # here and not above: it takes a while, and GPUs need none of it
-
-    count = len(row)
-    rotation = rotation.float().clone(memory_format=torch.contiguous_format)
-    position = position.float().clone(memory_format=torch.contiguous_format)
-    value, accepted = rotation.new_zeros(count), torch.zeros_like(row)
-    gradient, information = rotation.new_zeros(count, 6), rotation.new_zeros(count, 6, 6)
-    expected = position[:, 2].clone() if climb.prior_depth is None else climb.prior_depth.float()
-    samples = torch.ones_like(value) if climb.prior_samples is None else climb.prior_samples.float()
-    fixed = [
-        tensor.contiguous().numpy()
-        for tensor in (
-            scene.points, scene.normals, scene.keys, scene.area, scene.visible, scene.directions, scene.maps, scene.K,
-            scene.sums,
-        )
-    ]  # fmt: skip
-    of_poses = (row, expected, samples, rotation, position, value, accepted, gradient, information)
-
-    def work(some: slice) -> None:
-        rows, depth, weight, *out = (tensor[some].contiguous().numpy() for tensor in of_poses)
-        options = [np.float32(scene.outliers), np.float32(scene.mask_weight), rows, depth, float(climb.prior_sigma)]
-        limits = [float(climb.damping), float(climb.tolerance), float(climb.largest_step)]
-        numba_climb.climb(*fixed, *options, weight, climb.iterations, climb.derivatives, *limits, *out)
-
-    each = max(1, -(-count // torch.get_num_threads()))
-    chunks = [slice(start, start + each) for start in range(0, count, each)]
-    if len(chunks) == 1:
-        work(chunks[0])
-    elif chunks:
-        with ThreadPoolExecutor(len(chunks)) as pool:
-            list(pool.map(work, chunks))
-    return Climbed(rotation, position, value, accepted, gradient, information)
-
-
 def quick_scores(
     scene: Scene, row: Int[Tensor, "n"], rotation: Float[Tensor, "n 3 3"], position: Float[Tensor, "n 3"]
 ) -> Float[Tensor, "n"] | None:
     """Scores at the nearest pixels."""
-    kernel = scene.kernel("score.cu", "quick")
+    kernel = _of_scene(scene, "score.cu", "quick")
     if kernel is None:
         return None
     value = position.new_empty(len(row))
@@ -268,9 +150,10 @@ def distinct_poses(
 ) -> Int[Tensor, "crops {wanted}"] | None:
     """For every crop the best poses that differ; see `distinct`. `alike` is a trace, `apart` a squared distance."""
     kernel = _kernel("distinct.cu", "distinct", row.device)
-    if kernel is None:
-        return None
     chosen = torch.empty(crops, wanted, dtype=torch.long, device=row.device)
+    if kernel is None:
+        arrays = (row, rotation, position, values)
+        return distinct_on_cpu(arrays, crops, alike, apart, chosen) if row.device.type == "cpu" else None
     kernel(
         crops, _THREADS, row.contiguous(), rotation.contiguous(), position.contiguous(), values.contiguous(),
         len(row), wanted, float(alike), float(apart), torch.empty_like(values), chosen,
@@ -319,6 +202,11 @@ def p3p_roots(
         rotation, translation, valid,
     )  # fmt: skip
     return rotation, translation, valid
+
+
+def _of_scene(scene: Scene, file: str, name: str) -> cuda_kernels.Kernel | None:
+    """A kernel for keys of this length."""
+    return _kernel(file, name, scene.maps.device, EMBEDDING=scene.keys.shape[1])
 
 
 def _kernel(file: str, name: str, device: torch.device, **constants: int) -> cuda_kernels.Kernel | None:

@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cad2pose.geometry import rotation_from_axis_angle
-from cad2pose.solvers.kernels import Climb, climbed
+from cad2pose.solvers.kernels import climbed
+from cad2pose.solvers.scene import Climb
 from cad2pose.solvers.score import Linearization, PoseScore
 
 

@@ -24,8 +24,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cad2pose.solvers.kernels import Climb, Scene, climbed, mask_sums, prepared_maps
+from cad2pose.solvers.kernels import climbed, mask_sums, prepared_maps
 from cad2pose.solvers.maps import QueryMaps
+from cad2pose.solvers.scene import Climb, Scene
 from cad2pose.solvers.surface import Surface
 
 LARGEST_RATIO = 12.0  # of log(m P); beyond it, nothing changes (and denormal numbers would slow everything)
