@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from cad2pose.cli import main
+from cad2pose.data.images import read_image
 from cad2pose.data.results import read_results_csv
 from cad2pose.model_file import save_model
 from small_models import random_model, wedge
@@ -87,6 +88,8 @@ def test_a_mask_is_its_box(world):
 def test_gray_alpha_and_sixteen_bits_are_handled(world, size, dtype):
     _picture(world / "other.png", size, dtype)
     assert _run(world, *_image(world, "other.png"), *BOX) == 0
+    assert len(read_results_csv(world / "out" / "results.csv").object_id) == 1
+    assert read_image(world / "out" / "pictures" / "other.png").shape == (3, *size[:2])
 
 
 def _bop_list(*rows):
@@ -268,11 +271,11 @@ def test_a_box_without_a_pose_has_a_row_with_the_reason(world, capsys):
 def test_refined_poses_have_covariance_and_alternatives(world):
     assert _run(world, *_image(world), *BOX, "--refine", "--no-pictures") == 0
     (entry,) = json.loads((world / "out" / "results.json").read_text())["images"][0]["poses"]
-    if "no_pose" not in entry:
-        assert np.array(entry["covariance"]).shape == (6, 6)
-        assert sum(other["probability"] for other in entry["alternatives"]) == pytest.approx(1)
-        assert entry["alternatives"][0]["t"] == pytest.approx(entry["t"])
-        assert entry["free_axis"] is None or len(entry["free_axis"]) == 3
+    assert np.array(entry["covariance"]).shape == (6, 6)
+    assert sum(other["probability"] for other in entry["alternatives"]) == pytest.approx(1)
+    assert entry["alternatives"][0]["t"] == pytest.approx(entry["t"])
+    assert entry["free_axis"] is None or len(entry["free_axis"]) == 3
+    assert "confidence" not in entry, "this model was not calibrated"
 
 
 def test_depth_images_go_by_name_and_scale(world, capsys):
