@@ -86,6 +86,10 @@ CONTESTANTS: dict[str, Contestant] = {
     "flagship": Contestant(
         "queries, 60 charts, refined", _query, ("regression", "regression, refined", "sampling, refined")
     ),
+    "fine": Contestant(
+        "the flagship with a query for every second pixel, as SurfEmb's networks have",
+        lambda size: _query(size, stride=2), ("regression", "regression, refined"),
+    ),
     "one-chart": Contestant("the flagship with one regressed rotation", lambda size: _query(size, charts=1)),
     "queries+coordinates": Contestant(
         "the flagship with coordinates beside the queries",
