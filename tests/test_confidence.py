@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from cad2pose.cli import main
-from cad2pose.confidence import Calibration, Calibrations, calibrations_from_json, calibrations_to_json
+from cad2pose.confidence import Calibration, Calibrations, calibrations_from_json, calibrations_to_json, pose_spread
 from cad2pose.data import SyntheticConfig, SyntheticCrops
 from cad2pose.estimator import EstimatorOptions, PoseEstimator
 from cad2pose.experiments import calibrate, calibration, usual_ways
 from cad2pose.geometry import Camera
 from cad2pose.methods import GdrNetMethod, SurfEmbMethod
 from cad2pose.model_file import Model, load_model, save_model
-from cad2pose.structures import Detections
+from cad2pose.structures import Detections, PoseDetails, PoseEstimates
 from small_models import SMALL_GDRNET, SMALL_SURFEMB, PlantedMethod, planted_model, random_model, wedge
 
 CAMERA = Camera.from_values(600.0, 610.0, 150.0, 130.0, 320, 240)
@@ -43,10 +43,12 @@ def detections(*ids):
 
 def test_an_estimate_has_the_chance_that_the_model_file_promises():
     nothing = torch.full((4, 4), torch.nan, dtype=torch.float64)
-    calibrations = {"regression": (Calibration(4.0, -1.5), HALF, None)}
+    calibrations = {"regression": (Calibration(4.0, -1.5, -0.4), HALF, None)}
     model = model_of(calibrations, at(500.0), nothing, at(600.0))
     found = PoseEstimator([model], "cpu").estimate(IMAGE, CAMERA, detections(1, 2, 3, 1))
-    p = 1 / (1 + math.exp(1.5 - 4 * 0.75))
+    part = model.parts[0]
+    away = float((part.center + at(500.0)[:3, 3]).norm()) / part.radius  # no covariance is known
+    p = 1 / (1 + math.exp(1.5 - 4 * 0.75 + 0.4 * math.log(away)))
     assert found.confidence[[0, 3]].tolist() == pytest.approx([p, p])
     assert float(found.confidence[1]) == 0, "no pose is certainly not right"
     assert math.isnan(found.confidence[2])
@@ -66,6 +68,16 @@ def test_scores_of_another_kind_have_no_chance_stated(options):
     assert float(plain.estimate(IMAGE, CAMERA, detections(1)).confidence[0]) == pytest.approx(0.622, abs=1e-3)
 
 
+def test_spread_is_what_the_covariance_says_or_the_distance():
+    T = torch.stack([at(500.0)] * 2)
+    covariance = torch.stack(
+        (torch.full((6, 6), torch.nan), torch.diag(torch.tensor([0.01, 0, 0, 0, 0, 9.0])))
+    ).double()
+    center = torch.tensor([100.0, 100.0, 0.0]).double()
+    found = pose_spread(T, covariance, center, 10.0).tolist()
+    assert found == pytest.approx([50.0, math.sqrt(0.01 + 0.09)])
+
+
 def test_every_way_has_its_own_calibration():
     model = replace(random_model(), calibrations={"refined": (HALF,)})
     regressed = PoseEstimator([model], "cpu", EstimatorOptions(refine=False))
@@ -80,7 +92,7 @@ def test_every_way_has_its_own_calibration():
 
 def test_a_model_file_keeps_its_calibrations(tmp_path):
     model = random_model(wedge(1, "a"), wedge(2, "b"))
-    known: Calibrations = {"regression": (HALF, None), "refined": (None, Calibration(-0.1234567890123, 1e-9))}
+    known: Calibrations = {"regression": (HALF, None), "refined": (None, Calibration(-0.1234567890123, 1e-9, -7.5))}
     save_model(tmp_path / "a", model.method, model.parts, model.info, known)
     assert load_model(tmp_path / "a").calibrations == known
     save_model(tmp_path / "b", model.method, model.parts, model.info)
@@ -90,9 +102,9 @@ def test_a_model_file_keeps_its_calibrations(tmp_path):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"guess": [[1, 2]]}, "guess"), ({"refined": [[1, 2], [1, 2]]}, "not a list of 1"), ({"refined": 3}, "list"),
-        ({"refined": [[1.0]]}, "two finite"), ({"refined": [[1.0, math.nan]]}, "two finite"),
-        ({"refined": [[1.0, "x"]]}, "two finite"),
+        ({"guess": [[1, 2, 0]]}, "guess"), ({"refined": [[1, 2, 0]] * 2}, "not a list of 1"), ({"refined": 3}, "list"),
+        ({"refined": [[1.0, 2.0]]}, "three finite"), ({"refined": [[1.0, math.nan, 0.0]]}, "three finite"),
+        ({"refined": [[1.0, "x", 0.0]]}, "three finite"),
     ],
 )  # fmt: skip
 def test_broken_calibrations_are_refused(value, message):
@@ -111,10 +123,10 @@ def test_a_wide_crop_is_a_photograph_of_what_the_crop_shows():
         truth = batch.truth.T_virt_obj[row].double()
         model.method.plant(truth[None])
         estimator = PoseEstimator([model], "cpu", EstimatorOptions(recrop=False))
-        T, score = calibration._estimate(estimator, batch, row, wide.pad, 1)
-        assert score == 0.75
+        found = calibration._estimate(estimator, batch, row, wide.pad, 1)
+        assert float(found.score[0]) == 0.75
         inside = calibration._within(batch.valid[row, 0] == 1)
-        torch.testing.assert_close(T, truth, atol=1e-3, rtol=1e-5)
+        torch.testing.assert_close(found.T_cam_obj[0], truth, atol=1e-3, rtol=1e-5)
         seen = model.method.seen[0]
         if inside == (0, 48, 0, 48):
             torch.testing.assert_close(seen.image[0], batch.image[row, :, 8:40, 8:40], atol=1e-4, rtol=0)
@@ -131,16 +143,18 @@ def test_what_is_outside_of_the_image_is_cut_off():
 
 @pytest.fixture
 def honest(monkeypatch):
-    """Estimates whose scores are the chance of being right, or would be if squared."""
+    """Estimates that are right with the square of their score as chance, or always where they say they are precise."""
     generator = torch.Generator().manual_seed(0)
 
     def estimate(estimator, batch, row, pad, object_id):
-        score, chance = torch.rand(2, generator=generator).tolist()
-        T = batch.truth.T_virt_obj[row].double()
-        if chance > score**2:
-            T = T.clone()
-            T[2, 3] += 60
-        return T, score
+        score, chance, other = torch.rand(3, generator=generator).tolist()
+        precise = other < 0.3
+        T = batch.truth.T_virt_obj[row].double()[None].clone()
+        T[:, 2, 3] += 60 * (chance > score**2 and not precise)
+        details = PoseDetails.unknown([None])
+        details = replace(details, covariance=torch.eye(6).double()[None] * (1e-4 if precise else 100.0))
+        ids, box = torch.tensor([object_id]), torch.zeros(1, 4)
+        return PoseEstimates(ids, T, torch.tensor([score]).double(), box, details=details)
 
     def crops(parts, config, device, seed):
         return SyntheticCrops(parts, replace(config, crop_size=32, pictures=4), device, seed)
@@ -162,10 +176,12 @@ def test_scores_are_learnt_from_some_crops_and_tested_on_others(honest):
     ]  # fmt: skip
     for fit in known["regression"]:
         assert fit is not None
-        low, high = fit.probability(torch.tensor([0.2, 0.9])).tolist()
-        assert low < 0.2
-        assert high > 0.6
-    assert all(0.2 < test.right < 0.45 for test in tests)
+        vague, precise = torch.full((2,), 17.3), torch.full((2,), 0.0173)  # as the covariances above have it
+        low, high = fit.probability(torch.tensor([0.2, 0.9]), vague).tolist()
+        assert low < 0.25
+        assert high > 0.55
+        assert fit.probability(torch.tensor([0.2, 0.9]), precise).min() > 0.9
+    assert all(0.4 < test.right < 0.7 for test in tests)
     assert tests[-1].error < 0.1
     assert sum(b.count for b in tests[-1].bins) == 500
 

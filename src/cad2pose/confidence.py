@@ -1,7 +1,7 @@
 """What a pose's score is worth: the chance that the pose is right, by the way that led to it.
 
-Platt, "Probabilistic Outputs for Support Vector Machines" (1999). A model file keeps one fit for every part and way;
-`cad2pose calibrate` makes them.
+Platt, "Probabilistic Outputs for Support Vector Machines" (1999), with one number more than the score: how far off the
+pose may be. A model file keeps one fit for every part and way; `cad2pose calibrate` makes them.
 """
 
 from __future__ import annotations
@@ -24,18 +24,40 @@ Way = Literal["regression", "refined", "sampling", "search", "pnp"]
 
 @dataclass(frozen=True)
 class Calibration:
-    """p = sigmoid(a score + b).
+    """p = sigmoid(a score + b + c log(spread)).
 
     Args:
-        a, b: the two numbers; a = 0 says that the score tells nothing, or that nothing could be learnt of it.
+        a, b, c: the numbers; a = 0 says that the score tells nothing, or that nothing could be learnt of it, c = 0 the
+            same of the spread.
     """
 
     a: float
     b: float
+    c: float = 0.0
 
-    def probability(self, scores: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
-        """Probability of the event for each score, float64."""
-        return torch.sigmoid(self.a * scores.double() + self.b)
+    def probability(self, scores: Float[Tensor, "n"], spread: Float[Tensor, "n"] | None = None) -> Float[Tensor, "n"]:
+        """Probability of the event for each score and spread (see `pose_spread`; 1 by default), float64."""
+        logit = self.a * scores.double() + self.b
+        return torch.sigmoid(logit if spread is None else logit + self.c * spread.double().log())
+
+
+def pose_spread(
+    T_cam_obj: Float[Tensor, "n 4 4"], covariance: Float[Tensor, "n 6 6"], center: Float[Tensor, "3"], radius: float
+) -> Float[Tensor, "n"]:
+    """How far poses may be off, in radii of the part: what their scores mean depends on it.
+
+    By the covariance the standard deviation of where the surface is, or where there is none, the distance: depth is off
+    by a share of it.
+
+    Args:
+        T_cam_obj: `(N, 4, 4)` mm, mesh file's frame.
+        covariance: `(N, 6, 6)` of rotation vector and translation, rad and mm, about the centre; NaN where not known.
+        center, radius: of the part's bounding sphere, mm.
+    """
+    away = (T_cam_obj[:, :3, :3] @ center + T_cam_obj[:, :3, 3]).norm(dim=1) / radius
+    variance = covariance.diagonal(dim1=1, dim2=2)
+    surface = (variance[:, :3].sum(1) + variance[:, 3:].sum(1) / radius**2).clamp_min(1e-12).sqrt()
+    return torch.where(torch.isnan(surface), away, surface)
 
 
 Calibrations = Mapping[Way, tuple[Calibration | None, ...]]
@@ -44,7 +66,10 @@ Calibrations = Mapping[Way, tuple[Calibration | None, ...]]
 
 def calibrations_to_json(calibrations: Calibrations) -> dict[str, list[list[float] | None]]:
     """As plain values."""
-    return {way: [None if c is None else [c.a, c.b] for c in of_parts] for way, of_parts in calibrations.items()}
+    return {
+        way: [None if one is None else [one.a, one.b, one.c] for one in of_parts]
+        for way, of_parts in calibrations.items()
+    }
 
 
 def calibrations_from_json(value: Any, parts: int) -> Calibrations:
@@ -64,7 +89,7 @@ def calibrations_from_json(value: Any, parts: int) -> Calibrations:
 
 
 def _calibration(way: str, numbers: Any) -> Calibration:
-    whole = isinstance(numbers, list) and len(numbers) == 2
+    whole = isinstance(numbers, list) and len(numbers) == 3
     if not whole or not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
-        raise ValueError(f"calibration of {way} is {numbers!r}; it must be two finite numbers")
-    return Calibration(float(numbers[0]), float(numbers[1]))
+        raise ValueError(f"calibration of {way} is {numbers!r}; it must be three finite numbers")
+    return Calibration(*map(float, numbers))

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cad2pose.confidence import pose_spread
 from cad2pose.devices import pick_device
 from cad2pose.estimator.boxes import check_boxes, posed_boxes, undistort_boxes, zoom_boxes
 from cad2pose.estimator.fusion import fuse_copies
@@ -181,9 +182,12 @@ class PoseEstimator:
             calibration = None if of_parts is None else of_parts[known.part_index]
             if calibration is not None:
                 rows = object_id == i
-                confidence[rows] = calibration.probability(found.score[rows])
-        lost = torch.isnan(found.T_cam_obj[:, 0, 0])
-        return torch.where(lost & ~torch.isnan(confidence), 0.0, confidence)
+                spread = pose_spread(
+                    found.T_cam_obj[rows], found.details.covariance[rows], known.part.center, known.part.radius
+                )
+                confidence[rows] = calibration.probability(found.score[rows], spread)
+                confidence[rows & torch.isnan(found.T_cam_obj[:, 0, 0])] = 0.0
+        return confidence
 
     def _of_image(
         self,

@@ -19,6 +19,7 @@ from cad2pose.confidence import Calibration
 _BINS = 10
 _NEWTON_STEPS = 100
 _HALVINGS = 30
+_LEAST_DEVIATION = 1e-12  # of what has a say
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class ReliabilityBin:
     frequency: float
 
 
-def fit_calibration(scores: Float[Tensor, "n"], events: Bool[Tensor, "n"]) -> Calibration:
+def fit_calibration(
+    scores: Float[Tensor, "n"], events: Bool[Tensor, "n"], spread: Float[Tensor, "n"] | None = None
+) -> Calibration:
     """Platt's fit by maximum likelihood.
 
     The likelihood has no maximum where all events are equal, or where a threshold on the score parts them without an
@@ -50,6 +53,7 @@ def fit_calibration(scores: Float[Tensor, "n"], events: Bool[Tensor, "n"]) -> Ca
     Args:
         scores: any finite numbers.
         events: what happened.
+        spread: positive; where it is given, its logarithm has a say as well (and events are softened always).
 
     Raises:
         ValueError: if there are no scores, or one is not finite.
@@ -58,15 +62,17 @@ def fit_calibration(scores: Float[Tensor, "n"], events: Bool[Tensor, "n"]) -> Ca
     happened, count = int(events.sum()), len(events)
     if happened in (0, count):
         return Calibration(0.0, math.log((happened + 1) / (count - happened + 1)))
-    centre, spread = float(scores.mean()), float(scores.std())
-    if spread <= 1e-12 * max(1.0, abs(centre)):
+    if spread is not None:
+        return _fit_of_both(scores, _checked(spread, events).log(), _softened(events))
+    centre, deviation = float(scores.mean()), float(scores.std())
+    if deviation <= _LEAST_DEVIATION * max(1.0, abs(centre)):
         return Calibration(0.0, math.log(happened / (count - happened)))
     wanted = events.double()
     true, false = scores[events], scores[~events]
     if bool(true.min() >= false.max()) or bool(true.max() <= false.min()):
-        wanted = torch.where(events, (happened + 1) / (happened + 2), 1 / (count - happened + 2)).double()
-    slope, offset = _logistic_fit((scores - centre) / spread, wanted)
-    return Calibration(slope / spread, offset - slope * centre / spread)
+        wanted = _softened(events)
+    slope, offset = _logistic_fit(((scores - centre) / deviation)[:, None], wanted)
+    return Calibration(slope / deviation, offset - slope * centre / deviation)
 
 
 def reliability(
@@ -134,10 +140,26 @@ def cross_fitted(
     return found
 
 
-def _logistic_fit(x: Float[Tensor, "n"], wanted: Float[Tensor, "n"]) -> tuple[float, float]:
-    """Slope and offset of the highest likelihood: Newton steps, halved until the loss does not rise."""
-    design = torch.stack((x, torch.ones_like(x)), dim=1)
-    weights = torch.zeros(2, dtype=torch.float64)
+def _softened(events: Bool[Tensor, "n"]) -> Float[Tensor, "n"]:
+    """Platt's targets, which no fit reaches with certainty."""
+    happened, count = int(events.sum()), len(events)
+    return torch.where(events, (happened + 1) / (happened + 2), 1 / (count - happened + 2)).double()
+
+
+def _fit_of_both(scores: Float[Tensor, "n"], log_spread: Float[Tensor, "n"], wanted: Float[Tensor, "n"]) -> Calibration:
+    both = torch.stack((scores, log_spread), dim=1)
+    centre, deviation = both.mean(0), both.std(0)
+    varies = deviation > _LEAST_DEVIATION * centre.abs().clamp_min(1)
+    scale = torch.where(varies, deviation, 1.0)
+    slope_a, slope_c, offset = _logistic_fit((both - centre) / scale * varies, wanted)
+    a, c = slope_a / float(scale[0]), slope_c / float(scale[1])
+    return Calibration(a, offset - a * float(centre[0]) - c * float(centre[1]), c)
+
+
+def _logistic_fit(x: Float[Tensor, "n k"], wanted: Float[Tensor, "n"]) -> list[float]:
+    """Slopes and offset of the highest likelihood: Newton steps, halved until the loss does not rise."""
+    design = torch.cat((x, torch.ones_like(x[:, :1])), dim=1)
+    weights = torch.zeros(design.shape[1], dtype=torch.float64)
 
     def loss(w: Tensor) -> float:
         z = design @ w
@@ -147,7 +169,7 @@ def _logistic_fit(x: Float[Tensor, "n"], wanted: Float[Tensor, "n"]) -> tuple[fl
     for _ in range(_NEWTON_STEPS):
         p = torch.sigmoid(design @ weights)
         gradient = design.T @ (p - wanted)
-        hessian = (design * (p * (1 - p))[:, None]).T @ design + 1e-12 * torch.eye(2, dtype=torch.float64)
+        hessian = (design * (p * (1 - p))[:, None]).T @ design + 1e-12 * torch.eye(len(weights), dtype=torch.float64)
         step = torch.linalg.solve(hessian, gradient)
         for _ in range(_HALVINGS):
             if (then := loss(weights - step)) <= now:
@@ -158,7 +180,7 @@ def _logistic_fit(x: Float[Tensor, "n"], wanted: Float[Tensor, "n"]) -> tuple[fl
         weights, done, now = weights - step, float(step.abs().amax()) < 1e-10, then
         if done:
             break
-    return float(weights[0]), float(weights[1])
+    return weights.tolist()
 
 
 def _checked(scores: Float[Tensor, "n"], events: Bool[Tensor, "n"]) -> Float[Tensor, "n"]:

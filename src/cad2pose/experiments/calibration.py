@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cad2pose.confidence import RIGHT_BELOW, Calibration, Calibrations, Way
+from cad2pose.confidence import RIGHT_BELOW, Calibration, Calibrations, Way, pose_spread
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.estimator import EstimatorOptions, PoseEstimator
 from cad2pose.evaluation.calibration import ReliabilityBin, calibration_gap, fit_calibration, reliability
@@ -22,7 +22,7 @@ from cad2pose.evaluation.pose_error import mssd_error
 from cad2pose.geometry import Camera
 from cad2pose.methods import PoseMethod, QueryImageMethod, RegressionMethod
 from cad2pose.model_file import Model
-from cad2pose.structures import CropBatch, Detections
+from cad2pose.structures import CropBatch, Detections, PoseEstimates
 
 _WIDER = 1.5  # than the network's crops
 _BATCH = 16
@@ -45,11 +45,13 @@ class Outcomes:
     Args:
         part_index: `(N,)`.
         score: `(N,)`, of poses that were found.
+        spread: `(N,)` how far they may be off (see `pose_spread`).
         right: `(N,)` MSSD below a tenth of the diameter.
     """
 
     part_index: Tensor
     score: Float[Tensor, "n"]
+    spread: Float[Tensor, "n"]
     right: Bool[Tensor, "n"]
 
 
@@ -147,7 +149,9 @@ class _Counter:
 def _fit(outcomes: Outcomes, index: int) -> Calibration | None:
     """Of one part; None where not a single pose was found."""
     mine = outcomes.part_index == index
-    return fit_calibration(outcomes.score[mine], outcomes.right[mine]) if bool(mine.any()) else None
+    if not bool(mine.any()):
+        return None
+    return fit_calibration(outcomes.score[mine], outcomes.right[mine], outcomes.spread[mine])
 
 
 def _tests(
@@ -157,7 +161,7 @@ def _tests(
     for index, calibration in enumerate(fits):
         mine = test.part_index == index
         if calibration is not None:
-            promised[mine] = calibration.probability(test.score[mine])
+            promised[mine] = calibration.probability(test.score[mine], test.spread[mine])
     told = ~torch.isnan(promised)
 
     def tested(part: str, calibration: Calibration | None, of_fit: Tensor, of_test: Tensor) -> TestedCalibration:
@@ -188,27 +192,24 @@ def _outcomes(
 ) -> Outcomes:
     """Of `count` fresh crops of every part."""
     source = SyntheticCrops(model.parts, style, device, seed)
-    T_est, T_gt, scores, indices = [], [], [], []
+    found, truth, indices = [], [], []
     left = count * len(model.parts)  # parts take turns
     for number in range(-(-left // _BATCH)):
         batch = source.batch(number, _BATCH)
         for row, index in enumerate(batch.part_index[:left].tolist()):
-            T, score = _estimate(estimator, batch, row, style.pad, model.parts[index].object_id)
-            if score is not None:
+            estimates = _estimate(estimator, batch, row, style.pad, model.parts[index].object_id)
+            if bool(estimates.found[0]):
                 assert batch.truth is not None, "rendered crops know the truth"
-                T_est.append(T)
-                T_gt.append(batch.truth.T_virt_obj[row].double().cpu())
-                scores.append(score)
+                found.append(estimates)
+                truth.append(batch.truth.T_virt_obj[row].double().cpu())
                 indices.append(index)
             progress()
         left -= _BATCH
-    return _judged(model, T_est, T_gt, torch.tensor(scores, dtype=torch.float64), torch.tensor(indices))
+    return _judged(model, found, truth, torch.tensor(indices, dtype=torch.int64))
 
 
-def _estimate(
-    estimator: PoseEstimator, batch: CropBatch, row: int, pad: float, object_id: int
-) -> tuple[Float[Tensor, "4 4"], float | None]:
-    """Pose and score of one crop, as of a photograph; no score where there is no pose."""
+def _estimate(estimator: PoseEstimator, batch: CropBatch, row: int, pad: float, object_id: int) -> PoseEstimates:
+    """Of one crop, as of a photograph."""
     size = batch.image.shape[-1]
     side = size / pad
     top, bottom, left, right = _within(batch.valid[row, 0] == 1)
@@ -217,9 +218,7 @@ def _estimate(
     camera = Camera(K, right - left, bottom - top)
     box = torch.tensor([[(size - side) / 2 - left, (size - side) / 2 - top, side, side]])
     boxes = Detections(torch.tensor([object_id]), box, torch.ones(1))
-    found = estimator.estimate(batch.image[row, :, top:bottom, left:right], camera, boxes)
-    there = bool(found.found[0])
-    return found.T_cam_obj[0], float(found.score[0]) if there else None
+    return estimator.estimate(batch.image[row, :, top:bottom, left:right], camera, boxes)
 
 
 def _within(valid: Bool[Tensor, "h w"]) -> tuple[int, int, int, int]:
@@ -235,13 +234,19 @@ def _within(valid: Bool[Tensor, "h w"]) -> tuple[int, int, int, int]:
 
 
 def _judged(
-    model: Model, T_est: list[Tensor], T_gt: list[Tensor], score: Float[Tensor, "n"], part_index: Tensor
+    model: Model, found: Sequence[PoseEstimates], truth: Sequence[Tensor], part_index: Int[Tensor, "n"]
 ) -> Outcomes:
-    right = torch.zeros(len(score), dtype=torch.bool)
+    score, spread = torch.zeros(len(found), dtype=torch.float64), torch.ones(len(found), dtype=torch.float64)
+    right = torch.zeros(len(found), dtype=torch.bool)
     for index, part in enumerate(model.parts):
         rows = (part_index == index).nonzero()[:, 0]
         if len(rows):
-            est, true = (torch.stack([poses[row] for row in rows.tolist()]) for poses in (T_est, T_gt))
+            mine = [found[row] for row in rows.tolist()]
+            T = torch.cat([one.T_cam_obj for one in mine])
+            score[rows] = torch.cat([one.score for one in mine])
+            covariance = torch.cat([one.details.covariance for one in mine])
+            spread[rows] = pose_spread(T, covariance, part.center, part.radius)
             points, symmetries = part.mesh.used_vertices.double(), part.symmetries.transforms().double()
-            right[rows] = mssd_error(est, true, points, symmetries) < RIGHT_BELOW * part.diameter
-    return Outcomes(part_index, score, right)
+            true = torch.stack([truth[row] for row in rows.tolist()])
+            right[rows] = mssd_error(T, true, points, symmetries) < RIGHT_BELOW * part.diameter
+    return Outcomes(part_index, score, spread, right)
