@@ -38,8 +38,8 @@ def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data"), r
     Args:
         page: the page.
         data: folder of the records (builtin, cat, cat_full, surfemb_full, surfemb_visible and cat_surfemb, .json),
-            of compare.json and compare_tiny.json, of calibration_*.json, and of curves_builtin.jsonl, curves_cat.jsonl
-            and curves_cat_full.jsonl.
+            of compare.json and compare_tiny.json, of against_twin_*.json and calibration_*.json, and of
+            curves_builtin.jsonl, curves_cat.jsonl and curves_cat_full.jsonl.
         runs: folder of a comparison of tiny models, whose finished runs are taken into compare_tiny.json first.
     """
     if runs is not None:
@@ -57,6 +57,8 @@ def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data"), r
     text = _fill(text, "cat surfemb", _cat_table(cat_surfemb))
     text = _fill(text, "compare", _compared(json.loads((data / "compare.json").read_text())))
     text = _fill(text, "compare tiny", _compared(json.loads((data / "compare_tiny.json").read_text())))
+    against = [json.loads(file.read_text()) for file in sorted(data.glob("against_twin_*.json"))]
+    text = _fill(text, "against twin", _twin_table(against))
     calibrations = {
         file.stem.removeprefix("calibration_"): json.loads(file.read_text())
         for file in sorted(data.glob("calibration_*.json"))
@@ -183,6 +185,21 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_rounded(one) for one in value]
     return round(value, 3) if isinstance(value, float) else value
+
+
+def _twin_table(records: list[dict[str, Any]]) -> str:
+    rows = []
+    for record in records:
+        base = record["figures"]["SurfEmb, published solver"]["ms"]
+        for name, row in record["figures"].items():
+            errors = [f"{row[key]:.1f}" for key in ("R median", "R mean")] + [
+                f"{row[key]:.2f}" for key in ("t median", "t mean")
+            ]
+            part = f"{record['part']} ({record['crops']} crops)"
+            rows.append([part, name, *errors, f"{row['ms']:.0f}", f"1/{base / row['ms']:.0f}"])
+    return _table(
+        ["part", "poses from", "R median (deg)", "R mean", "t median (%)", "t mean", "ms a crop", "of the last"], rows
+    )
 
 
 def _calibration_table(records: dict[str, list[dict[str, Any]]]) -> str:
