@@ -161,6 +161,29 @@ def test_the_mouse_on_a_corner_lights_all_that_the_symmetry_makes_equal(
     assert float(levels[far].max()) < 0.02 * float(levels.max())
 
 
+def test_a_finger_does_as_the_mouse(page: Any, exported: Path, photo: Photo) -> None:
+    scene = the_scene(exported)["scenes"][0]
+    _, pixel = seen_corner(scene, photo)
+    context = page.context.browser.new_context(viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
+    context.set_offline(True)
+    phone = context.new_page()
+    phone.goto(exported.as_uri())
+    phone.evaluate("window.cad2pose.ready")
+    canvas = phone.locator("#crop")
+    canvas.scroll_into_view_if_needed()
+    box, share = canvas.bounding_box(), (pixel + 0.5) / scene["side"]
+    phone.touchscreen.tap(box["x"] + float(share[0]) * box["width"], box["y"] + float(share[1]) * box["height"])
+    phone.evaluate("window.cad2pose.update()")
+    state = phone.evaluate("cad2pose.state.pixel")
+    cells = scene["query"]["height"]
+    wanted = ((pixel.flip(0) + 0.5) * cells / scene["side"]).long().tolist()
+    assert [state["row"], state["column"]] == pytest.approx(wanted, abs=1)
+    assert numbers(phone, "cad2pose.state.distribution").sum() == pytest.approx(1, abs=0.01)
+    width = phone.evaluate("document.documentElement.scrollWidth")
+    assert width <= 390, "a phone shows the page without sideways scrolling"
+    context.close()
+
+
 def test_nothing_is_asked_of_anybody(page: Any, exported: Path) -> None:
     asked = [url for url in page.asked if not url.startswith("data:")]
     assert asked == [exported.as_uri()]
