@@ -41,8 +41,9 @@ def calibrate_command(
     """Learn what a model's scores are worth, so that its estimates come with a chance to be right.
 
     Right is a pose whose surface is nowhere off by a tenth of the part's diameter or more (MSSD < 0.1 d). For every
-    part and way to a pose, p = sigmoid(a score + b) is fitted on fresh rendered crops, written into the model file, and
-    tested on other crops. `cad2pose train` does this at its end; do it again for crops nearer to yours, or other ways.
+    part and way to a pose, p = sigmoid(a score + b + c log(spread)) is fitted on fresh rendered crops, written into the
+    model file, and tested on other crops; the spread is how far off the pose may be, by its covariance or distance.
+    `cad2pose train` does this at its end; do it again for crops nearer to yours, or other ways.
 
     Args:
         model: model file.
