@@ -14,7 +14,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -25,8 +25,8 @@ import tyro
 from torch import Tensor
 
 from cad2pose.data import SyntheticConfig, SyntheticCrops
-from cad2pose.estimator import EstimatorOptions
 from cad2pose.estimator.looking import Look
+from cad2pose.experiments.contestants import WAYS
 from cad2pose.files import write_text
 from cad2pose.geometry import make_transform
 from cad2pose.methods import SurfEmbMethod
@@ -39,7 +39,6 @@ from surfemb_twin import TwinOptions, estimate_pose
 _SEED = 2_000_000  # the crops that `cad2pose compare` judges by
 _BATCH = 16
 _NO_POSE = (180.0, 100.0)
-_ONE_LOOK = EstimatorOptions(recrop=False, refine=False)
 
 
 @dataclass(frozen=True)
@@ -87,9 +86,9 @@ def main(config: Config) -> None:
     if len(ours.parts) != 1 or [part.name for part in ours.parts] != [part.name for part in theirs.parts]:
         raise SystemExit("give two models of one and the same part")
     twin, plain = Twin(theirs), {
-        "flagship, regressed": (ours, Look(_ONE_LOOK)),
-        "flagship, refined": (ours, Look(replace(_ONE_LOOK, refine=True))),
-        "SurfEmb, sampling of this project": (theirs, Look(replace(_ONE_LOOK, solver="sampling"))),
+        "flagship, regressed": (ours, Look(WAYS["regression"])),
+        "flagship, refined": (ours, Look(WAYS["regression, refined"])),
+        "SurfEmb, sampling of this project": (theirs, Look(WAYS["sampling, refined"])),
     }  # fmt: skip
     ways: dict[str, Callable[[CropBatch, int], Tensor]] = {
         name: lambda batch, number, model=model, look=look: look(model, batch).T_cam_obj[0]

@@ -1,4 +1,4 @@
-"""Which device torch computes on."""
+"""Which device torch computes on, and with how many threads."""
 
 from __future__ import annotations
 
@@ -26,3 +26,10 @@ def pick_device(device: torch.device | str) -> torch.device:
             f"device {str(device)!r} is not there: CUDA devices here: {torch.cuda.device_count()}; {_ALLOWED}"
         )
     return found
+
+
+def use_threads(threads: int) -> None:
+    """Let torch have so many threads; ValueError for less than one."""
+    if threads < 1:
+        raise ValueError(f"threads is {threads}; it must be 1 or more")
+    torch.set_num_threads(threads)

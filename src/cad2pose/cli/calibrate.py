@@ -16,12 +16,12 @@ from rich.table import Table
 
 from cad2pose.cli.arguments import OptionalPath
 from cad2pose.cli.crop_style import CropStyle
-from cad2pose.confidence import Calibrations, Way
+from cad2pose.confidence import Way
 from cad2pose.data.synthetic_config import SyntheticConfig
-from cad2pose.devices import pick_device
+from cad2pose.devices import pick_device, use_threads
 from cad2pose.experiments import TestedCalibration, calibrate, usual_ways
 from cad2pose.files import write_text
-from cad2pose.model_file import Model, load_model, save_model
+from cad2pose.model_file import load_model, save_model
 
 _STYLE = CropStyle()
 
@@ -58,33 +58,37 @@ def calibrate_command(
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
         threads: torch threads.
     """
-    if threads < 1:
-        raise ValueError(f"threads is {threads}; it must be 1 or more")
-    where = pick_device(device)
-    torch.set_num_threads(threads)
-    known = load_model(model, where)
+    use_threads(threads)
     console = Console()
     crops = SyntheticConfig(**style.settings()).judging()
-    calibrations, tests = calibrated(
-        console, known, crops, tuple(dict.fromkeys(ways)) or usual_ways(known), fit_crops, test_crops, where
-    )
-    target = out or model
-    save_model(target, known.method, known.parts, known.info, calibrations)
+    tests = calibrate_file(console, model, crops, ways, fit_crops, test_crops, pick_device(device), out)
     if figures is not None:
         write_text(figures, json.dumps([asdict(test) for test in tests], indent=1) + "\n")
-    console.print(f"model: {target}", soft_wrap=True, highlight=False)
+    console.print(f"model: {out or model}", soft_wrap=True, highlight=False)
 
 
-def calibrated(
+def calibrate_file(
     console: Console,
-    model: Model,
+    file: Path,
     crops: SyntheticConfig,
     ways: Sequence[Way],
     fitted: int,
     tested: int,
     device: torch.device,
-) -> tuple[Calibrations, list[TestedCalibration]]:
-    """As `calibrate`, with a progress bar and a table of the tests."""
+    out: Path | None = None,
+) -> list[TestedCalibration]:
+    """As `calibrate`, of a model file, with a progress bar and a table of the tests.
+
+    Args:
+        file: model file.
+        crops: what they are like.
+        ways: those to learn about; the usual ones where none is named.
+        fitted, tested: crops of each part.
+        device: where.
+        out: where the calibrated model goes; over the file by default.
+    """
+    model = load_model(file, device)
+    ways = tuple(dict.fromkeys(ways)) or usual_ways(model)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         total = (fitted + tested) * len(model.parts)
@@ -95,7 +99,8 @@ def calibrated(
 
         calibrations, tests = calibrate(model, crops, ways, device, fitted, tested, report)
     console.print(_table(tests))
-    return calibrations, tests
+    save_model(out or file, model.method, model.parts, model.info, calibrations)
+    return tests
 
 
 def _table(tests: Sequence[TestedCalibration]) -> Table:

@@ -12,7 +12,7 @@ from rich.console import Console
 from cad2pose.cli.arguments import ObjectIds, OptionalPath, Sources
 from cad2pose.cli.crop_style import CropStyle
 from cad2pose.cli.sources import find_parts
-from cad2pose.devices import pick_device
+from cad2pose.devices import pick_device, use_threads
 from cad2pose.experiments import ComparisonConfig, compare, finished, write_report
 from cad2pose.model_file import load_model
 from cad2pose.parts.mesh import Units
@@ -52,10 +52,8 @@ def compare_command(
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
         threads: torch threads.
     """
-    if threads < 1:
-        raise ValueError(f"threads is {threads}; it must be 1 or more")
+    use_threads(threads)
     where = pick_device(device)
-    torch.set_num_threads(threads)
     console = Console()
     parts = find_parts(source, objects, units, models_info)
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else f"CPU, torch threads: {threads}"

@@ -15,15 +15,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cad2pose.cli.arguments import ObjectIds, OptionalPath, Sources
-from cad2pose.cli.calibrate import calibrated
+from cad2pose.cli.calibrate import calibrate_file
 from cad2pose.cli.crop_style import CropSources, CropStyle
 from cad2pose.cli.sources import find_parts
 from cad2pose.cli.symmetry_remark import symmetry_remarks
-from cad2pose.devices import pick_device
-from cad2pose.experiments import usual_ways
+from cad2pose.devices import pick_device, use_threads
 from cad2pose.files import write_text
 from cad2pose.methods import GdrNetConfig, MethodConfig, QueryConfig, SurfEmbConfig
-from cad2pose.model_file import Model, load_model, save_model
+from cad2pose.model_file import Model, load_model
 from cad2pose.parts.mesh import Units
 from cad2pose.parts.part import Part
 from cad2pose.report.training_page import PAGE, training_page
@@ -99,13 +98,11 @@ def train_command(
         threads: torch threads of the step; crops are made in one more thread.
         overfit_one: do not train, but see whether the model can learn one batch by heart; writes nothing.
     """
-    if threads < 1:
-        raise ValueError(f"threads is {threads}; it must be 1 or more")
+    use_threads(threads)
     if calibration_crops < 0:
         raise ValueError(f"calibration-crops is {calibration_crops}; it must be 0 or more")
     config = _method_config(method, full, {"model": model, "surfemb": surfemb, "gdrnet": gdrnet})
     processes, where = join_processes(pick_device(device))
-    torch.set_num_threads(threads)
     parts = find_parts(source, objects, units, models_info)
     crops = style.config(config.crop_size, config.pad)
     known = load_model(start) if start else None
@@ -117,10 +114,7 @@ def train_command(
         return _overfit(console, parts, config, sources, training, where, known)
     model_file = _train(console, parts, config, sources, training, out, where, known, processes)
     if model_file is not None and calibration_crops:
-        trained = load_model(model_file, where)
-        ways = usual_ways(trained)
-        fits, _ = calibrated(console, trained, crops.judging(), ways, calibration_crops, calibration_crops, where)
-        save_model(model_file, trained.method, trained.parts, trained.info, fits)
+        calibrate_file(console, model_file, crops.judging(), (), calibration_crops, calibration_crops, where)
     return 0
 
 

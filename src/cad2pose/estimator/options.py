@@ -37,7 +37,8 @@ class EstimatorOptions:
     @property
     def calibrated(self) -> bool:
         """Whether scores mean what they meant when the model was calibrated: all but the solver is as by default."""
-        return replace(self, solver="auto", refine=True, batch_size=64) == EstimatorOptions()
+        usual = EstimatorOptions()
+        return replace(self, solver=usual.solver, refine=usual.refine, batch_size=usual.batch_size) == usual
 
     def __post_init__(self) -> None:
         if not self.rolls or not all(math.isfinite(angle) for angle in self.rolls):

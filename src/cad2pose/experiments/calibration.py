@@ -7,11 +7,11 @@ are on photographs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cad2pose.confidence import RIGHT_BELOW, Calibration, Calibrations, Way, pose_spread
@@ -126,24 +126,14 @@ def calibrate(
     size = 2 * round(_WIDER * config.crop_size / 2)
     wide = replace(style, crop_size=size, pad=config.pad * size / config.crop_size)
     estimators: dict[Way, PoseEstimator] = {way: PoseEstimator([model], device, OPTIONS[way]) for way in ways}
+    done = fitted * len(model.parts)
+    fit = _outcomes(model, estimators, wide, _FIT_SEED, fitted, device, report)
+    test = _outcomes(model, estimators, wide, _TEST_SEED, tested, device, lambda way, more: report(way, done + more))
     known, tests = dict(model.calibrations), []
-    for way, estimator in estimators.items():
-        progress = _Counter(lambda done, way=way: report(way, done))
-        fit = _outcomes(model, estimator, wide, _FIT_SEED, fitted, device, progress)
-        test = _outcomes(model, estimator, wide, _TEST_SEED, tested, device, progress)
-        fits = tuple(_fit(fit, index) for index in range(len(model.parts)))
-        known[way] = fits
-        tests += _tests(way, model, fits, fit, test)
+    for way in estimators:
+        known[way] = fits = tuple(_fit(fit[way], index) for index in range(len(model.parts)))
+        tests += _tests(way, model, fits, fit[way], test[way])
     return known, tests
-
-
-class _Counter:
-    def __init__(self, report: Callable[[int], None]) -> None:
-        self._report, self._done = report, 0
-
-    def __call__(self) -> None:
-        self._done += 1
-        self._report(self._done)
 
 
 def _fit(outcomes: Outcomes, index: int) -> Calibration | None:
@@ -183,29 +173,28 @@ def _tests(
 
 def _outcomes(
     model: Model,
-    estimator: PoseEstimator,
+    estimators: Mapping[Way, PoseEstimator],
     style: SyntheticConfig,
     seed: int,
     count: int,
     device: torch.device,
-    progress: Callable[[], None],
-) -> Outcomes:
-    """Of `count` fresh crops of every part."""
+    report: Callable[[Way, int], None],
+) -> dict[Way, Outcomes]:
+    """Of `count` fresh crops of every part, the same for all ways."""
     source = SyntheticCrops(model.parts, style, device, seed)
-    found, truth, indices = [], [], []
-    left = count * len(model.parts)  # parts take turns
-    for number in range(-(-left // _BATCH)):
-        batch = source.batch(number, _BATCH)
-        for row, index in enumerate(batch.part_index[:left].tolist()):
-            estimates = _estimate(estimator, batch, row, style.pad, model.parts[index].object_id)
-            if bool(estimates.found[0]):
-                assert batch.truth is not None, "rendered crops know the truth"
-                found.append(estimates)
-                truth.append(batch.truth.T_virt_obj[row].double().cpu())
-                indices.append(index)
-            progress()
-        left -= _BATCH
-    return _judged(model, found, truth, torch.tensor(indices, dtype=torch.int64))
+    found: dict[Way, list[tuple[int, Tensor, PoseEstimates]]] = {way: [] for way in estimators}
+    total = count * len(model.parts)  # parts take turns
+    for begun in range(0, total, _BATCH):
+        batch = source.batch(begun // _BATCH, _BATCH)
+        assert batch.truth is not None, "rendered crops know the truth"
+        for row, index in enumerate(batch.part_index[: total - begun].tolist()):
+            truth = batch.truth.T_virt_obj[row].double().cpu()
+            for way, estimator in estimators.items():
+                estimates = _estimate(estimator, batch, row, style.pad, model.parts[index].object_id)
+                if bool(estimates.found[0]):
+                    found[way].append((index, truth, estimates))
+                report(way, begun + row + 1)
+    return {way: _judged(model, of_way) for way, of_way in found.items()}
 
 
 def _estimate(estimator: PoseEstimator, batch: CropBatch, row: int, pad: float, object_id: int) -> PoseEstimates:
@@ -233,20 +222,20 @@ def _within(valid: Bool[Tensor, "h w"]) -> tuple[int, int, int, int]:
     return top, bottom, left, right
 
 
-def _judged(
-    model: Model, found: Sequence[PoseEstimates], truth: Sequence[Tensor], part_index: Int[Tensor, "n"]
-) -> Outcomes:
+def _judged(model: Model, found: Sequence[tuple[int, Tensor, PoseEstimates]]) -> Outcomes:
+    """Of poses with their parts and the truth."""
+    part_index = torch.tensor([index for index, _, _ in found], dtype=torch.int64)
     score, spread = torch.zeros(len(found), dtype=torch.float64), torch.ones(len(found), dtype=torch.float64)
     right = torch.zeros(len(found), dtype=torch.bool)
     for index, part in enumerate(model.parts):
         rows = (part_index == index).nonzero()[:, 0]
         if len(rows):
             mine = [found[row] for row in rows.tolist()]
-            T = torch.cat([one.T_cam_obj for one in mine])
-            score[rows] = torch.cat([one.score for one in mine])
-            covariance = torch.cat([one.details.covariance for one in mine])
+            T = torch.cat([one.T_cam_obj for _, _, one in mine])
+            score[rows] = torch.cat([one.score for _, _, one in mine])
+            covariance = torch.cat([one.details.covariance for _, _, one in mine])
             spread[rows] = pose_spread(T, covariance, part.center, part.radius)
             points, symmetries = part.mesh.used_vertices.double(), part.symmetries.transforms().double()
-            true = torch.stack([truth[row] for row in rows.tolist()])
+            true = torch.stack([truth for _, truth, _ in mine])
             right[rows] = mssd_error(T, true, points, symmetries) < RIGHT_BELOW * part.diameter
     return Outcomes(part_index, score, spread, right)

@@ -27,7 +27,7 @@ def propose(
     surface: Surface, keys: Float[Tensor, "m e"], maps: QueryMaps, options: SolverOptions
 ) -> tuple[Hypotheses, Float[Tensor, "n"]]:
     """Poses with their rough scores."""
-    small = maps.coarser(max(1, round(maps.queries.shape[-1] / options.propose_side)))
+    small = _small(maps, options)
     if isinstance(options.proposals, SamplingOptions):
         poses = sample_poses(surface, keys, small, options.proposals)
     else:
@@ -50,12 +50,17 @@ def promising(
     first[1:] = poses.row[1:] != poses.row[:-1]
     if not options.refine or bool(first.all()):
         return poses[first], evidence[first]
-    small = maps.coarser(max(1, round(maps.queries.shape[-1] / options.propose_side)))
+    small = _small(maps, options)
     rough = QuickScore(surface, keys, small, replace(options.score, sharpness=_UNSURE))
     value = rough(poses.row, poses.rotation, poses.position) + evidence
     index = distinct(poses, hopeful(poses, value, len(maps), options), len(maps), options.starts, _FAR)
     chosen = index[index >= 0]
     return poses[chosen], evidence[chosen]
+
+
+def _small(maps: QueryMaps, options: SolverOptions) -> QueryMaps:
+    """The maps that rough scores are taken on."""
+    return maps.coarser(max(1, round(maps.queries.shape[-1] / options.propose_side)))
 
 
 def better_placed(

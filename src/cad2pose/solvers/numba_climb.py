@@ -2,7 +2,8 @@
 
 Torch computes all points of all poses step by step, those that face away or are hidden included, and moves every number
 through memory many times. Here a pose is climbed from the first step to the last with what it needs in the cache. The
-same in CUDA: `cuda/climb.cu`.
+same in CUDA: `cuda/climb.cu`. All in one file, because what Numba keeps on disk of a kernel is made anew only when that
+kernel's own file changes.
 """
 
 from __future__ import annotations
@@ -56,6 +57,16 @@ def _nearest_viewpoints(R, p, directions, index, weight):
 
 @_summing
 @no_type_check
+def _turned(R, x):
+    return (
+        R[0, 0] * x[0] + R[0, 1] * x[1] + R[0, 2] * x[2],
+        R[1, 0] * x[0] + R[1, 1] * x[1] + R[1, 2] * x[2],
+        R[2, 0] * x[0] + R[2, 1] * x[1] + R[2, 2] * x[2],
+    )
+
+
+@_summing
+@no_type_check
 def _exp_of_ratio(maps, crop, row, column, key):
     """m P at a pixel for a key, bounded."""
     embedding = len(key)
@@ -67,82 +78,32 @@ def _exp_of_ratio(maps, crop, row, column, key):
 
 @_summing
 @no_type_check
-def _linearize(
-    points, normals, keys, areas, visible, directions, maps, K, sums, outliers, mask_weight, crop, R, p, derivatives,
-    held, used, viewpoint, weight, found,
-):  # fmt: skip
-    """The score; its gradient and information go into the 27 numbers of `found` where they are asked for."""
-    _nearest_viewpoints(R, p, directions, viewpoint, weight)
-    height, width, embedding = maps.shape[1], maps.shape[2], keys.shape[1]
-    fx, fy, cx, cy = K[crop, 0, 0], K[crop, 1, 1], K[crop, 0, 2], K[crop, 1, 2]
-    kept = _ONE - outliers
-    covered_sum, match_sum, mask_sum, count = 0.0, 0.0, 0.0, 0
-    for i in range(len(points)):
-        shown = _ZERO
-        for k in range(3):
-            if visible[viewpoint[k], i]:
-                shown += weight[k]
-        if shown <= _ZERO:
-            continue
-        x = R[0, 0] * points[i, 0] + R[0, 1] * points[i, 1] + R[0, 2] * points[i, 2] + p[0]
-        y = R[1, 0] * points[i, 0] + R[1, 1] * points[i, 1] + R[1, 2] * points[i, 2] + p[1]
-        z = R[2, 0] * points[i, 0] + R[2, 1] * points[i, 1] + R[2, 2] * points[i, 2] + p[2]
-        nx = R[0, 0] * normals[i, 0] + R[0, 1] * normals[i, 1] + R[0, 2] * normals[i, 2]
-        ny = R[1, 0] * normals[i, 0] + R[1, 1] * normals[i, 1] + R[1, 2] * normals[i, 2]
-        nz = R[2, 0] * normals[i, 0] + R[2, 1] * normals[i, 1] + R[2, 2] * normals[i, 2]
-        facing = -(nx * x + ny * y + nz * z)
-        if not facing > _ZERO:
-            continue
-        depth = max(z, _NEAR)
-        u = min(max(x / depth * fx + cx + _ONE, _ZERO), np.float32(width) - _BORDER)
-        v = min(max(y / depth * fy + cy + _ONE, _ZERO), np.float32(height) - _BORDER)
-        column, row = np.int64(u), np.int64(v)
-        u, v = u - np.float32(column), v - np.float32(row)
-        m, b = maps[crop, row, column, embedding + 2], maps[crop, row, column + 1, embedding + 2]
-        c, d = maps[crop, row + 1, column, embedding + 2], maps[crop, row + 1, column + 1, embedding + 2]
-        top, bottom = m + u * (b - m), c + u * (d - c)
-        scale = areas[i] * shown * fx * fy * (top + v * (bottom - top))
-        if scale <= _ZERO:
-            continue
-        m, b = maps[crop, row, column, embedding + 1], maps[crop, row, column + 1, embedding + 1]
-        c, d = maps[crop, row + 1, column, embedding + 1], maps[crop, row + 1, column + 1, embedding + 1]
-        top, bottom = m + u * (b - m), c + u * (d - c)
-        logit, logit_across, logit_down = top + v * (bottom - top), (b - m) + v * ((d - c) - (b - m)), bottom - top
-        m = _exp_of_ratio(maps, crop, row, column, keys[i])
-        b = _exp_of_ratio(maps, crop, row, column + 1, keys[i])
-        c = _exp_of_ratio(maps, crop, row + 1, column, keys[i])
-        d = _exp_of_ratio(maps, crop, row + 1, column + 1, keys[i])
-        top, bottom = m + u * (b - m), c + u * (d - c)
-        density = kept * (top + v * (bottom - top)) + outliers
-        match = math.log(density)
-        covered = scale * facing / (depth * depth * depth)
-        covered_sum += covered
-        match_sum += covered * match
-        mask_sum += covered * logit
-        if derivatives:
-            held[count, 0], held[count, 1] = logit, match
-            held[count, 2], held[count, 3] = logit_across, logit_down
-            held[count, 4] = kept / density * ((b - m) + v * ((d - c) - (b - m)))
-            held[count, 5] = kept / density * (bottom - top)
-            held[count, 6], held[count, 7] = covered, scale
-            used[count] = i
-            count += 1
-    background, expected, pixels = sums[crop, 0], sums[crop, 1], sums[crop, 2]
-    total = max(covered_sum, 1e-6)
-    mean, share = np.float32(match_sum / total), np.float32(expected / total)
-    value = (mask_weight * (background + mask_sum) + expected * mean) / pixels
-    if not derivatives:
-        return value
+def _between(a, b, c, d, u, v):
+    """Bilinear between the upper (a, b) and the lower (c, d) two of four pixels, and the slopes across and down."""
+    top, bottom = a + u * (b - a), c + u * (d - c)
+    return top + v * (bottom - top), (b - a) + v * ((d - c) - (b - a)), bottom - top
+
+
+@_summing
+@no_type_check
+def _looked_up(maps, crop, row, column, channel, u, v):
+    """One of the maps' channels between four pixels."""
+    return _between(
+        maps[crop, row, column, channel], maps[crop, row, column + 1, channel], maps[crop, row + 1, column, channel],
+        maps[crop, row + 1, column + 1, channel], u, v,
+    )  # fmt: skip
+
+
+@_summing
+@no_type_check
+def _derive(points, normals, R, p, fx, fy, mask_weight, mean, share, pixels, held, used, found):
+    """Gradient and information, from what `_linearize` has held of the points used."""
     found[:] = 0
     step, growth = np.empty(_STEP, np.float32), np.empty(_STEP, np.float32)
-    for j in range(count):
+    for j in range(len(used)):
         i = used[j]
-        tx = R[0, 0] * points[i, 0] + R[0, 1] * points[i, 1] + R[0, 2] * points[i, 2]
-        ty = R[1, 0] * points[i, 0] + R[1, 1] * points[i, 1] + R[1, 2] * points[i, 2]
-        tz = R[2, 0] * points[i, 0] + R[2, 1] * points[i, 1] + R[2, 2] * points[i, 2]
-        nx = R[0, 0] * normals[i, 0] + R[0, 1] * normals[i, 1] + R[0, 2] * normals[i, 2]
-        ny = R[1, 0] * normals[i, 0] + R[1, 1] * normals[i, 1] + R[1, 2] * normals[i, 2]
-        nz = R[2, 0] * normals[i, 0] + R[2, 1] * normals[i, 1] + R[2, 2] * normals[i, 2]
+        tx, ty, tz = _turned(R, points[i])
+        nx, ny, nz = _turned(R, normals[i])
         depth = max(tz + p[2], _NEAR)
         covered, scale = held[j, 6], held[j, 7]
         gain = mask_weight * held[j, 0] + share * (held[j, 1] - mean)
@@ -166,6 +127,67 @@ def _linearize(
                 at += 1
     for k in range(_STEP + _CURVATURE):
         found[k] /= pixels
+
+
+@_summing
+@no_type_check
+def _linearize(
+    points, normals, keys, areas, visible, directions, maps, K, sums, outliers, mask_weight, crop, R, p, derivatives,
+    held, used, viewpoint, weight, found,
+):  # fmt: skip
+    """The score; its gradient and information go into the 27 numbers of `found` where they are asked for."""
+    _nearest_viewpoints(R, p, directions, viewpoint, weight)
+    height, width, embedding = maps.shape[1], maps.shape[2], keys.shape[1]
+    fx, fy, cx, cy = K[crop, 0, 0], K[crop, 1, 1], K[crop, 0, 2], K[crop, 1, 2]
+    kept = _ONE - outliers
+    covered_sum, match_sum, mask_sum, count = 0.0, 0.0, 0.0, 0
+    for i in range(len(points)):
+        shown = _ZERO
+        for k in range(3):
+            if visible[viewpoint[k], i]:
+                shown += weight[k]
+        if shown <= _ZERO:
+            continue
+        x, y, z = _turned(R, points[i])
+        x, y, z = x + p[0], y + p[1], z + p[2]
+        nx, ny, nz = _turned(R, normals[i])
+        facing = -(nx * x + ny * y + nz * z)
+        if not facing > _ZERO:
+            continue
+        depth = max(z, _NEAR)
+        u = min(max(x / depth * fx + cx + _ONE, _ZERO), np.float32(width) - _BORDER)
+        v = min(max(y / depth * fy + cy + _ONE, _ZERO), np.float32(height) - _BORDER)
+        column, row = np.int64(u), np.int64(v)
+        u, v = u - np.float32(column), v - np.float32(row)
+        inside, _, _ = _looked_up(maps, crop, row, column, embedding + 2, u, v)
+        scale = areas[i] * shown * fx * fy * inside
+        if scale <= _ZERO:
+            continue
+        logit, logit_across, logit_down = _looked_up(maps, crop, row, column, embedding + 1, u, v)
+        likely, likely_across, likely_down = _between(
+            _exp_of_ratio(maps, crop, row, column, keys[i]), _exp_of_ratio(maps, crop, row, column + 1, keys[i]),
+            _exp_of_ratio(maps, crop, row + 1, column, keys[i]),
+            _exp_of_ratio(maps, crop, row + 1, column + 1, keys[i]), u, v,
+        )  # fmt: skip
+        density = kept * likely + outliers
+        match = math.log(density)
+        covered = scale * facing / (depth * depth * depth)
+        covered_sum += covered
+        match_sum += covered * match
+        mask_sum += covered * logit
+        if derivatives:
+            held[count, 0], held[count, 1] = logit, match
+            held[count, 2], held[count, 3] = logit_across, logit_down
+            held[count, 4], held[count, 5] = kept / density * likely_across, kept / density * likely_down
+            held[count, 6], held[count, 7] = covered, scale
+            used[count] = i
+            count += 1
+    background, expected, pixels = sums[crop, 0], sums[crop, 1], sums[crop, 2]
+    total = max(covered_sum, 1e-6)
+    mean, share = np.float32(match_sum / total), np.float32(expected / total)
+    value = (mask_weight * (background + mask_sum) + expected * mean) / pixels
+    if derivatives:
+        _derive(points, normals, R, p, fx, fy, mask_weight, mean, share, pixels, held, used[:count], found)
     return value
 
 

@@ -21,7 +21,7 @@ def climbed_on_cpu(
     rotation: Float[Tensor, "n 3 3"],
     position: Float[Tensor, "n 3"],
     climb: Climb,
-) -> Climbed | None:
+) -> Climbed:
     """As `climbed`, by Numba, with as many threads as torch has."""
     from cad2pose.solvers import numba_climb
 
@@ -59,7 +59,7 @@ def climbed_on_cpu(
 
 def distinct_on_cpu(
     poses: tuple[Tensor, ...], crops: int, alike: float, apart: float, chosen: Int[Tensor, "crops wanted"]
-) -> Int[Tensor, "crops wanted"] | None:
+) -> Int[Tensor, "crops wanted"]:
     """As `distinct_poses`, by Numba; `poses` are their crops, rotations, positions and values."""
     from cad2pose.solvers import numba_distinct
 

@@ -114,7 +114,9 @@ def _climbed(
 
     def sized(level: Level) -> tuple[int, QueryMaps]:
         factor = maps.factor_of_side(level.side)
-        return factor, sizes.setdefault(factor, maps.coarser(factor))
+        if factor not in sizes:
+            sizes[factor] = maps.coarser(factor)
+        return factor, sizes[factor]
 
     def climb(level: Level, poses: Hypotheses, moves: bool) -> tuple[PoseScore, Hypotheses, Float[Tensor, "n"]]:
         contrast = min(options.score.contrast, _CONTRAST * level.points)
