@@ -86,9 +86,9 @@ CONTESTANTS: dict[str, Contestant] = {
     "flagship": Contestant(
         "queries, 60 charts, refined", _query, ("regression", "regression, refined", "sampling, refined")
     ),
-    "fine": Contestant(
-        "the flagship with a query for every second pixel, as SurfEmb's networks have",
-        lambda size: _query(size, stride=2), ("regression", "regression, refined"),
+    "coarse": Contestant(
+        "the flagship with a query for every fourth pixel", lambda size: _query(size, stride=4),
+        ("regression", "regression, refined", "sampling, refined"),
     ),
     "one-chart": Contestant("the flagship with one regressed rotation", lambda size: _query(size, charts=1)),
     "queries+coordinates": Contestant(

@@ -74,7 +74,7 @@ class QueryConfig:
 
     crop_size: int = 128
     pad: float = DEFAULT_PAD
-    stride: int = 4
+    stride: int = 2
     width: int = 32
     embedding: int = 12
     key_width: int = 128
@@ -106,7 +106,7 @@ class QueryConfig:
 
     @classmethod
     def full(cls) -> QueryConfig:
-        """The full-size model, for a GPU: ResNet-18 at 256 px, 64 x 64 maps, SurfEmb's and GDR-Net's sizes."""
+        """The full-size model, for a GPU: ResNet-18 at 256 px, SurfEmb's and GDR-Net's sizes; 64 x 64 maps as well."""
         return cls(
             crop_size=256, stride=4, width=64, key_width=256, head_width=128, head_hidden=(1024, 256), positives=1024
         )
