@@ -18,10 +18,10 @@ from typing import Any
 import torch
 import tyro
 
-from cad2pose.cli.estimate_inputs import tasks_of_bop
 from cad2pose.data import SyntheticConfig, SyntheticCrops
 from cad2pose.data.bop import BopDataset, find_dataset
 from cad2pose.data.bop_files import BopTarget
+from cad2pose.data.image_tasks import tasks_of_bop
 from cad2pose.data.results import Results
 from cad2pose.estimator import EstimatorOptions, PoseEstimator, best_per_object
 from cad2pose.estimator.fusion import fuse_poses

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from bop_world import make_bop, small_parts
 from cad2pose.cli import main
 from cad2pose.data.appearance import AppearanceConfig
 from cad2pose.data.pose_prior import PosePrior
-from cad2pose.experiments import CONTESTANTS, Comparison, ComparisonConfig, compare, comparison, write_report
+from cad2pose.estimator import PoseEstimator
+from cad2pose.experiments import (
+    CONTESTANTS,
+    Comparison,
+    ComparisonConfig,
+    compare,
+    comparison,
+    finished,
+    write_report,
+)
+from cad2pose.experiments.comparison import on_photographs
 from cad2pose.experiments.contestants import WAYS, chosen
 from cad2pose.experiments.report import median_interval, table
 from cad2pose.methods import GdrNetConfig, QueryConfig, SurfEmbConfig
+from cad2pose.structures import PoseDetails
 from small_models import SMALL, SMALL_GDRNET, SMALL_SURFEMB, wedge
 
 CONFIG = ComparisonConfig(("pre.q", "gdrnet", "surfemb"), samples=16, batch_size=8, judged=5, validations=2)
@@ -26,10 +39,11 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """The contestants with networks of no size."""
     for name, contestant in CONTESTANTS.items():
         wanted = contestant.method("small")
+        config: QueryConfig | GdrNetConfig | SurfEmbConfig = SMALL_SURFEMB
         if isinstance(wanted, QueryConfig):
             config = replace(SMALL, frozen=wanted.frozen, charts=wanted.charts)
-        else:
-            config = SMALL_GDRNET if isinstance(wanted, GdrNetConfig) else SMALL_SURFEMB
+        if isinstance(wanted, GdrNetConfig):
+            config = replace(SMALL_GDRNET, intermediate=wanted.intermediate)
         monkeypatch.setitem(CONTESTANTS, name, replace(contestant, method=lambda size, config=config: config))
 
 
@@ -139,3 +153,72 @@ def test_the_command_writes_its_report(tmp_path, capsys):
     assert (tmp_path / "c" / "comparison.md").is_file()
     assert main([*arguments[:4], "--contestants", "none"]) == 2
     assert "no contestant 'none'" in capsys.readouterr().err
+
+
+def boxes_of(root: Path, object_id: int) -> Path:
+    """A file with the first annotated box of an object in every image."""
+    found = []
+    for scene in sorted((root / "test").iterdir()):
+        truth, infos = (json.loads((scene / name).read_text()) for name in ("scene_gt.json", "scene_gt_info.json"))
+        for image, instances in truth.items():
+            place = next(i for i, instance in enumerate(instances) if instance["obj_id"] == object_id)
+            found.append({
+                "scene_id": int(scene.name), "image_id": int(image), "category_id": object_id, "score": 1.0,
+                "bbox": infos[image][place]["bbox_visib"], "time": 0.1,
+            })  # fmt: skip
+    path = root / "boxes.json"
+    path.write_text(json.dumps(found))
+    return path
+
+
+@pytest.mark.usefixtures("tiny")
+def test_models_are_judged_on_photographs_once_and_by_the_results_code(tmp_path, monkeypatch):
+    root = make_bop(tmp_path / "bop")
+    part = small_parts()[0]
+    config = replace(
+        CONFIG, contestants=("gdrnet", "pre.c"), photographs=root, detections=boxes_of(root, part.object_id)
+    )
+    perfect = []
+
+    def truthful(self, image, camera, detections):
+        estimates = estimate(self, image, camera, detections)
+        scene, number = divmod(round(255 * float(image[0, 0, 0])), 10)
+        truth = json.loads((root / "test" / f"{scene:06d}" / "scene_gt.json").read_text())[str(number)][0]
+        T = torch.eye(4, dtype=torch.float64)
+        T[:3, :3] = torch.tensor(truth["cam_R_m2c"], dtype=torch.float64).reshape(3, 3)
+        T[:3, 3] = torch.tensor(truth["cam_t_m2c"], dtype=torch.float64)
+        T[2, 3] += 10.0 * (scene == 2)
+        perfect.append(len(estimates))
+        known = PoseDetails.unknown([None])
+        return replace(estimates, T_cam_obj=T[None], score=torch.ones(1, dtype=torch.float64), details=known)
+
+    estimate = PoseEstimator.estimate
+    monkeypatch.setattr(PoseEstimator, "estimate", truthful)
+    compare([part], config, tmp_path / "out", torch.device("cpu"), {"pictures": 4})
+    assert perfect == [1] * 8  # two ways, four images, and none by true coordinates
+    rows = on_photographs(tmp_path / "out")
+    assert [(row.contestant, row.way, row.targets, row.estimated) for row in rows] == [
+        ("gdrnet", "regression", 4, 4), ("gdrnet", "PnP", 4, 4)
+    ]  # fmt: skip
+    assert rows[0].figures["rotation_deg_mean"] == pytest.approx(0, abs=1e-4)
+    assert rows[0].figures["translation_mm_mean"] == pytest.approx(5.0)
+    missed = sum(10.0 > part.diameter * k / 20 for k in range(1, 11))  # of BOP's thresholds, in half of the images
+    assert missed == 2
+    assert rows[0].figures["mean_AR"] == pytest.approx(1 - missed / 40)
+    compare([part], config, tmp_path / "out", torch.device("cpu"), {"pictures": 4})
+    assert len(perfect) == 8  # not judged twice
+    page = write_report(finished(tmp_path / "out"), config, tmp_path / "out", "CPU").read_text()
+    assert "| gdrnet | PnP | 1 | 4 of 4 |" in page
+    assert len(json.loads((tmp_path / "out" / "photographs.json").read_text())) == 2
+
+
+def test_photographs_without_boxes_or_without_the_part_are_refused_before_training(tmp_path):
+    with pytest.raises(ValueError, match="photographs is given alone"):
+        replace(CONFIG, photographs=tmp_path)
+    root = make_bop(tmp_path / "bop")
+    config = replace(CONFIG, photographs=root, detections=boxes_of(root, 1))
+    with pytest.raises(ValueError, match="show no wedge"):
+        compare([replace(wedge(), object_id=77)], config, tmp_path / "out", torch.device("cpu"))
+    with pytest.raises(ValueError, match="has no box of the objects"):
+        compare([replace(wedge(), object_id=2)], config, tmp_path / "out", torch.device("cpu"))
+    assert not (tmp_path / "out").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from cad2pose.cli.estimate_inputs import ImageTask
+from cad2pose.data.image_tasks import ImageTask
 from cad2pose.estimator import PoseEstimator, inspect_estimates, surface_keys_of
 from cad2pose.pictures import EmbeddingPalette, debug_sheet, embedding_colours, save_png
 from cad2pose.structures import PoseEstimates

@@ -16,8 +16,8 @@ from torch import Tensor
 from cad2pose import __version__
 from cad2pose.cli.arguments import OptionalPath
 from cad2pose.cli.debug_sheets import DebugSheets
-from cad2pose.cli.estimate_inputs import ImageTask
 from cad2pose.cli.image_choice import ImageChoice, check_tasks
+from cad2pose.data.image_tasks import ImageTask
 from cad2pose.data.results import Results, write_results_csv
 from cad2pose.estimator import EstimatorOptions, PoseEstimator, best_per_object
 from cad2pose.files import check_folder, write_text

@@ -10,7 +10,8 @@ from typing import Annotated
 import tyro
 
 from cad2pose.cli.arguments import ObjectIds, OptionalPath
-from cad2pose.cli.estimate_inputs import ImageTask, tasks_of_bop, tasks_of_images
+from cad2pose.cli.estimate_inputs import tasks_of_images
+from cad2pose.data.image_tasks import ImageTask, tasks_of_bop
 from cad2pose.estimator import PoseEstimator
 
 

@@ -10,8 +10,8 @@ import tyro
 from rich.console import Console
 
 from cad2pose.cli.arguments import OptionalPath
-from cad2pose.cli.estimate_inputs import ImageTask
 from cad2pose.cli.image_choice import ImageChoice, check_tasks
+from cad2pose.data.image_tasks import ImageTask
 from cad2pose.estimator import EstimatorOptions, PoseEstimator, best_per_object
 from cad2pose.files import check_folder, write_text
 from cad2pose.viewer import SceneMaker, ViewerServer, page_of

@@ -3,9 +3,10 @@
 from cad2pose.experiments.calibration import TestedCalibration, calibrate, usual_ways
 from cad2pose.experiments.comparison import Comparison, ComparisonConfig, as_json, compare, finished, from_json
 from cad2pose.experiments.contestants import CONTESTANTS, Contestant
+from cad2pose.experiments.photographs import Photographs, PhotographScores
 from cad2pose.experiments.report import write_report
 
 __all__ = [
-    "CONTESTANTS", "Comparison", "ComparisonConfig", "Contestant", "TestedCalibration", "as_json", "calibrate",
-    "compare", "finished", "from_json", "usual_ways", "write_report",
+    "CONTESTANTS", "Comparison", "ComparisonConfig", "Contestant", "PhotographScores", "Photographs",
+    "TestedCalibration", "as_json", "calibrate", "compare", "finished", "from_json", "usual_ways", "write_report",
 ]  # fmt: skip

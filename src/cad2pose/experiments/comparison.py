@@ -17,6 +17,7 @@ from cad2pose.data.recorded import RecordedCrops
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.estimator.looking import Look
 from cad2pose.experiments.contestants import CONTESTANTS, WAYS, Size, chosen
+from cad2pose.experiments.photographs import RECORD, Photographs, PhotographScores, read_scores
 from cad2pose.files import write_text
 from cad2pose.model_file import Model, load_model
 from cad2pose.parts import Part
@@ -45,6 +46,10 @@ class ComparisonConfig:
         size: of the networks: tiny, small or full.
         judged: fresh crops per run that errors are measured on, the same for all.
         validations: points of the curves of error against crops.
+        photographs: BOP data set (or its name in BOP_PATH) whose objects the parts are: models are judged on its images
+            as well, from one look at every box. None is trained on.
+        detections: boxes in the photographs; needed with these.
+        split: of the photographs.
         record_crops: make the crops of a part and seed once, for all contestants, and keep them in the run folder until
             these are done: 170 kB each at 128 px. Worth it where making a crop takes as long as learning from it.
     """
@@ -59,9 +64,15 @@ class ComparisonConfig:
     judged: int = 200
     validations: int = 8
     record_crops: bool = False
+    photographs: Path | None = None
+    detections: Path | None = None
+    split: str = "test"
 
     def __post_init__(self) -> None:
         chosen(self.contestants)
+        if (self.photographs is None) != (self.detections is None):
+            there = "photographs" if self.detections is None else "detections"
+            raise ValueError(f"{there} is given alone; photographs and detections, their boxes, go together")
         if self.size not in Size.__args__:
             raise ValueError(f"size is {self.size!r}; it must be one of {', '.join(Size.__args__)}")
         for name in ("samples", "batch_size", "judged", "validations"):
@@ -120,15 +131,20 @@ def compare(
         start: model that those contestants start from that do not start from another's.
 
     Raises:
-        ValueError: if `out` holds runs with other settings.
+        ValueError: if `out` holds runs with other settings, or the photographs show no such part.
     """
     found: list[Comparison] = []
+    photographs = None
+    if config.photographs is not None and config.detections is not None:
+        photographs = Photographs(config.photographs, config.detections, config.split, parts)
     for part in parts:
         for seed in config.seeds:
             for name in chosen(config.contestants):
                 folder = out / part.name / name / str(seed)
                 report(f"{part.name}: {name}, seed {seed}")
                 found += _run(part, name, seed, config, folder, device, dict(crops or {}), start)
+                if photographs is not None:
+                    photographs.judge_once(load_model(folder / MODEL, device), CONTESTANTS[name].ways, device, folder)
                 after()
             shutil.rmtree(_recorded(out / part.name, seed), ignore_errors=True)
     return found
@@ -136,13 +152,23 @@ def compare(
 
 def finished(out: Path) -> list[Comparison]:
     """All that was trained and judged in a run folder so far, by whichever calls of `compare`."""
-    found: list[Comparison] = []
-    for record in sorted(out.glob(f"*/*/*/{_JUDGED}")):
+    return [row for run in _finished_runs(out) for row in _read(run[0] / _JUDGED, *run[1:])]
+
+
+def on_photographs(out: Path) -> list[PhotographScores]:
+    """The same of photographs."""
+    return [row for run in _finished_runs(out) for row in read_scores(run[0] / RECORD, *run[1:])]
+
+
+def _finished_runs(out: Path) -> list[tuple[Path, str, str, int]]:
+    """Folder, part, contestant and seed of every run that was judged."""
+    found: list[tuple[Path, str, str, int]] = []
+    for record in out.glob(f"*/*/*/{_JUDGED}"):
         name, seed = record.parent.parent.name, record.parent.name
         if name in CONTESTANTS and seed.isdigit():
-            found += _read(record, record.parent.parent.parent.name, name, int(seed))
+            found.append((record.parent, record.parent.parent.parent.name, name, int(seed)))
     order = list(CONTESTANTS)
-    return sorted(found, key=lambda one: (one.part, order.index(one.contestant), one.seed))
+    return sorted(found, key=lambda run: (run[1], order.index(run[2]), run[3]))
 
 
 def _recorded(part: Path, seed: int) -> Path:

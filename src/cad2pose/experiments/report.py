@@ -5,15 +5,23 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from cad2pose.experiments.comparison import Comparison, ComparisonConfig, as_json
+from cad2pose.experiments.comparison import Comparison, ComparisonConfig, as_json, on_photographs
 from cad2pose.experiments.contestants import CONTESTANTS
+from cad2pose.experiments.photographs import RECORD, PhotographScores
 from cad2pose.files import replacing, write_text
 
 _DRAWS = 2000
+_PHOTOGRAPHS = {
+    "mean of both": ("mean_AR", 3), "AR_MSSD": ("AR_MSSD", 3), "AR_MSPD": ("AR_MSPD", 3),
+    "ADD(-S) 0.1 d": ("add_s", 3), "R mean (deg)": ("rotation_deg_mean", 1), "R median": ("rotation_deg_median", 1),
+    "R mean (Frobenius)": ("rotation_frobenius_mean", 3), "t mean (mm)": ("translation_mm_mean", 1),
+    "t median": ("translation_mm_median", 1),
+}  # fmt: skip
 _HEAD = (
     "contestant", "poses from", "seeds", "R median (deg)", "R mean (deg)", "R mean (Frobenius)", "t median (%)",
     "t mean (%)", "R under 10 deg", "network, pose (ms a crop)", "parameters (M)", "minutes",
@@ -21,11 +29,18 @@ _HEAD = (
 
 
 def write_report(found: Sequence[Comparison], config: ComparisonConfig, out: Path, device: str) -> Path:
-    """Write `comparison.md`, `comparison.json` and, with matplotlib, plots; returns the first."""
+    """Write `comparison.md`, `comparison.json` and, with matplotlib, plots; returns the first.
+
+    What was judged on photographs is read from the folder, and goes to the page and to `photographs.json`.
+    """
+    seen = on_photographs(out)
     lines = [f"{config.samples:,} training crops a run, judged on {config.judged} fresh crops each; {device}.", ""]
     for part in dict.fromkeys(one.part for one in found):
         rows = [one for one in found if one.part == part and CONTESTANTS[one.contestant].shown]
         lines += [f"## {part}", "", table(rows), ""]
+        real = [one for one in seen if one.part == part and CONTESTANTS[one.contestant].shown]
+        if real:
+            lines += ["On photographs, from one look at every box:", "", photographs_table(real), ""]
     lines += [
         "In brackets: 95 % bootstrap intervals over crops, all seeds together. Errors are modulo the symmetries;",
         "translations in % of the distance. Times are of batches of 16: processor time on a CPU, else wall time.", "",
@@ -33,6 +48,8 @@ def write_report(found: Sequence[Comparison], config: ComparisonConfig, out: Pat
     for name in dict.fromkeys(one.contestant for one in found if CONTESTANTS[one.contestant].shown):
         lines.append(f"- `{name}`: {CONTESTANTS[name].about}")
     write_text(out / "comparison.json", json.dumps(as_json(found)))
+    if seen:
+        write_text(out / RECORD, json.dumps([asdict(one) for one in seen]))
     write_text(out / "comparison.md", "\n".join(lines) + "\n")
     if importlib.util.find_spec("matplotlib"):
         _plot(found, out)
@@ -54,7 +71,25 @@ def table(found: Sequence[Comparison]) -> str:
             _with_interval(shifts, 2), f"{shifts.mean():.2f}", f"{100 * (turns < 10).mean():.0f} %",
             f"{network:.1f} + {pose:.1f}", f"{runs[0].parameters / 1e6:.1f}", f"{minutes:.0f}",
         ])  # fmt: skip
-    return "\n".join("| " + " | ".join(row) + " |" for row in (_HEAD, ["---"] * len(_HEAD), *rows))
+    return _lines(_HEAD, rows)
+
+
+def photographs_table(seen: Sequence[PhotographScores]) -> str:
+    """The same of photographs: means over the seeds, as the thesis has them and as BOP has them."""
+    rows = []
+    for contestant, way in dict.fromkeys((one.contestant, one.way) for one in seen):
+        runs = [one for one in seen if (one.contestant, one.way) == (contestant, way)]
+        cells = []
+        for name, digits in _PHOTOGRAPHS.values():
+            values = [value for run in runs if (value := run.figures[name]) is not None]
+            cells.append(f"{np.mean(values):.{digits}f}" if values else "")
+        found = f"{np.mean([run.estimated for run in runs]):.4g} of {runs[0].targets}"
+        rows.append([contestant, way, str(len(runs)), found, *cells])
+    return _lines(("contestant", "poses from", "seeds", "targets", *_PHOTOGRAPHS), rows)
+
+
+def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
 
 
 def median_interval(values: np.ndarray, draws: int = _DRAWS, seed: int = 0) -> tuple[float, float]:

@@ -1,0 +1,121 @@
+"""Contestants on photographs: the same images and boxes for all, poses scored as any results file is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cad2pose.data.bop import BopDataset, find_dataset
+from cad2pose.data.bop_files import BopTarget
+from cad2pose.data.image_tasks import ImageTask, tasks_of_bop
+from cad2pose.data.results import Results
+from cad2pose.estimator import PoseEstimator, best_per_object
+from cad2pose.evaluation import ScoringOptions, evaluate
+from cad2pose.experiments.contestants import WAYS
+from cad2pose.files import write_text
+from cad2pose.methods.gdrnet import GdrNetMethod
+from cad2pose.model_file import Model
+from cad2pose.parts import Part
+from cad2pose.structures import PoseEstimates
+
+RECORD = "photographs.json"
+_MEASURES = {
+    "mean_AR": "mean_AR_MSSD_MSPD", "AR_MSSD": "AR_MSSD", "AR_MSPD": "AR_MSPD", "add_s": "recall_ADD_S_0p1d",
+}  # fmt: skip
+_ERRORS = ("rotation_deg", "rotation_frobenius", "translation_mm")
+
+
+@dataclass(frozen=True)
+class PhotographScores:
+    """One way of one contestant on one part under one seed, on photographs.
+
+    Attributes:
+        part, contestant, way, seed: which.
+        targets: instances asked for.
+        estimated: how many of them have a pose.
+        figures: mean_AR (of AR_MSSD and AR_MSPD), AR_MSSD, AR_MSPD, add_s (recall of ADD(-S) at a tenth of the
+            diameter); and of `rotation_deg`, `rotation_frobenius`, `translation_mm` the mean and the median over
+            targets with a pose, as `rotation_deg_mean` and so on; None where there is no pose.
+    """
+
+    part: str
+    contestant: str
+    way: str
+    seed: int
+    targets: int
+    estimated: int
+    figures: Mapping[str, float | None]
+
+
+class Photographs:
+    """Images of a BOP data set, and boxes.
+
+    Args:
+        folder: the data set, or its name in BOP_PATH.
+        detections: file of boxes.
+        split: of the data set.
+        parts: what is looked for.
+
+    Raises:
+        FileNotFoundError, ValueError: for anything missing or malformed, or a part that has no target or no box.
+    """
+
+    def __init__(self, folder: Path, detections: Path, split: str, parts: Sequence[Part]) -> None:
+        self._dataset = BopDataset(find_dataset(folder), split)
+        self.settings = {"photographs": self._dataset.root.name, "split": split, "detections": detections.name}
+        self._targets: dict[int, tuple[BopTarget, ...]] = {}
+        self._tasks: dict[int, list[ImageTask]] = {}
+        every = self._dataset.targets()
+        for part in parts:
+            one = part.object_id
+            self._targets[one] = tuple(target for target in every if target.object_id == one)
+            if not self._targets[one]:
+                raise ValueError(
+                    f"the photographs of {self._dataset.root}, split {split}, show no {part.name} (object {one}); "
+                    "compare objects of that data set, or leave --photographs out"
+                )
+            self._tasks[one] = tasks_of_bop(folder, split, detections, (one,), None, False)
+
+    def judge(self, model: Model, ways: Sequence[str], device: torch.device) -> list[dict[str, Any]]:
+        """Scores of a model of one part, by every way, from one look at every box.
+
+        None for a model that is shown true coordinates, which photographs do not have.
+        """
+        if isinstance(model.method, GdrNetMethod) and model.method.config.intermediate == "true coordinates":
+            return []
+        (part,) = model.parts
+        rows = []
+        for way in ways:
+            estimator = PoseEstimator([model], device, WAYS[way])
+            found: dict[tuple[int, int], PoseEstimates] = {}
+            for task in self._tasks[part.object_id]:
+                estimates = estimator.estimate(task.read(), task.camera, task.detections)
+                found[(task.scene_id, task.image_id)] = best_per_object(estimates, task.counts)
+            scores = evaluate(
+                Results.from_estimates(found), self._dataset, self._targets[part.object_id],
+                options=ScoringOptions(vsd=False),
+            )  # fmt: skip
+            total = scores.total.to_json()
+            figures = {name: total[measure] for name, measure in _MEASURES.items()}
+            figures |= {f"{name}_{kind}": total[name][kind] for name in _ERRORS for kind in ("mean", "median")}
+            rows.append({"way": way, "targets": total["n"], "estimated": total["n_estimated"], "figures": figures})
+        return rows
+
+    def judge_once(self, model: Model, ways: Sequence[str], device: torch.device, folder: Path) -> None:
+        """As `judge`, kept in a run's folder; what is there for these photographs and ways is not done again."""
+        record, wanted = folder / RECORD, {**self.settings, "ways": list(ways)}
+        if not record.is_file() or json.loads(record.read_text())["settings"] != wanted:
+            rows = self.judge(model, ways, device)
+            write_text(record, json.dumps({"settings": wanted, "rows": rows}))
+
+
+def read_scores(record: Path, part: str, contestant: str, seed: int) -> list[PhotographScores]:
+    """What `Photographs.judge_once` kept of a run; nothing where there is none."""
+    if not record.is_file():
+        return []
+    return [PhotographScores(part, contestant, seed=seed, **row) for row in json.loads(record.read_text())["rows"]]
