@@ -60,6 +60,17 @@ def test_decoder_gives_every_object_its_own_map(stride):
     torch.testing.assert_close(same[0], same[1])
 
 
+def test_a_slim_decoder_is_slim_where_maps_are_fine_and_the_same_elsewhere():
+    encoder = ResNetEncoder(width=8)
+    plain, slim = (UNetDecoder(encoder.tap_channels, 1, outputs=5, slim=slim) for slim in (False, True))
+    widths = [[convolution.in_channels for convolution in decoder.convolutions] for decoder in (plain, slim)]
+    assert widths == [[96, 80, 40, 40, 16], [96, 80, 40, 16, 8]]
+    taps = encoder(torch.rand(1, 3, 64, 64))
+    assert slim(taps, torch.tensor([0])).shape == plain(taps, torch.tensor([0])).shape
+    coarse = [UNetDecoder(encoder.tap_channels, 4, outputs=5, slim=slim) for slim in (False, True)]
+    coarse[1].load_state_dict(coarse[0].state_dict())  # models made before there were slim decoders are still read
+
+
 def test_keys_of_many_objects_equal_those_of_each_alone():
     network = KeyNetwork(objects=3, embedding=4, width=16)
     points = torch.rand(3, 7, 3)

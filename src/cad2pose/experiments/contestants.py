@@ -107,7 +107,7 @@ CONTESTANTS: dict[str, Contestant] = {
     "gdrnpp": Contestant("GDRNPP", _gdrnpp, ("regression", "PnP"), _RANGER),
     "coordinates": Contestant(
         "the flagship's networks and charts on coordinates and regions",
-        lambda size: _gdrnet(size, encoder="resnet18", decoder="unet", charts=60, mask_loss="bce", double_mask=True),
+        lambda size: _gdrnet(size, encoder="resnet18", decoder="unet", stride=2, charts=60, mask_loss="bce", double_mask=True),
         ("regression", "PnP"),
     ),
     "e2e.all": Contestant(

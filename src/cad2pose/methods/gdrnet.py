@@ -198,7 +198,7 @@ class GdrNetMethod(RegressionMethod):
                     "group" if config.encoder == "convnext" else "batch",
                 )
             else:
-                self.decoder = UNetDecoder(taps, config.stride, outputs, objects)
+                self.decoder = UNetDecoder(taps, config.stride, outputs, objects, slim=True)
         seen = {"coordinates+regions": 3 + config.regions, "coordinates": 3, "true coordinates": 4, "image": 4}
         self._add_head(seen[config.intermediate] + 2)
 

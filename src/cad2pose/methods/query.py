@@ -150,7 +150,7 @@ class QueryMethod(RegressionMethod, QueryImageMethod):
         self.image_input = ImageInput()
         self.encoder = ResNetEncoder(config.width, ImageInput.channels)
         outputs = _MASKS + config.embedding + (3 if config.intermediate == "queries+coordinates" else 0)
-        self.decoder = UNetDecoder(self.encoder.tap_channels, config.stride, outputs, count)
+        self.decoder = UNetDecoder(self.encoder.tap_channels, config.stride, outputs, count, slim=True)
         self.keys = KeyNetwork(count, config.embedding, config.key_width)
         self._add_head(outputs + 2)
         if config.frozen:

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+_FINE = 2  # strides at which a slim decoder is slim
+
 
 class UNetDecoder(nn.Module):
     """From taps at strides 2, 4, 8, 16, 32 to a map at `stride` 1, 2 or 4.
@@ -21,9 +23,13 @@ class UNetDecoder(nn.Module):
         stride: of the output map.
         outputs: channels of the output map, per object.
         objects: number of objects; each has its own last 1x1 convolution.
+        slim: before they are doubled to strides 2 and 1, maps pass a 1x1 convolution to w channels; there most of a
+            decoder's time goes, and a query needs few.
     """
 
-    def __init__(self, tap_channels: Sequence[int], stride: int, outputs: int, objects: int = 1) -> None:
+    def __init__(
+        self, tap_channels: Sequence[int], stride: int, outputs: int, objects: int = 1, slim: bool = False
+    ) -> None:
         super().__init__()
         width = tap_channels[0]
         self.outputs = outputs
@@ -34,9 +40,12 @@ class UNetDecoder(nn.Module):
         self.skips = [skip_of.get(s) for s in level_strides]
         used = [skip for skip in self.skips if skip is not None] + [len(tap_channels) - 1]
         self.laterals = nn.ModuleDict({str(i): nn.Conv2d(tap_channels[i], tap_channels[i], 1) for i in sorted(used)})
-        convolutions = []
+        convolutions, self.reductions = [], nn.ModuleDict()
         channels = tap_channels[4]
-        for level, skip in zip(level_strides, self.skips, strict=True):
+        for number, (level, skip) in enumerate(zip(level_strides, self.skips, strict=True)):
+            if slim and level <= _FINE:
+                self.reductions[str(number)] = nn.Conv2d(channels, width, 1)
+                channels = width
             channels_in = channels + (tap_channels[skip] if skip is not None else 0)
             channels = level_channels[level]
             convolutions.append(nn.Conv2d(channels_in, channels, 3, padding=1))
@@ -46,7 +55,9 @@ class UNetDecoder(nn.Module):
     def forward(self, taps: Sequence[Tensor], object_index: Int[Tensor, "batch"]) -> Float[Tensor, "batch outputs h w"]:
         passed = {int(tap): torch.relu(lateral(taps[int(tap)])) for tap, lateral in self.laterals.items()}
         x = passed[len(taps) - 1]
-        for convolution, skip in zip(self.convolutions, self.skips, strict=True):
+        for number, (convolution, skip) in enumerate(zip(self.convolutions, self.skips, strict=True)):
+            if str(number) in self.reductions:
+                x = self.reductions[str(number)](x)
             x = nn.functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
             if skip is not None:
                 x = torch.cat((x, passed[skip]), dim=1)
