@@ -39,7 +39,7 @@ def make_optimizer(method: nn.Module, config: TrainingConfig) -> torch.optim.Opt
 
         return Ranger(groups, lr=config.learning_rate)
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, lr=config.learning_rate)
+    return kind(groups, lr=config.learning_rate, fused=True)
 
 
 def rate_factor(step: int, config: TrainingConfig) -> float:
