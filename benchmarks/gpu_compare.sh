@@ -4,8 +4,8 @@
 #
 #   OUT=folder benchmarks/gpu_compare.sh MINUTES SAMPLES BOP-FOLDER [more arguments of `cad2pose compare`]
 #
-# MINUTES (a whole number) is of this call; SAMPLES of every run. BOP-FOLDER needs models/ and camera.json only; no image
-# of it is read. The runs stay in RUN (runs/compare_full). OUT (gpu_out by default) gets the table, the numbers and plots
+# MINUTES (a whole number) is of this call; SAMPLES of every run. BOP-FOLDER needs models/ and camera.json, and
+# its test images where --photographs BOP-FOLDER --detections FILE is among the arguments. The runs stay in RUN (runs/compare_full). OUT (gpu_out by default) gets the table, the numbers and plots
 # once all runs are there, and every run's curves and judgement so far. Exit status: 0 when complete, 3 when time ran out.
 set -u
 [ $# -ge 3 ] || { sed -n '2,11p' "$0"; exit 2; }
@@ -23,7 +23,7 @@ timeout --signal=INT --kill-after=20 $((60 * minutes - 15)) \
     --views.distance 346 1500 "$@" > "$OUT/compare.txt" 2>&1
 status=$?
 tail -n 30 "$OUT/compare.txt"
-(cd "$RUN" && find . -name curves.jsonl -o -name judged.json) 2> /dev/null | tar -C "$RUN" -czf "$OUT/runs.tar.gz" -T -
+(cd "$RUN" && find . -name curves.jsonl -o -name judged.json -o -name photographs.json) 2> /dev/null | tar -C "$RUN" -czf "$OUT/runs.tar.gz" -T -
 for file in "$RUN"/comparison.md "$RUN"/comparison.json "$RUN"/*.png; do
     [ ! -f "$file" ] || cp "$file" "$OUT/"
 done

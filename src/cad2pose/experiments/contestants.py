@@ -65,6 +65,10 @@ def _query(size: Size, **changes: Any) -> QueryConfig:
     return replace(_sized(QueryConfig, size), **changes)
 
 
+def _coarse(size: Size) -> QueryConfig:
+    return _query(size, stride=4)
+
+
 def _gdrnet(size: Size, **changes: Any) -> GdrNetConfig:
     return replace(_sized(GdrNetConfig, size), **changes)
 
@@ -87,7 +91,7 @@ CONTESTANTS: dict[str, Contestant] = {
         "queries, 60 charts, refined", _query, ("regression", "regression, refined", "sampling, refined")
     ),
     "coarse": Contestant(
-        "the flagship with a query for every fourth pixel", lambda size: _query(size, stride=4),
+        "the flagship with a query for every fourth pixel", _coarse,
         ("regression", "regression, refined", "sampling, refined"),
     ),
     "one-chart": Contestant("the flagship with one regressed rotation", lambda size: _query(size, charts=1)),
@@ -107,7 +111,9 @@ CONTESTANTS: dict[str, Contestant] = {
     "gdrnpp": Contestant("GDRNPP", _gdrnpp, ("regression", "PnP"), _RANGER),
     "coordinates": Contestant(
         "the flagship's networks and charts on coordinates and regions",
-        lambda size: _gdrnet(size, encoder="resnet18", decoder="unet", stride=2, charts=60, mask_loss="bce", double_mask=True),
+        lambda size: _gdrnet(
+            size, encoder="resnet18", decoder="unet", stride=2, charts=60, mask_loss="bce", double_mask=True
+        ),
         ("regression", "PnP"),
     ),
     "e2e.all": Contestant(
@@ -135,7 +141,7 @@ CONTESTANTS: dict[str, Contestant] = {
     ),
     **{
         f"without-{name}": Contestant(
-            f"the flagship, trained without {about}", _query, ("regression", "regression, refined"), crops=crops
+            f"coarse, trained without {about}", _coarse, ("regression", "regression, refined"), crops=crops
         )
         for name, (about, crops) in INGREDIENTS.items()
     },
