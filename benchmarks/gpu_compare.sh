@@ -4,9 +4,10 @@
 #
 #   OUT=folder benchmarks/gpu_compare.sh MINUTES SAMPLES BOP-FOLDER [more arguments of `cad2pose compare`]
 #
-# MINUTES (a whole number) is of this call; SAMPLES of every run. BOP-FOLDER needs models/ and camera.json, and
-# its test images where --photographs BOP-FOLDER --detections FILE is among the arguments. The runs stay in RUN (runs/compare_full). OUT (gpu_out by default) gets the table, the numbers and plots
-# once all runs are there, and every run's curves and judgement so far. Exit status: 0 when complete, 3 when time ran out.
+# MINUTES (a whole number) is of this call; SAMPLES of every run. BOP-FOLDER needs models/ and camera.json, and its test
+# images where --photographs BOP-FOLDER --detections FILE is among the arguments. The runs stay in RUN
+# (runs/compare_full). OUT (gpu_out by default) gets the table, the numbers and plots once all runs are there, and every
+# run's curves and judgement so far. Exit status: 0 when complete, 3 when time ran out.
 set -u
 [ $# -ge 3 ] || { sed -n '2,11p' "$0"; exit 2; }
 cd "$(dirname "$0")/.." || exit 1
