@@ -202,7 +202,7 @@ def test_models_are_judged_on_photographs_once_and_by_the_results_code(tmp_path,
     ]  # fmt: skip
     assert rows[0].figures["rotation_deg_mean"] == pytest.approx(0, abs=1e-4)
     assert rows[0].figures["translation_mm_mean"] == pytest.approx(5.0)
-    missed = sum(10.0 > part.diameter * k / 20 for k in range(1, 11))  # of BOP's thresholds, in half of the images
+    missed = sum(part.diameter * k / 20 < 10.0 for k in range(1, 11))  # of BOP's thresholds, in half of the images
     assert missed == 2
     assert rows[0].figures["mean_AR"] == pytest.approx(1 - missed / 40)
     compare([part], config, tmp_path / "out", torch.device("cpu"), {"pictures": 4})

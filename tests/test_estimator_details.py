@@ -13,7 +13,7 @@ from cad2pose.geometry import Camera, geodesic_distance, invert_transform, log_s
 from cad2pose.methods import SurfEmbMethod
 from cad2pose.model_file import Model, load_model, shipped_model_path
 from cad2pose.structures import Detections, PoseDetails, PoseEstimates, Poses
-from small_models import SMALL_SURFEMB, planted_model, wedge
+from small_models import SMALL_GDRNET, SMALL_SURFEMB, planted_model, wedge
 
 CAMERA = Camera.from_values(600.0, 610.0, 150.0, 130.0, 320, 240)
 
@@ -130,6 +130,15 @@ def test_depth_of_another_size_is_a_reason():
         PoseEstimator([model], "cpu").estimate(
             torch.rand(3, 240, 320), CAMERA, detections(1), depth=torch.ones(3, 240, 320)
         )
+
+
+def test_depth_is_refused_where_poses_cannot_be_moved_to_it():
+    model = Model(SMALL_GDRNET.build([wedge()]).eval(), (wedge(),), {})
+    ways = ((EstimatorOptions(), "those of a GdrNetMethod"), (EstimatorOptions(solver="pnp"), "poses of PnP"))
+    for options, what in ways:
+        estimator = PoseEstimator([model], "cpu", options)
+        with pytest.raises(ValueError, match=f"depth image was given for wedge.*{what}; leave the depth image out"):
+            estimator.estimate(torch.rand(3, 240, 320), CAMERA, detections(1), depth=torch.full((240, 320), 500.0))
 
 
 def test_a_model_that_only_embeds_estimates_too():

@@ -80,6 +80,8 @@ class Look:
             depth: z in the crop cameras, mm, 0 where there is none.
             stages: told how long the network took, and making poses of what it says.
         """
+        if depth is not None:
+            self._check_depth(model)
         method, stages = model.method, stages or Stages(batch.image.device)
         with stages.timed("network"):
             if isinstance(method, SurfEmbMethod) and self.options.query_turns > 1:
@@ -88,6 +90,17 @@ class Look:
                 output = method(batch)
         with stages.timed("poses"):
             return self._poses(model, batch, output, depth)
+
+    def _check_depth(self, model: Model) -> None:
+        """Poses are moved by what a query model knows of the mask, whatever they were made of but PnP."""
+        if self.options.solver != "pnp" and isinstance(model.method, QueryImageMethod):
+            return
+        names, method = ", ".join(part.name for part in model.parts), type(model.method).__name__
+        what = "poses of PnP" if self.options.solver == "pnp" else f"those of a {method}"
+        raise ValueError(
+            f"a depth image was given for {names}, but only poses of a query image are moved to depth, not {what}; "
+            "leave the depth image out, or use a query model with another solver"
+        )
 
     def _poses(self, model: Model, batch: CropBatch, output: Any, depth: Float[Tensor, "b r r"] | None) -> Poses:
         method, way = model.method, self.way(model)
