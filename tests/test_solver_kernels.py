@@ -54,6 +54,7 @@ def torch_alone() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(solver_kernels, "climbed_on_cpu", lambda *scene: None)
         patch.setattr(solver_kernels, "distinct_on_cpu", lambda *poses: None)
+        patch.setattr(solver_kernels, "log_sums_on_cpu", lambda *products: None)
         yield
 
 
@@ -239,6 +240,20 @@ def test_the_whole_solver(
     assert geodesic_distance(found.rotation[:, 0], expected.rotation[:, 0]).rad2deg().median() < 0.1
     torch.testing.assert_close(found.score[:, 0], expected.score[:, 0], rtol=0, atol=0.01)
     assert torch.isfinite(found.covariance).all()
+
+
+@pytest.mark.parametrize(("pixels", "size", "count"), [(5, 12, 4096), (1, 3, 70), (0, 12, 64), (9, 5, 1), (7, 1, 63)])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 40.0])
+def test_log_sums(pixels: int, size: int, count: int, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(pixels)
+    queries, keys = (torch.randn(number, size, generator=generator) for number in (pixels, count))
+    true = torch.logsumexp((scale * queries.double()) @ keys.double().T, 1)
+    found = solver_kernels.log_sums(scale * queries, keys)
+    assert found is not None
+    torch.testing.assert_close(found.double(), true, rtol=2e-6, atol=2e-5)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert torch.equal(solver_kernels.log_sums(scale * queries, keys), found)
+    assert solver_kernels.log_sums(queries.double(), keys) is None  # computed by torch
 
 
 @emulated

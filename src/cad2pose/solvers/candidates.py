@@ -20,6 +20,7 @@ from cad2pose.solvers.surface import Surface
 
 _HOPELESS = 12.0  # log-likelihood below the best pose, of poses that may still climb
 _UNSURE = 0.4  # sharpness of the queries by which poses to start from are chosen, which may be far off
+_CONTRAST = 1024  # surface samples that unsure probabilities, which change slowly, are normalised over
 _FAR = Gap(0.5, 10.0)  # such poses differ by
 
 
@@ -51,7 +52,8 @@ def promising(
     if not options.refine or bool(first.all()):
         return poses[first], evidence[first]
     small = _small(maps, options)
-    rough = QuickScore(surface, keys, small, replace(options.score, sharpness=_UNSURE))
+    unsure = replace(options.score, sharpness=_UNSURE, contrast=min(options.score.contrast, _CONTRAST))
+    rough = QuickScore(surface, keys, small, unsure)
     value = rough(poses.row, poses.rotation, poses.position) + evidence
     index = distinct(poses, hopeful(poses, value, len(maps), options), len(maps), options.starts, _FAR)
     chosen = index[index >= 0]

@@ -1,9 +1,9 @@
-"""The solver's work on CUDA in a few launches: the kernels of `cuda/`, with what they need; the climb on CPUs, too.
+"""The solver's work on CUDA in a few launches: the kernels of `cuda/`, with what they need; loops on CPUs, too.
 
 A solver on a GPU waits for launches, not for arithmetic: what takes ten thousand torch operations takes some twenty
-kernels. On a CPU it is the climb that takes the time, and memory that the climb waits for: `numba_climb.py`. Every
-function here gives None where there is no kernel (for the others, not on CUDA; or `cuda_kernels` cannot compile), and
-its caller then computes the same with torch.
+kernels. On a CPU it waits for memory where numbers are moved through it many times: `numba_climb.py`, `numba_distinct.py`
+and `numba_partition.py` keep them in the cache. Every function here gives None where there is no kernel (on CPUs for all
+others; or `cuda_kernels` cannot compile), and its caller then computes the same with torch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cad2pose import cuda_kernels
 from cad2pose.solvers.hypotheses import Hypotheses
-from cad2pose.solvers.on_cpu import climbed_on_cpu, distinct_on_cpu
+from cad2pose.solvers.on_cpu import climbed_on_cpu, distinct_on_cpu, log_sums_on_cpu
 from cad2pose.solvers.scene import Climb, Climbed, Scene
 from cad2pose.solvers.surface import Surface
 
@@ -124,6 +124,12 @@ def prepared_maps(
         len(contrast), crops, height, width, float(sharpness), float(least_mask), float(largest_logit), maps,
     )  # fmt: skip
     return maps
+
+
+def log_sums(queries: Float[Tensor, "n e"], keys: Float[Tensor, "m e"]) -> Float[Tensor, "n"] | None:
+    """Logarithm of the sum over keys of exp(query . key), for every query; float32 on CPUs alone."""
+    there = queries.device.type == "cpu" and queries.dtype == keys.dtype == torch.float32
+    return log_sums_on_cpu(queries, keys) if there else None
 
 
 def mask_sums(

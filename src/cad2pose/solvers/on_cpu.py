@@ -5,6 +5,7 @@ Numba is imported when a loop first runs: it takes a while, and GPUs need none o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -47,6 +48,22 @@ def climbed_on_cpu(
         limits = [float(climb.damping), float(climb.tolerance), float(climb.largest_step)]
         numba_climb.climb(*fixed, *options, weight, climb.iterations, climb.derivatives, *limits, *out)
 
+    _shared_out(work, count)
+    return Climbed(rotation, position, value, accepted, gradient, information)
+
+
+def log_sums_on_cpu(queries: Float[Tensor, "n e"], keys: Float[Tensor, "m e"]) -> Float[Tensor, "n"]:
+    """As `log_sums`, by Numba, with as many threads as torch has."""
+    from cad2pose.solvers import numba_partition
+
+    found = queries.new_empty(len(queries))
+    rows, columns, sums = queries.contiguous().numpy(), keys.T.contiguous().numpy(), found.numpy()
+    _shared_out(lambda some: numba_partition.log_sum_exp(rows[some], columns, sums[some]), len(found))
+    return found
+
+
+def _shared_out(work: Callable[[slice], None], count: int) -> None:
+    """Work on `count` rows, in as many slices as torch has threads."""
     each = max(1, -(-count // torch.get_num_threads()))
     chunks = [slice(start, start + each) for start in range(0, count, each)]
     if len(chunks) == 1:
@@ -54,7 +71,6 @@ def climbed_on_cpu(
     elif chunks:
         with ThreadPoolExecutor(len(chunks)) as pool:
             list(pool.map(work, chunks))
-    return Climbed(rotation, position, value, accepted, gradient, information)
 
 
 def distinct_on_cpu(

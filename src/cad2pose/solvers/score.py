@@ -24,11 +24,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cad2pose.solvers.kernels import climbed, mask_sums, prepared_maps
+from cad2pose.solvers.kernels import climbed, log_sums, mask_sums, prepared_maps
 from cad2pose.solvers.maps import QueryMaps
 from cad2pose.solvers.scene import Climb, Scene
 from cad2pose.solvers.surface import Surface
 
+_ROWS = 16_384  # pixels whose probabilities are normalised at once
 LARGEST_RATIO = 12.0  # of log(m P); beyond it, nothing changes (and denormal numbers would slow everything)
 
 
@@ -243,8 +244,9 @@ def ratio_maps(
     contrast = _contrast(keys, options)
     counted = maps.in_mask(options.least_mask)
     queries = maps.queries.permute(0, 2, 3, 1)[counted] * options.sharpness
-    rows = 128 if queries.device.type == "cpu" else 16_384
-    partition = torch.cat([_log_sum_exp(some @ contrast.T) for some in queries.split(rows)])
+    partition = log_sums(queries, contrast)
+    if partition is None:
+        partition = torch.cat([_log_sum_exp(some @ contrast.T) for some in queries.split(_ROWS)])
     chance = torch.zeros_like(maps.mask_logits)
     chance[counted] = math.log(len(contrast)) - partition
     return maps.queries * (options.sharpness * counted[:, None]), chance
