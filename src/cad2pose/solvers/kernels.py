@@ -1,9 +1,9 @@
 """The solver's work on CUDA in a few launches: the kernels of `cuda/`, with what they need; loops on CPUs, too.
 
 A solver on a GPU waits for launches, not for arithmetic: what takes ten thousand torch operations takes some twenty
-kernels. On a CPU it waits for memory where numbers are moved through it many times: `numba_climb.py`, `numba_distinct.py`
-and `numba_partition.py` keep them in the cache. Every function here gives None where there is no kernel (on CPUs for all
-others; or `cuda_kernels` cannot compile), and its caller then computes the same with torch.
+kernels. On a CPU it waits for memory where numbers are moved through it many times: `numba_climb.py`,
+`numba_distinct.py` and `numba_partition.py` keep them in the cache. Every function here gives None where there is no
+kernel (on CPUs for all others; or `cuda_kernels` cannot compile), and its caller then computes the same with torch.
 """
 
 from __future__ import annotations
