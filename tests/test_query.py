@@ -192,6 +192,22 @@ def test_cached_keys_are_forgotten_when_training_goes_on():
     assert not torch.allclose(before, after)
 
 
+def test_the_head_sees_fine_maps_averaged_to_stride_4():
+    shapes = [
+        [value.shape for value in replace(SMALL, stride=stride).build([wedge()]).head.state_dict().values()]
+        for stride in (1, 2, 4)
+    ]
+    assert shapes[0] == shapes[1] == shapes[2]
+    method, batch = QueryMethod(replace(SMALL, stride=2), [wedge()]).eval(), planted_batch([wedge()], 2)
+    seen: list[torch.Tensor] = []
+    method.head.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    output = method(batch)
+    probability = torch.sigmoid(torch.stack((output.visible_logits, output.full_logits), dim=1))
+    fine = torch.cat((output.queries * probability[:, 1:], probability), dim=1)
+    torch.testing.assert_close(seen[0][:, :-2], torch.nn.functional.avg_pool2d(fine, 2))
+    torch.testing.assert_close(seen[0][:, -2:], batch.camera.ray_map(4).to(fine), atol=1e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize("stride", [1, 2, 4])
 def test_output_stride_is_a_setting(stride):
     method = QueryMethod(replace(SMALL, stride=stride), [wedge()])

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from cad2pose.geometry import make_transform, resized_intrinsics, rotation_to_ray
 from cad2pose.methods.contrastive import full_precision
@@ -23,6 +24,7 @@ HeadName = Literal["patch-pnp", "thesis"]
 RotationLoss = Literal["points", "geodesic", "frobenius"]
 
 _CHARTS_MATCHED = 6
+_HEAD_STRIDE = 4
 
 
 @runtime_checkable
@@ -72,16 +74,21 @@ def check_regression(config: RegressionConfig) -> None:
     for name, value, kind in (("head", config.head, HeadName), ("rotation_loss", config.rotation_loss, RotationLoss)):
         if value not in kind.__args__:  # type: ignore[attr-defined]
             raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(kind.__args__)}")  # type: ignore[attr-defined]
-    if config.head == "thesis" and (config.crop_size // config.stride) % 32:
-        raise ValueError(
-            f"maps have {config.crop_size // config.stride} cells a side; the thesis' head needs a multiple of 32"
-        )
+    if config.head == "thesis" and _head_cells(config) % 32:
+        raise ValueError(f"maps have {_head_cells(config)} cells a side; the thesis' head needs a multiple of 32")
+
+
+def _head_cells(config: RegressionConfig) -> int:
+    """Cells a side of what the head sees."""
+    return config.crop_size // max(config.stride, _HEAD_STRIDE)
 
 
 class RegressionMethod(PoseMethod):
     """Dense maps, and a pose regressed from them.
 
-    A class of these calls `_add_head` when it is made, and `_regressed` with the maps that the head is to see.
+    A class of these calls `_add_head` when it is made, and `_regressed` with the maps that the head is to see. Maps
+    that are finer than GDR-Net's are averaged to its stride of 4 before: poses by regression gain nothing by more
+    cells, and the head would have four times the weights.
 
     Attributes:
         head: the regression head.
@@ -95,7 +102,7 @@ class RegressionMethod(PoseMethod):
     def _add_head(self, channels: int) -> None:
         """A head for maps of so many channels."""
         config: RegressionConfig = self.config
-        map_size, outputs, count = config.crop_size // config.stride, pose_numbers(config.charts), len(self.parts)
+        map_size, outputs, count = _head_cells(config), pose_numbers(config.charts), len(self.parts)
         anchors = anchor_rotations(config.charts)
         if config.head == "patch-pnp":
             head = PatchPnP(channels, map_size, outputs, count, config.head_width, config.head_hidden)
@@ -108,7 +115,8 @@ class RegressionMethod(PoseMethod):
         self.register_buffer("anchors", anchors.float(), persistent=False)
 
     def _regressed(self, maps: Float[Tensor, "batch c m m"], batch: CropBatch) -> tuple[HeadPose, RotationCharts]:
-        numbers = self.head(maps, batch.part_index)
+        shrunk = maps.shape[-1] // _head_cells(self.config)
+        numbers = self.head(avg_pool2d(maps, shrunk) if shrunk > 1 else maps, batch.part_index)
         radius = self.parts.radius[batch.part_index]
         with full_precision(numbers):
             charts = decode_charts(numbers, self.config.charts)
