@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -216,9 +217,10 @@ def test_the_mouse_on_the_part_shows_that_point_in_the_crop(page: Any, exported:
     assert state["point"] >= 0
     values = np.array(state["likelihood"])
     best = int(values.argmax())
-    page.evaluate(f"cad2pose.showPixel({best // 24}, {best % 24})")
-    there = page.evaluate("cad2pose.state.distribution[cad2pose.state.point]")
     mask = base64.b64decode(the_scene(exported)["scenes"][0]["query"]["mask"]["data"])
+    side = math.isqrt(len(mask))
+    page.evaluate(f"cad2pose.showPixel({best // side}, {best % side})")
+    there = page.evaluate("cad2pose.state.distribution[cad2pose.state.point]")
     assert values[best] == pytest.approx(there * mask[best] / 255, rel=1e-3)
     page.mouse.move(5, 5)
     assert page.evaluate("cad2pose.state.point") == -1
