@@ -13,7 +13,7 @@ import pytest
 from cad2pose.data.synthetic import SyntheticConfig
 from cad2pose.methods import QueryConfig
 from cad2pose.model_file import save_model
-from small_models import SMALL, random_model
+from small_models import SMALL, SMALL_GDRNET, random_model, wedge
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -56,3 +56,20 @@ def test_every_stage_of_an_estimate_is_timed(benchmark, tmp_path, capsys, refine
     assert row["detections"] == 2
     assert row["total_ms"] >= row["crops_ms"] + row["network_ms"] + row["poses_ms"] > 0
     assert min(row["crops_ms"], row["network_ms"], row["poses_ms"]) > 0
+
+
+def test_networks_are_timed_side_by_side(benchmark, monkeypatch, capsys):
+    networks = benchmark("networks")
+    for name in ("flagship", "gdrnet"):
+        config = SMALL if name == "flagship" else SMALL_GDRNET
+        contestant = replace(networks.CONTESTANTS[name], method=lambda size, config=config: config)
+        monkeypatch.setitem(networks.CONTESTANTS, name, contestant)
+    monkeypatch.setattr(networks, "SyntheticConfig", lambda **sizes: SyntheticConfig(pictures=4, **sizes))
+    config = networks.Config(("flagship", "gdrnet"), batch_size=2, repeats=1)
+    monkeypatch.setattr(networks, "WANTED", 1e9)
+    assert networks.main(config) == 0
+    figures = last_line(capsys.readouterr().out)["milliseconds"]
+    assert figures["gdrnet"]["parameters"] == sum(value.numel() for value in SMALL_GDRNET.build([wedge()]).parameters())
+    assert all(0 < row["network"] < 1e5 and 0 < row["step"] < 1e5 for row in figures.values())
+    monkeypatch.setattr(networks, "WANTED", 0.0)
+    assert networks.main(config) == 1
