@@ -48,6 +48,7 @@ stage tests 150 "$PYTHON" -m pytest -q -p no:cacheprovider -W default "${checks[
 stage render 50 "$PYTHON" benchmarks/render.py --device cuda
 stage train 50 "$PYTHON" benchmarks/train.py --device cuda
 stage train_full 70 "$PYTHON" benchmarks/train.py --device cuda --full --batch-size 64
+stage networks 40 "$PYTHON" benchmarks/networks.py --device cuda --size full --batch-size 64
 stage infer 40 "$PYTHON" benchmarks/infer.py
 stage infer_full 50 "$PYTHON" benchmarks/infer.py --devices cuda --full
 stage solver 70 "$PYTHON" benchmarks/solver_gpu.py
