@@ -79,6 +79,9 @@ class Look:
             batch: crops on its device.
             depth: z in the crop cameras, mm, 0 where there is none.
             stages: told how long the network took, and making poses of what it says.
+
+        Raises:
+            ValueError: for a depth image where poses cannot be moved to one.
         """
         if depth is not None:
             self._check_depth(model)

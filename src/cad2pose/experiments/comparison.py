@@ -144,7 +144,7 @@ def compare(
                 report(f"{part.name}: {name}, seed {seed}")
                 found += _run(part, name, seed, config, folder, device, dict(crops or {}), start)
                 if photographs is not None:
-                    photographs.judge_once(load_model(folder / MODEL, device), CONTESTANTS[name].ways, device, folder)
+                    photographs.judge_once(folder / MODEL, CONTESTANTS[name].ways, device)
                 after()
             shutil.rmtree(_recorded(out / part.name, seed), ignore_errors=True)
     return found

@@ -19,7 +19,7 @@ from cad2pose.evaluation import ScoringOptions, evaluate
 from cad2pose.experiments.contestants import WAYS
 from cad2pose.files import write_text
 from cad2pose.methods.gdrnet import GdrNetMethod
-from cad2pose.model_file import Model
+from cad2pose.model_file import Model, load_model
 from cad2pose.parts import Part
 from cad2pose.structures import PoseEstimates
 
@@ -89,15 +89,17 @@ class Photographs:
         if isinstance(model.method, GdrNetMethod) and model.method.config.intermediate == "true coordinates":
             return []
         (part,) = model.parts
+        estimators = {way: PoseEstimator([model], device, WAYS[way]) for way in ways}
+        found: dict[str, dict[tuple[int, int], PoseEstimates]] = {way: {} for way in ways}
+        for task in self._tasks[part.object_id]:
+            image = task.read()
+            for way, estimator in estimators.items():
+                estimates = estimator.estimate(image, task.camera, task.detections)
+                found[way][(task.scene_id, task.image_id)] = best_per_object(estimates, task.counts)
         rows = []
         for way in ways:
-            estimator = PoseEstimator([model], device, WAYS[way])
-            found: dict[tuple[int, int], PoseEstimates] = {}
-            for task in self._tasks[part.object_id]:
-                estimates = estimator.estimate(task.read(), task.camera, task.detections)
-                found[(task.scene_id, task.image_id)] = best_per_object(estimates, task.counts)
             scores = evaluate(
-                Results.from_estimates(found), self._dataset, self._targets[part.object_id],
+                Results.from_estimates(found[way]), self._dataset, self._targets[part.object_id],
                 options=ScoringOptions(vsd=False),
             )  # fmt: skip
             total = scores.total.to_json()
@@ -106,11 +108,11 @@ class Photographs:
             rows.append({"way": way, "targets": total["n"], "estimated": total["n_estimated"], "figures": figures})
         return rows
 
-    def judge_once(self, model: Model, ways: Sequence[str], device: torch.device, folder: Path) -> None:
-        """As `judge`, kept in a run's folder; what is there for these photographs and ways is not done again."""
-        record, wanted = folder / RECORD, {**self.settings, "ways": list(ways)}
+    def judge_once(self, model_file: Path, ways: Sequence[str], device: torch.device) -> None:
+        """As `judge`, kept beside the model; what is there for these photographs and ways is not done again."""
+        record, wanted = model_file.with_name(RECORD), {**self.settings, "ways": list(ways)}
         if not record.is_file() or json.loads(record.read_text())["settings"] != wanted:
-            rows = self.judge(model, ways, device)
+            rows = self.judge(load_model(model_file, device), ways, device)
             write_text(record, json.dumps({"settings": wanted, "rows": rows}))
 
 
