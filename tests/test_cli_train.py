@@ -96,7 +96,9 @@ def test_surfemb_of_two_parts_from_a_query_model(mesh, tmp_path, capsys, monkeyp
     assert run(mesh, "--out", lent.parent) == 0
     settings = ("--start", lent, "--surfemb.mask-from", "visible", "--validations", 2)
     assert run_surfemb(mesh, "nut", "--out", out, *settings) == 0
-    assert "pixels matched" in " ".join(capsys.readouterr().out.split())
+    text = " ".join(capsys.readouterr().out.split())
+    assert "pixels matched" in text
+    assert "random at the start decoders, keys" in text.replace(" │", "").replace("│ ", "")
     model = load_model(out / "model.safetensors")
     assert isinstance(model.method, SurfEmbMethod)
     assert model.method.config.mask_from == "visible"

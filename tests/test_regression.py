@@ -195,6 +195,20 @@ def test_frozen_networks_must_be_trained_ones_of_the_same_parts(parts):
         make_state(replace(config, embedding=8), parts, training, cpu, random_model(*parts))
 
 
+def test_modules_that_a_model_has_no_weights_for_are_known(parts):
+    cpu, training, lent = torch.device("cpu"), TrainingConfig(), random_model(*parts)
+    assert SMALL.stride == 4
+
+    def fresh(**changes: object) -> tuple[str, ...]:
+        return make_state(replace(SMALL, **changes), parts, training, cpu, lent).fresh  # type: ignore[arg-type]
+
+    assert make_state(SMALL, parts, training, cpu).fresh == fresh() == ()
+    assert fresh(stride=2) == (
+        "decoder.laterals.0", "decoder.reductions.3", "decoder.convolutions.3", "decoder.last",
+    )  # fmt: skip
+    assert fresh(charts=1, key_width=SMALL.key_width * 2) == ("keys.weights", "keys.biases", "head")
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("regions", 0), ("regions", 5000), ("stride", 2), ("charts", 7),

@@ -145,7 +145,8 @@ def _train(
         folder.check(parts, **run_settings(model, training, settings, start))  # before anything takes time
     crops = sources.training(training.seed)
     if processes.first:
-        console.print(_plan(measure_cost(parts, model, crops, training, device, start), training, device, parts))
+        cost = measure_cost(parts, model, crops, training, device, start)
+        console.print(_plan(cost, training, device, parts, start))
     done = 0
     if (out / CHECKPOINT).exists():
         done = max((int(line["step"]) for line in folder.curves()), default=0) * training.batch_size
@@ -182,7 +183,8 @@ def _overfit(
 ) -> int:  # fmt: skip
     """Learn one batch by heart; 1 where a loss did not get there. Nothing is written."""
     crops = sources.training(training.seed)
-    console.print(_plan(measure_cost(parts, model, crops, training, device, start), training, device, parts))
+    cost = measure_cost(parts, model, crops, training, device, start)
+    console.print(_plan(cost, training, device, parts, start))
     with _progress_bar(console) as bar:
         task = bar.add_task("one batch by heart", total=_OVERFIT_STEPS, rate="", errors="")
 
@@ -213,12 +215,16 @@ def _progress_bar(console: Console) -> Progress:
     )  # fmt: skip
 
 
-def _plan(cost: Cost, training: TrainingConfig, device: torch.device, parts: list[Part]) -> Table:
+def _plan(
+    cost: Cost, training: TrainingConfig, device: torch.device, parts: list[Part], start: Model | None
+) -> Table:
     """What will be done and what it takes, for the eye."""
     overlap = device.type == "cuda" or (os.cpu_count() or 1) > 1
     table = Table(title="plan", show_header=False)
     table.add_row("parts", ", ".join(part.name for part in parts))
     table.add_row("device", str(device))
+    if start is not None:
+        table.add_row("random at the start", ", ".join(cost.fresh) or "nothing, all weights are the given model's")
     table.add_row("parameters", f"{cost.parameters / 1e6:.2f} million")
     table.add_row("crops", f"{training.samples:,} in {training.steps:,} steps of {training.batch_size}")
     making, learning = 1e3 * cost.crop_seconds, 1e3 * cost.step_seconds

@@ -21,11 +21,18 @@ PREVIOUS = "checkpoint_previous.pt"
 
 @dataclass
 class TrainingState:
-    """Everything that changes while training; data and random draws follow from the step alone."""
+    """Everything that changes while training; data and random draws follow from the step alone.
+
+    Attributes:
+        method, average, optimizer: what learns, the average of its weights, and what moves them.
+        fresh: modules that the model which the run starts from has no weights for, where there is one.
+        step, seconds: how far it is.
+    """
 
     method: Method
     average: AveragedModel
     optimizer: torch.optim.Optimizer
+    fresh: tuple[str, ...] = ()
     step: int = 0
     seconds: float = 0.0
 

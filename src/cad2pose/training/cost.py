@@ -21,12 +21,16 @@ _STEPS = 3
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters, seconds per crop for making and for learning it, and peak memory so far in bytes."""
+    """Parameters, seconds per crop for making and for learning it, peak memory so far in bytes, and what starts random.
+
+    `fresh` names the modules that a model to start from has no weights for.
+    """
 
     parameters: int
     crop_seconds: float
     step_seconds: float
     memory: int
+    fresh: tuple[str, ...] = ()
 
     def hours(self, config: TrainingConfig, overlap: bool) -> float:
         """Time of the whole run; with a free core (or a GPU) crops are made while the step runs."""
@@ -57,7 +61,7 @@ def measure_cost(
         making.append(made - begun)
         learning.append(time.monotonic() - made)
     size = config.batch_size
-    return Cost(parameters, min(making) / size, min(learning) / size, peak_memory(device))
+    return Cost(parameters, min(making) / size, min(learning) / size, peak_memory(device), state.fresh)
 
 
 def peak_memory(device: torch.device) -> int:

@@ -27,7 +27,7 @@ from cad2pose.training.run_folder import RunFolder
 from cad2pose.training.run_pictures import save_predictions, save_samples
 from cad2pose.training.truth_pictures import AGAINST_TRUTH, WorstBatch, save_against_truth
 from cad2pose.training.validation import CropErrors, crop_errors
-from cad2pose.training.warm_start import check_frozen, warm_start
+from cad2pose.training.warm_start import check_frozen, fresh_modules, warm_start
 
 MODEL = "model.safetensors"
 _LOG_EVERY = 50
@@ -57,11 +57,11 @@ def make_state(
         torch.manual_seed(config.seed)
         method = method_config.build(parts)
     check_frozen(method, parts, start)
-    if start is not None:
-        warm_start(method, parts, start)
+    left = warm_start(method, parts, start) if start is not None else []
+    fresh = tuple(fresh_modules(method, left))
     method = method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(method, multi_avg_fn=moving_average(config.ema_decay), use_buffers=True)
-    return TrainingState(method, average, make_optimizer(method, config))
+    return TrainingState(method, average, make_optimizer(method, config), fresh)
 
 
 def training_step(

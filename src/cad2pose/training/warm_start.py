@@ -77,3 +77,15 @@ def warm_start(method: Method, parts: Sequence[Part], model: Model) -> list[str]
     if weights <= set(left):
         raise ValueError("the model to start from has another encoder: its width must be that of the new model")
     return left
+
+
+def fresh_modules(method: Method, left: Sequence[str]) -> list[str]:
+    """Modules with weights that stay random, in the order of the network; a room of it where all of it does."""
+    names, fresh = list(method.state_dict()), set(left)
+    found: dict[str, None] = {}
+    for name in names:
+        room = name.split(".")[0]
+        if name in fresh:
+            whole = all(other in fresh for other in names if other.split(".")[0] == room)
+            found[room if whole else name.rpartition(".")[0]] = None
+    return list(found)
