@@ -207,6 +207,9 @@ def test_models_are_judged_on_photographs_once_and_by_the_results_code(tmp_path,
     assert rows[0].figures["mean_AR"] == pytest.approx(1 - missed / 40)
     compare([part], config, tmp_path / "out", torch.device("cpu"), {"pictures": 4})
     assert len(perfect) == 8  # not judged twice
+    (root / "boxes.json").write_text((root / "boxes.json").read_text().replace('"score": 1.0', '"score": 0.9'))
+    compare([part], config, tmp_path / "out", torch.device("cpu"), {"pictures": 4})
+    assert len(perfect) == 16  # but other boxes in a file of the same name are
     page = write_report(finished(tmp_path / "out"), config, tmp_path / "out", "CPU").read_text()
     assert "| gdrnet | PnP | 1 | 4 of 4 |" in page
     assert len(json.loads((tmp_path / "out" / "photographs.json").read_text())) == 2

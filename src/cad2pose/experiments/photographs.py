@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,7 +68,6 @@ class Photographs:
 
     def __init__(self, folder: Path, detections: Path, split: str, parts: Sequence[Part]) -> None:
         self._dataset = BopDataset(find_dataset(folder), split)
-        self.settings = {"photographs": self._dataset.root.name, "split": split, "detections": detections.name}
         self._targets: dict[int, tuple[BopTarget, ...]] = {}
         self._tasks: dict[int, list[ImageTask]] = {}
         every = self._dataset.targets()
@@ -80,6 +80,10 @@ class Photographs:
                     "compare objects of that data set, or leave --photographs out"
                 )
             self._tasks[one] = tasks_of_bop(folder, split, detections, (one,), None, False)
+        self.settings = {
+            "photographs": self._dataset.root.name, "split": split, "detections": detections.name,
+            "boxes": hashlib.sha256(detections.read_bytes()).hexdigest()[:12],
+        }  # fmt: skip
 
     def judge(self, model: Model, ways: Sequence[str], device: torch.device) -> list[dict[str, Any]]:
         """Scores of a model of one part, by every way, from one look at every box.
