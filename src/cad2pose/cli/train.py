@@ -215,9 +215,7 @@ def _progress_bar(console: Console) -> Progress:
     )  # fmt: skip
 
 
-def _plan(
-    cost: Cost, training: TrainingConfig, device: torch.device, parts: list[Part], start: Model | None
-) -> Table:
+def _plan(cost: Cost, training: TrainingConfig, device: torch.device, parts: list[Part], start: Model | None) -> Table:
     """What will be done and what it takes, for the eye."""
     overlap = device.type == "cuda" or (os.cpu_count() or 1) > 1
     table = Table(title="plan", show_header=False)
