@@ -7,9 +7,9 @@ import torch
 
 from cad2pose.data import SyntheticConfig, SyntheticCrops
 from cad2pose.estimator import EstimatorOptions, PoseEstimator
-from cad2pose.estimator.pose_solver import PoseSolver, RefinementOptions
+from cad2pose.estimator.pose_solver import PoseSolver, RefinementOptions, believed_depth
 from cad2pose.geometry import Camera, geodesic_distance
-from cad2pose.model_file import load_model, shipped_model_path
+from cad2pose.model_file import DEPTH_ERRORS, load_model, shipped_model_path
 from cad2pose.solvers import PoseScore, SolverOptions
 from cad2pose.structures import Detections
 
@@ -61,6 +61,34 @@ def test_the_query_image_overrules_a_head_that_is_wrong(model, nuts):
     assert (angles_of(model, nuts, model.method.starts(wrong, 1)[0][:, 0]) > 15).float().mean() > 0.5
     assert angles_of(model, nuts, found.T_cam_obj[:, :3, :3]).median() < 10
     assert found.details.reasons == (None,) * len(nuts)
+
+
+@torch.no_grad()
+def test_a_depth_is_believed_as_far_as_the_model_has_learnt_it(model, nuts):
+    output = model.method(nuts)
+    far = replace(output, pose=replace(output.pose, position=1.25 * output.pose.position))
+    names = [part.name for part in model.parts]
+    true = nuts.truth.T_virt_obj.double()[:, 2, 3]
+
+    def found(nut: float, others: float, solver: PoseSolver | None = None) -> torch.Tensor:
+        errors = " ".join(str(nut if name == "nut" else others) for name in names)
+        known = replace(model, info={**model.info, DEPTH_ERRORS: errors})
+        return (solver or PoseSolver())(known, nuts, far).T_cam_obj
+
+    def off(poses: torch.Tensor) -> float:
+        return float((poses[:, 2, 3] / true - 1).abs().median())
+
+    assert off(found(nut=20.0, others=1.0)) < 0.8 * off(found(nut=1.0, others=20.0))
+    torch.testing.assert_close(found(1.0, 20.0), PoseSolver()(model, nuts, far).T_cam_obj)  # which knows no errors
+    given = PoseSolver(RefinementOptions(depth_sigma=0.06))
+    torch.testing.assert_close(found(20.0, 1.0, given), found(1.0, 1.0))
+
+
+def test_how_far_a_depth_is_believed():
+    assert [believed_depth(error) for error in (None, 0.0, 0.02)] == [0.06] * 3
+    assert believed_depth(0.05) == pytest.approx(0.15)
+    with pytest.raises(ValueError, match=r"depth_sigma is 0\.0"):
+        RefinementOptions(depth_sigma=0.0)
 
 
 def angles_of(model, crops, rotation):

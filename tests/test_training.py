@@ -86,6 +86,19 @@ def test_the_run_folder_has_everything(tmp_path):
     assert settings["parts"][0]["name"] == "wedge"
     errors = json.loads((out / "curves.jsonl").read_text().splitlines()[-1])
     assert 0 <= errors["validation/rotation_deg"] <= 180
+    known = load_model(out / "model.safetensors").depth_error(0)
+    assert known == pytest.approx(errors["validation/depth_percent"] / 100, abs=1e-4)
+    assert load_model(run(tmp_path / "unjudged", stop_after=1)).depth_error(0) is None
+
+
+def test_a_model_knows_how_well_it_has_learnt_the_depth_of_each_part(tmp_path):
+    parts = [wedge(), wedge(2, "other")]
+    source = SyntheticCrops(parts, SyntheticConfig.evaluation(crop_size=SMALL.crop_size, pictures=4), CPU, 1)
+    model = load_model(train(parts, SMALL, source, source, SHORT, tmp_path, CPU))
+    judged = json.loads((tmp_path / "curves.jsonl").read_text().splitlines()[-1])
+    for index, part in enumerate(parts):
+        error = judged[f"validation/{part.name}/depth_percent"]
+        assert model.depth_error(index) == pytest.approx(error / 100, abs=1e-4)
 
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path):

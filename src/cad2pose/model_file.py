@@ -29,6 +29,7 @@ from cad2pose.parts.part import Part
 from cad2pose.parts.symmetry import Symmetries
 
 FORMAT = "cad2pose model"
+DEPTH_ERRORS = "depth_percent"  # in a model's info: of every part, in their order
 FORMAT_VERSION = 1
 CONVENTIONS = (
     "T_cam_obj takes the mesh file's frame to the OpenCV camera frame (x right, y down, z forward); millimetres; "
@@ -63,6 +64,11 @@ class Model:
     parts: tuple[Part, ...]
     info: Mapping[str, str]
     calibrations: Calibrations = field(default_factory=dict)
+
+    def depth_error(self, index: int) -> float | None:
+        """Median relative depth error of a part's regressed poses on fresh crops; None where it is not known."""
+        errors = self.info.get(DEPTH_ERRORS, "").split()
+        return float(errors[index]) / 100 if len(errors) == len(self.parts) else None
 
 
 def shipped_model_path(name: str = "builtin") -> Path:

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from cad2pose.methods import Method, MethodConfig, PoseMethod, SurfEmbMethod
-from cad2pose.model_file import Model, save_model
+from cad2pose.model_file import DEPTH_ERRORS, Model, save_model
 from cad2pose.parts import Part
 from cad2pose.structures import CropBatch, CropSource
 from cad2pose.training.checkpoint import TrainingState
@@ -278,8 +278,18 @@ def _save(
     }
     if start is not None:
         info["samples_before"] = str(_samples_of(start))
+    depth = _depth_errors(RunFolder(out), parts)
+    if depth:
+        info[DEPTH_ERRORS] = " ".join(f"{error:.2f}" for error in depth)
     save_model(out / MODEL, averaged, parts, info)
     return out / MODEL
+
+
+def _depth_errors(folder: RunFolder, parts: Sequence[Part]) -> list[float]:
+    """Median depth error of every part's regressed poses at the last validation, %; none where none was judged."""
+    names = [f"{part.name}/depth_percent" for part in parts] if len(parts) > 1 else ["depth_percent"]
+    judged = [line for line in folder.curves() if f"validation/{names[0]}" in line]
+    return [float(judged[-1][f"validation/{name}"]) for name in names] if judged else []
 
 
 def _samples_of(model: Model) -> int:
