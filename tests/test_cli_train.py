@@ -67,7 +67,7 @@ def test_a_run_its_resumption_and_other_settings(mesh, tmp_path, capsys):
     out = tmp_path / "run"
     assert run(mesh, "--out", out) == 0
     text = capsys.readouterr().out
-    for words in ("wedge", "16 in 2 steps of 8", "parameters", "hours", "memory", "model.safetensors", "16/16"):
+    for words in ("wedge", "16 in 2 steps of 8", "parameters", "minutes", "memory", "model.safetensors", "16/16"):
         assert words in text
     model = load_model(out / "model.safetensors")
     assert model.method.config.crop_size == 32

@@ -14,6 +14,7 @@ from cad2pose.methods.losses import angle_between, chordal_distance, coordinate_
 from cad2pose.methods.regions import region_centres, region_labels
 from cad2pose.model_file import load_model, save_model
 from cad2pose.networks import DropBlock, ThesisHead
+from cad2pose.parts import builtin_part
 from cad2pose.training import TrainingConfig, make_state, training_step
 from cad2pose.training.overfit import overfit
 from small_models import SMALL, random_model, rolled, wedge
@@ -206,7 +207,9 @@ def test_modules_that_a_model_has_no_weights_for_are_known(parts):
     assert fresh(stride=2) == (
         "decoder.laterals.0", "decoder.reductions.3", "decoder.convolutions.3", "decoder.last",
     )  # fmt: skip
-    assert fresh(charts=1, key_width=SMALL.key_width * 2) == ("keys.weights", "keys.biases", "head")
+    assert fresh(charts=1) == ("head.output_weight", "head.output_bias")
+    other = make_state(SMALL, [wedge(), builtin_part("nut")], training, cpu, lent).fresh
+    assert other == ("decoder.last", "keys", "head.object_offset", "head.output_weight", "head.output_bias")
 
 
 @pytest.mark.parametrize(

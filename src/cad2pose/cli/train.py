@@ -227,6 +227,7 @@ def _plan(cost: Cost, training: TrainingConfig, device: torch.device, parts: lis
     table.add_row("crops", f"{training.samples:,} in {training.steps:,} steps of {training.batch_size}")
     making, learning = 1e3 * cost.crop_seconds, 1e3 * cost.step_seconds
     table.add_row("time per crop", f"{making:.1f} ms to make, {learning:.1f} ms to learn")
-    table.add_row("time in all", f"about {cost.hours(training, overlap):.2f} hours")
+    minutes = 60 * cost.hours(training, overlap)
+    table.add_row("time in all", f"about {minutes / 60:.1f} hours" if minutes > 90 else f"about {minutes:.1f} minutes")
     table.add_row("memory", f"{cost.memory / 1e9:.2f} GB")
     return table

@@ -80,12 +80,13 @@ def warm_start(method: Method, parts: Sequence[Part], model: Model) -> list[str]
 
 
 def fresh_modules(method: Method, left: Sequence[str]) -> list[str]:
-    """Modules with weights that stay random, in the order of the network; a room of it where all of it does."""
+    """Modules with weights that stay random, in the order of the network: a whole room of it, modules, or weights."""
     names, fresh = list(method.state_dict()), set(left)
     found: dict[str, None] = {}
     for name in names:
         room = name.split(".")[0]
         if name in fresh:
             whole = all(other in fresh for other in names if other.split(".")[0] == room)
-            found[room if whole else name.rpartition(".")[0]] = None
+            module = name.rpartition(".")[0]
+            found[room if whole else name if module == room else module] = None
     return list(found)
