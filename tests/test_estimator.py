@@ -22,6 +22,7 @@ from cad2pose.geometry import (
 from cad2pose.methods import SurfEmbMethod
 from cad2pose.model_file import Model, save_model
 from cad2pose.parts.symmetry import Symmetries
+from cad2pose.solvers import Surface
 from cad2pose.structures import Detections, PoseEstimates
 from small_models import SMALL_SURFEMB, PlantedMethod, planted_model, random_model, wedge
 
@@ -275,6 +276,42 @@ def test_boxes_outside_the_image_are_refused(box):
 def test_an_image_of_another_size_is_refused():
     with pytest.raises(ValueError, match="320 x 200 .* camera 320 x 240"):
         PoseEstimator([random_model()], "cpu").estimate(torch.rand(3, 200, 320), CAMERA, _detections([], []))
+
+
+@pytest.mark.parametrize("solver", ["auto", "sampling"])
+def test_a_prepared_estimator_has_its_surfaces(solver, monkeypatch):
+    made = []
+    of_part = Surface.of_part
+
+    def counted(part):  # type: ignore[no-untyped-def]
+        made.append(part.name)
+        return of_part(part, 6144)
+
+    monkeypatch.setattr(Surface, "of_part", counted)
+    parts = (wedge(1, "ape"), wedge(2, "cat", shift=-40.0))
+    image, boxes = torch.rand(3, 240, 320), _detections([2, 2], [[20, 20, 90, 90], [90, 50, 80, 80]])
+    prepared, late = (PoseEstimator([random_model(*parts)], "cpu", EstimatorOptions(solver=solver)) for _ in range(2))
+    assert prepared.prepare([2]) > 0
+    assert made == ["cat"]
+    prepared.estimate(image, CAMERA, boxes)
+    assert made == ["cat"]
+    prepared.prepare()
+    assert made == ["cat", "ape"]
+    late.estimate(image, CAMERA, boxes)
+    assert made == ["cat", "ape", "cat"]
+    with pytest.raises(ValueError, match="object id 7 is not known"):
+        prepared.prepare([7])
+
+
+def test_preparing_changes_no_pose_and_serves_models_without_a_query_image():
+    image, boxes = torch.rand(3, 240, 320), _detections([1], [[20, 20, 90, 90]])
+    model = random_model(wedge(1))
+    prepared, late = (PoseEstimator([model], "cpu", EstimatorOptions(recrop=False)) for _ in range(2))
+    prepared.prepare()
+    first, second = (one.estimate(image, CAMERA, boxes) for one in (prepared, late))
+    torch.testing.assert_close(first.T_cam_obj, second.T_cam_obj)
+    T_cam_obj = make_transform(EYE[0], torch.tensor([0.0, 0, 500], dtype=torch.float64))[None]
+    assert PoseEstimator([planted_model(T_cam_obj, wedge(1))], "cpu").prepare() > 0
 
 
 def test_unknown_objects_are_refused():

@@ -78,9 +78,10 @@ def estimate_command(
     check_tasks(estimator, tasks)
     console = Console()
     inspect = DebugSheets(estimator, out / "debug") if debug_pictures else None
+    ready = estimator.prepare([i for task in tasks for i in task.detections.object_id.tolist()])
     done = _estimate(console, estimator, tasks, min_score, out if pictures else None, style, inspect)
     _write(out, model, estimator, done)
-    _say(console, estimator, done, out)
+    _say(console, estimator, done, ready, out)
 
 
 def _check_depth(bop: Path | None, depth: Path | None, scale: float, bop_depth: bool) -> None:
@@ -170,8 +171,8 @@ def _pose_numbers(T_cam_obj: Tensor) -> dict[str, object]:
     return {"R": T_cam_obj[:3, :3].flatten().tolist(), "t": T_cam_obj[:3, 3].tolist()}
 
 
-def _say(console: Console, estimator: PoseEstimator, done: Sequence[Done], out: Path) -> None:
-    """A summary; for a single image, the poses themselves."""
+def _say(console: Console, estimator: PoseEstimator, done: Sequence[Done], ready: float, out: Path) -> None:
+    """A summary, with the seconds it took to be ready; for a single image, the poses themselves."""
     if len(done) == 1:
         for row in range(len(done[0][1])):
             entry = _pose_entry(estimator, done[0][1], row)
@@ -189,7 +190,7 @@ def _say(console: Console, estimator: PoseEstimator, done: Sequence[Done], out: 
     stages = ", ".join(f"{name} {seconds:.2f}" for name, seconds in median.stages.items())
     took = f"{median.seconds:.2f} s per image (median" + (f": {stages})" if stages else ")")
     console.print(
-        f"{poses} poses in {len(done)} images{_without(lost)}, {took}: "
+        f"{poses} poses in {len(done)} images{_without(lost)}, {took}, {ready:.1f} s before the first: "
         f"{out / 'results.csv'}",
         soft_wrap=True, highlight=False,
     )  # fmt: skip

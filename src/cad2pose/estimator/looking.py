@@ -65,6 +65,12 @@ class Look:
             return "sampling"
         return "refined" if self.options.refine and isinstance(method, QueryImageMethod) else "regression"
 
+    def prepare(self, model: Model, index: int) -> None:
+        """Do now what takes long at the first look for one of a model's parts."""
+        solvers = {"sampling": self._solver, "search": self._solver, "refined": self._refiner}
+        if (solver := solvers.get(self.way(model))) is not None:
+            solver.prepare(model, index)
+
     def __call__(
         self,
         model: Model,

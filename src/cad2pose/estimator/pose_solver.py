@@ -34,6 +34,7 @@ from cad2pose.structures import CropBatch, PoseDetails, Poses
 Solver = Literal["regression", "sampling", "search"]
 
 _DEPTH_SIGMA, _SIGMA_OF_ERROR = 0.06, 3.0
+_PREPARED_SIDE = 64
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,22 @@ class PoseSolver:
             rows.append(mine)
         order = torch.cat(rows).argsort().cpu() if rows else torch.zeros(0, dtype=torch.int64)
         return Poses.join(found)[order]
+
+    def prepare(self, model: Model, index: int) -> None:
+        """Do now what the first call would: surface and keys; loops are compiled by a pose of nothing."""
+        surface, keys, symmetry = self.surface(model, index)
+        generator, side, device = torch.Generator().manual_seed(0), _PREPARED_SIDE, keys.device
+        queries = torch.randn(1, keys.shape[1], side, side, generator=generator)
+        middle = (side - 1) / 2
+        K = torch.tensor([[[4 * middle, 0, middle], [0, 4 * middle, middle], [0, 0, 1]]])
+        there = torch.full((1, side, side), 5.0, device=device)
+        maps = QueryMaps(queries.to(device), there, there, K.to(device))
+        start = None
+        if not self._solves:
+            eye, position = torch.eye(3, device=device)[None, None], torch.tensor([[0.0, 0.0, 4.0]], device=device)
+            start = self._start(eye, position, torch.ones(1, 1, device=device), _DEPTH_SIGMA)
+        with torch.inference_mode():
+            solve(surface, keys, maps, self._solver, start, symmetry)
 
     def surface(self, model: Model, index: int) -> tuple[Surface, Float[Tensor, "m e"], KeySymmetry]:
         """Surface samples of one of a model's parts, their keys, and the keys' symmetries; made at the first call."""
