@@ -109,6 +109,15 @@ def test_runs_are_made_once_and_all_see_the_same_crops(tmp_path, monkeypatch):
     assert len(json.loads((tmp_path / "comparison.json").read_text())) == len(found)
 
 
+def test_a_report_before_anything_is_shown_or_has_a_curve(tmp_path):
+    hidden = one(contestant="query-network")
+    assert "## p" not in write_report([hidden], CONFIG, tmp_path, "CPU").read_text()
+    assert not (tmp_path / "p.png").exists()
+    page = write_report([hidden, one(contestant="surfemb", curve=())], CONFIG, tmp_path, "CPU").read_text()
+    assert "| surfemb |" in page
+    assert (tmp_path / "p.png").exists()
+
+
 def test_the_table_puts_seeds_together():
     runs = [one(), one(seed=1, rotation=(30.0, 40.0), minutes=9.0), one(way="regression, refined")]
     head, _, first, second = table(runs).splitlines()

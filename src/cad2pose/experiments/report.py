@@ -37,6 +37,8 @@ def write_report(found: Sequence[Comparison], config: ComparisonConfig, out: Pat
     lines = [f"{config.samples:,} training crops a run, judged on {config.judged} fresh crops each; {device}.", ""]
     for part in dict.fromkeys(one.part for one in found):
         rows = [one for one in found if one.part == part and CONTESTANTS[one.contestant].shown]
+        if not rows:
+            continue
         lines += [f"## {part}", "", table(rows), ""]
         real = [one for one in seen if one.part == part and CONTESTANTS[one.contestant].shown]
         if real:
@@ -112,20 +114,23 @@ def _plot(found: Sequence[Comparison], out: Path) -> None:
     import matplotlib.pyplot as plt
 
     for part in dict.fromkeys(one.part for one in found):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
         shown = [one for one in found if one.part == part and CONTESTANTS[one.contestant].shown]
+        if not shown:
+            continue
+        figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
         for number, name in enumerate(dict.fromkeys(one.contestant for one in shown)):
+            color = plt.get_cmap("tab20")(number % 20)
             runs = {one.seed: one for one in shown if one.contestant == name}
             for seed, run in runs.items():
                 if run.curve:
                     crops, turns, _ = zip(*run.curve, strict=True)
                     label = name if seed == next(iter(runs)) else None
-                    left.plot(np.array(crops) / 1000, turns, color=f"C{number % 10}", marker="o", ms=3, label=label)
+                    left.plot(np.array(crops) / 1000, turns, color=color, marker="o", ms=3, label=label)
             for way in dict.fromkeys(one.way for one in shown if one.contestant == name):
                 some = [one for one in shown if (one.contestant, one.way) == (name, way)]
                 taken = np.mean([one.network_ms + one.pose_ms for one in some])
                 turn = np.median(np.concatenate([one.rotation for one in some]))
-                right.plot(taken, turn, marker="o", color=f"C{number % 10}", ls="")
+                right.plot(taken, turn, marker="o", color=color, ls="")
                 right.annotate(f" {name}\n {way}", (taken, turn), fontsize=6, va="center")
         left.set_xlabel("training crops (thousands)")
         right.set_xlabel("ms a crop")
@@ -134,7 +139,8 @@ def _plot(found: Sequence[Comparison], out: Path) -> None:
             axes.set_ylabel("median rotation error (deg)")
             axes.set_yscale("log")
             axes.grid(alpha=0.3, which="both")
-        left.legend(fontsize=7)
+        if left.get_legend_handles_labels()[0]:
+            left.legend(fontsize=7)
         with replacing(out / f"{part}.png") as aside:
             figure.savefig(aside, dpi=110)
         plt.close(figure)
