@@ -11,6 +11,7 @@ from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.geometry import random_rotations, rotation_about_z
 from cad2pose.methods import GdrNetConfig, PoseMethod, QueryConfig, QueryMethod
 from cad2pose.methods.losses import angle_between, chordal_distance, coordinate_loss, region_loss
+from cad2pose.methods.query import LossWeights
 from cad2pose.methods.regions import region_centres, region_labels
 from cad2pose.model_file import load_model, save_model
 from cad2pose.networks import DropBlock, ThesisHead
@@ -212,10 +213,42 @@ def test_modules_that_a_model_has_no_weights_for_are_known(parts):
     assert other == ("decoder.last", "keys", "head.object_offset", "head.output_weight", "head.output_bias")
 
 
+@pytest.mark.parametrize("config", [replace(SMALL, crop_size=64), TINY, replace(TINY, decoder="unet", charts=24)])
+def test_the_maps_get_the_share_of_the_poses_gradient_that_is_asked_for(parts, batch, config):
+    def gradients(share: float) -> tuple[torch.Tensor, torch.Tensor]:
+        torch.manual_seed(0)
+        method = replace(config, pose_gradient=share).build(parts).train()
+        torch.stack(list(method._pose_terms(method(batch), batch).values())).sum().backward()
+        grown = [p.grad for name, p in method.named_parameters() if name.startswith(("encoder.", "decoder."))]
+        maps = torch.cat([torch.zeros(1) if grad is None else grad.flatten() for grad in grown])
+        return maps, torch.cat([p.grad.flatten() for p in method.head.parameters() if p.grad is not None])
+
+    whole, head = gradients(1.0)
+    assert whole.abs().max() > 0
+    for share in (0.0, 0.25):
+        maps, same = gradients(share)
+        torch.testing.assert_close(same, head)
+        if share:
+            torch.testing.assert_close(maps, share * whole, rtol=1e-3, atol=1e-6 * float(whole.abs().max()))
+        else:
+            assert not maps.any()
+
+
+def test_files_from_before_the_share_was_a_setting_were_trained_end_to_end(parts, tmp_path):
+    old = random_model(*parts)
+    save_model(tmp_path / "model.safetensors", old.method, parts, {})
+    text = (tmp_path / "model.safetensors").read_bytes()
+    setting = b'\\"pose_gradient\\": 0.1, '
+    assert setting in text
+    lacking = text.replace(setting, b" " * len(setting))
+    (tmp_path / "model.safetensors").write_bytes(lacking)
+    assert load_model(tmp_path / "model.safetensors").method.config == replace(SMALL, pose_gradient=1.0)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("regions", 0), ("regions", 5000), ("stride", 2), ("charts", 7),
-     ("crop_size", 100), ("pad", 0.5), ("decoder_width", 12)],
+     ("crop_size", 100), ("pad", 0.5), ("decoder_width", 12), ("pose_gradient", 1.5)],
 )  # fmt: skip
 def test_settings_that_cannot_be_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=field):
@@ -227,6 +260,8 @@ def test_what_does_not_go_together_is_refused(parts, batch):
         replace(TINY, encoder="convnext", decoder="unet")
     with pytest.raises(ValueError, match="multiple of 32"):
         replace(TINY, head="thesis")
+    with pytest.raises(ValueError, match="nothing would teach the queries"):
+        QueryConfig(pose_gradient=0.0, weights=LossWeights(nce=0.0))
     with pytest.raises(ValueError, match="serves one part"):
         QueryConfig(head="thesis").build(parts)
     blind = replace(TINY, intermediate="true coordinates").build(parts).eval()

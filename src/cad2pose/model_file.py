@@ -42,11 +42,15 @@ _METHODS: dict[str, type] = {  # by the method's class
 }  # fmt: skip
 
 
-# Settings that older files lack; their defaults are what was before.
-_LATER = {
-    "QueryConfig": frozenset({"intermediate", "head", "rotation_loss", "frozen"}),
-    "LossWeights": frozenset({"coordinates"}),
-}
+# Settings that older files lack, and what was before.
+_BEFORE: dict[str, dict[str, typing.Any]] = {
+    "QueryConfig": {
+        "intermediate": "queries", "head": "patch-pnp", "rotation_loss": "points", "frozen": False,
+        "pose_gradient": 1.0,
+    },
+    "GdrNetConfig": {"pose_gradient": 1.0},
+    "LossWeights": {"coordinates": 2.0},
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -269,9 +273,8 @@ def _dataclass_from_json(kind: type, value: typing.Any, name: str) -> typing.Any
         raise ValueError(f"{name} is {value!r}; it must have the fields of {kind.__name__}")
     hints = typing.get_type_hints(kind)
     fields = [field.name for field in dataclasses.fields(kind)]
-    later = _LATER.get(kind.__name__, frozenset())
-    unknown, missing = sorted(set(value) - set(fields)), sorted(set(fields) - set(value) - later)
-    value = {key: config_to_json(getattr(kind(), key)) for key in later} | value if later else value
+    value = _BEFORE.get(kind.__name__, {}) | value
+    unknown, missing = sorted(set(value) - set(fields)), sorted(set(fields) - set(value))
     if unknown or missing:
         raise ValueError(f"{name} of {kind.__name__} has unknown fields {unknown} and lacks {missing}")
     return kind(**{key: config_from_json(hints[key], value[key], f"{name}.{key}") for key in fields})

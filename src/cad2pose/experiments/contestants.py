@@ -81,7 +81,7 @@ def _gdrnpp(size: Size) -> GdrNetConfig:
     return GdrNetConfig.gdrnpp(_sized(GdrNetConfig, size))
 
 
-_THESIS: dict[str, Any] = {"head": "thesis", "charts": 1, "rotation_loss": "frobenius"}
+_THESIS: dict[str, Any] = {"head": "thesis", "charts": 1, "rotation_loss": "frobenius", "pose_gradient": 1.0}
 _ADAM = (("optimizer", "adam"),)
 _RANGER = (("optimizer", "ranger"), ("flat_share", 0.72))
 _NO_POSE = LossWeights(rotation=0.0, chart=0.0, centre=0.0, depth=0.0)
@@ -89,6 +89,14 @@ _NO_POSE = LossWeights(rotation=0.0, chart=0.0, centre=0.0, depth=0.0)
 CONTESTANTS: dict[str, Contestant] = {
     "flagship": Contestant(
         "queries, 60 charts, refined", _query, ("regression", "regression, refined", "sampling, refined")
+    ),
+    "end-to-end": Contestant(
+        "the flagship with the whole gradient of the pose passed on to queries and encoder",
+        lambda size: _query(size, pose_gradient=1.0), ("regression", "regression, refined", "sampling, refined"),
+    ),
+    "detached": Contestant(
+        "the flagship with none of it: queries learnt as if there were no pose",
+        lambda size: _query(size, pose_gradient=0.0), ("regression", "regression, refined", "sampling, refined"),
     ),
     "coarse": Contestant(
         "the flagship with a query for every fourth pixel", _coarse,
@@ -112,7 +120,8 @@ CONTESTANTS: dict[str, Contestant] = {
     "coordinates": Contestant(
         "the flagship's networks and charts on coordinates and regions",
         lambda size: _gdrnet(
-            size, encoder="resnet18", decoder="unet", stride=2, charts=60, mask_loss="bce", double_mask=True
+            size, encoder="resnet18", decoder="unet", stride=2, charts=60, mask_loss="bce", double_mask=True,
+            pose_gradient=QueryConfig().pose_gradient,
         ),
         ("regression", "PnP"),
     ),

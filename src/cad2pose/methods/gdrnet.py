@@ -81,6 +81,7 @@ class GdrNetConfig:
         head_width: channels of the pose head's convolutions, a multiple of 8.
         head_hidden: the head's two fully connected layers.
         charts: rotations regressed side by side, 1 (published), 24 or 60.
+        pose_gradient: share of the pose losses' gradient that passes from the head into the maps; 1 as published.
         rotation_loss: point matching (published), the angle, or the Frobenius norm.
         symmetric_loss: compare with the nearest of all equivalent true rotations.
         symmetry_steps: rotations a continuous symmetry is discretised to in the rotation loss.
@@ -104,6 +105,7 @@ class GdrNetConfig:
     head_width: int = 128
     head_hidden: tuple[int, int] = (512, 256)
     charts: int = 1
+    pose_gradient: float = 1.0
     rotation_loss: RotationLoss = "points"
     symmetric_loss: bool = True
     symmetry_steps: int = 72

@@ -59,6 +59,8 @@ class QueryConfig:
         head_width: channels of the pose head's convolutions, a multiple of 8.
         head_hidden: the head's two fully connected layers.
         charts: rotations regressed side by side, 1, 24 or 60; one is GDR-Net's head (see `rotation_charts`).
+        pose_gradient: share of the pose losses' gradient that passes from the head into the maps. With 1 all is trained
+            end to end (the thesis); with 0 queries are learnt as if there were no pose, and the head from them.
         positives: pixels per crop in the contrastive loss.
         negatives: surface points per object in the contrastive loss.
         positives_from: pixels drawn from the `full` silhouette (as SurfEmb trains) or the `visible` mask.
@@ -81,6 +83,7 @@ class QueryConfig:
     head_width: int = 128
     head_hidden: tuple[int, int] = (512, 256)
     charts: int = 60
+    pose_gradient: float = 0.1
     positives: int = 128
     negatives: int = 1024
     positives_from: Literal["full", "visible"] = "full"
@@ -98,6 +101,8 @@ class QueryConfig:
         check_regression(self)
         if self.intermediate not in ("queries", "queries+coordinates"):
             raise ValueError(f"intermediate is {self.intermediate!r}; it must be 'queries' or 'queries+coordinates'")
+        if not self.frozen and not self.weights.nce and not self.pose_gradient:
+            raise ValueError("weights.nce and pose_gradient are both 0: nothing would teach the queries; raise one")
 
     @classmethod
     def tiny(cls) -> QueryConfig:

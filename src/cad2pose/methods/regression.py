@@ -46,6 +46,8 @@ class RegressionConfig(Protocol):
     @property
     def charts(self) -> int: ...
     @property
+    def pose_gradient(self) -> float: ...
+    @property
     def rotation_loss(self) -> RotationLoss: ...
     @property
     def symmetric_loss(self) -> bool: ...
@@ -69,6 +71,8 @@ def check_regression(config: RegressionConfig) -> None:
         raise ValueError(f"head_width is {config.head_width}; it must be a positive multiple of 8")
     if config.charts not in CHART_COUNTS:
         raise ValueError(f"charts is {config.charts}; it must be one of {', '.join(map(str, CHART_COUNTS))}")
+    if not 0 <= config.pose_gradient <= 1:
+        raise ValueError(f"pose_gradient is {config.pose_gradient}; it must lie between 0 and 1")
     if config.symmetry_steps <= 0:
         raise ValueError(f"symmetry_steps is {config.symmetry_steps}; it must be positive")
     for name, value, kind in (("head", config.head, HeadName), ("rotation_loss", config.rotation_loss, RotationLoss)):
@@ -115,7 +119,9 @@ class RegressionMethod(PoseMethod):
         self.register_buffer("anchors", anchors.float(), persistent=False)
 
     def _regressed(self, maps: Float[Tensor, "batch c m m"], batch: CropBatch) -> tuple[HeadPose, RotationCharts]:
-        shrunk = maps.shape[-1] // _head_cells(self.config)
+        shrunk, share = maps.shape[-1] // _head_cells(self.config), self.config.pose_gradient
+        if share < 1 and maps.requires_grad:
+            maps = share * maps + (1 - share) * maps.detach()
         numbers = self.head(avg_pool2d(maps, shrunk) if shrunk > 1 else maps, batch.part_index)
         radius = self.parts.radius[batch.part_index]
         with full_precision(numbers):
