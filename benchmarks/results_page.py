@@ -38,7 +38,7 @@ def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data"), r
     Args:
         page: the page.
         data: folder of the records (builtin, cat, cat_full, surfemb_full, surfemb_visible and cat_surfemb, .json),
-            of compare.json and compare_tiny.json, of against_twin_*.json and calibration_*.json, and of
+            of compare_tiny.json, of against_twin_*.json and calibration_*.json, and of
             curves_builtin.jsonl, curves_cat.jsonl and curves_cat_full.jsonl.
         runs: folder of a comparison of tiny models, whose finished runs are taken into compare_tiny.json first.
     """
@@ -55,7 +55,6 @@ def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data"), r
     text = _fill(text, "cat", _cat_table(cat))
     text = _fill(text, "cat full", _cat_table(cat_full))
     text = _fill(text, "cat surfemb", _cat_table(cat_surfemb))
-    text = _fill(text, "compare", _compared(json.loads((data / "compare.json").read_text())))
     text = _fill(text, "compare tiny", _compared(json.loads((data / "compare_tiny.json").read_text())))
     against = [json.loads(file.read_text()) for file in sorted(data.glob("against_twin_*.json"))]
     text = _fill(text, "against twin", _twin_table(against))
