@@ -1,9 +1,10 @@
-"""Pose regression from SurfEmb's query image, end to end: the thesis' model with its faults set right.
+"""Pose regression from SurfEmb's query image: the thesis' model with its faults set right.
 
 A U-Net turns the crop into a mask and a 12-dimensional query per cell; SIREN keys embed the surface in the
 same space (SurfEmb, Haugaard & Buch 2022); a Patch-PnP head (GDR-Net, Wang et al. 2021) regresses the pose
 from the masked queries, the masks and the ray map. All parts are trained together on the sum of InfoNCE,
-mask, rotation, centre and depth losses (equation 7.1 of the thesis).
+mask, rotation, centre and depth losses (equation 7.1 of the thesis); the gradient of the last three reaches
+the maps by a share only (`QueryConfig.pose_gradient`; the thesis' end-to-end training has all of it).
 """
 
 from __future__ import annotations
