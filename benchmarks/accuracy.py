@@ -125,6 +125,7 @@ def bop(
         settings = {name: o for name, o in SETTINGS.items() if o.solver in ("sampling", "search")} | SOLVED
     for name, options in settings.items():
         estimator = PoseEstimator([loaded], device, options)
+        estimator.prepare()
         found: dict[tuple[int, int], PoseEstimates] = {}
         begun = time.monotonic()
         for task in tasks:

@@ -291,6 +291,8 @@ def test_a_prepared_estimator_has_its_surfaces(solver, monkeypatch):
     parts = (wedge(1, "ape"), wedge(2, "cat", shift=-40.0))
     image, boxes = torch.rand(3, 240, 320), _detections([2, 2], [[20, 20, 90, 90], [90, 50, 80, 80]])
     prepared, late = (PoseEstimator([random_model(*parts)], "cpu", EstimatorOptions(solver=solver)) for _ in range(2))
+    assert prepared.prepare([]) >= 0
+    assert not made
     assert prepared.prepare([2]) > 0
     assert made == ["cat"]
     prepared.estimate(image, CAMERA, boxes)

@@ -99,6 +99,9 @@ def test_a_model_knows_how_well_it_has_learnt_the_depth_of_each_part(tmp_path):
     for index, part in enumerate(parts):
         error = judged[f"validation/{part.name}/depth_percent"]
         assert model.depth_error(index) == pytest.approx(error / 100, abs=1e-4)
+    one = SyntheticCrops(parts[:1], SyntheticConfig.evaluation(crop_size=SMALL.crop_size, pictures=4), CPU, 1)
+    unseen = load_model(train(parts, SMALL, source, one, SHORT, tmp_path / "unseen", CPU))
+    assert [unseen.depth_error(index) for index in range(2)] == [None, None]  # no crop of the other part was judged
 
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path):

@@ -26,9 +26,10 @@ from cad2pose.model_file import Model, load_model
 from cad2pose.parts.mesh import Units
 from cad2pose.parts.part import Part
 from cad2pose.report.training_page import PAGE, training_page
+from cad2pose.structures import CropSource
 from cad2pose.training import TrainingConfig, train
 from cad2pose.training.checkpoint import CHECKPOINT
-from cad2pose.training.cost import Cost, measure_cost
+from cad2pose.training.cost import measure_cost
 from cad2pose.training.loop import Progress as Step
 from cad2pose.training.loop import run_settings
 from cad2pose.training.overfit import overfit
@@ -145,8 +146,7 @@ def _train(
         folder.check(parts, **run_settings(model, training, settings, start))  # before anything takes time
     crops = sources.training(training.seed)
     if processes.first:
-        cost = measure_cost(parts, model, crops, training, device, start)
-        console.print(_plan(cost, training, device, parts, start))
+        console.print(_plan(parts, model, crops, training, device, start))
     done = 0
     if (out / CHECKPOINT).exists():
         done = max((int(line["step"]) for line in folder.curves()), default=0) * training.batch_size
@@ -183,8 +183,7 @@ def _overfit(
 ) -> int:  # fmt: skip
     """Learn one batch by heart; 1 where a loss did not get there. Nothing is written."""
     crops = sources.training(training.seed)
-    cost = measure_cost(parts, model, crops, training, device, start)
-    console.print(_plan(cost, training, device, parts, start))
+    console.print(_plan(parts, model, crops, training, device, start))
     with _progress_bar(console) as bar:
         task = bar.add_task("one batch by heart", total=_OVERFIT_STEPS, rate="", errors="")
 
@@ -215,8 +214,12 @@ def _progress_bar(console: Console) -> Progress:
     )  # fmt: skip
 
 
-def _plan(cost: Cost, training: TrainingConfig, device: torch.device, parts: list[Part], start: Model | None) -> Table:
-    """What will be done and what it takes, for the eye."""
+def _plan(
+    parts: list[Part], model: MethodConfig, crops: CropSource, training: TrainingConfig, device: torch.device,
+    start: Model | None,
+) -> Table:  # fmt: skip
+    """What will be done and what it takes, measured, for the eye."""
+    cost = measure_cost(parts, model, crops, training, device, start)
     overlap = device.type == "cuda" or (os.cpu_count() or 1) > 1
     table = Table(title="plan", show_header=False)
     table.add_row("parts", ", ".join(part.name for part in parts))
@@ -227,7 +230,7 @@ def _plan(cost: Cost, training: TrainingConfig, device: torch.device, parts: lis
     table.add_row("crops", f"{training.samples:,} in {training.steps:,} steps of {training.batch_size}")
     making, learning = 1e3 * cost.crop_seconds, 1e3 * cost.step_seconds
     table.add_row("time per crop", f"{making:.1f} ms to make, {learning:.1f} ms to learn")
-    minutes = 60 * cost.hours(training, overlap)
-    table.add_row("time in all", f"about {minutes / 60:.1f} hours" if minutes > 90 else f"about {minutes:.1f} minutes")
+    hours = cost.hours(training, overlap)
+    table.add_row("time in all", f"about {hours:.1f} hours" if hours > 1.5 else f"about {60 * hours:.1f} minutes")
     table.add_row("memory", f"{cost.memory / 1e9:.2f} GB")
     return table

@@ -148,9 +148,8 @@ class PoseEstimator:
             self._look_at.prepare(known.model, known.part_index)
         box = torch.tensor([[8.0, 8.0, 48.0, 48.0]]).expand(len(wanted), 4)
         camera = Camera.from_values(fx=64.0, fy=64.0, cx=31.5, cy=31.5, width=64, height=64)
-        self.estimate(
-            torch.full((3, 64, 64), 0.5), camera, Detections(torch.tensor(wanted), box, torch.ones(len(wanted)))
-        )
+        boxes = Detections(torch.tensor(wanted, dtype=torch.int64), box, torch.ones(len(wanted)))
+        self.estimate(torch.full((3, 64, 64), 0.5), camera, boxes)
         return time.perf_counter() - begun
 
     def estimate(

@@ -82,26 +82,22 @@ def _gdrnpp(size: Size) -> GdrNetConfig:
 
 
 _THESIS: dict[str, Any] = {"head": "thesis", "charts": 1, "rotation_loss": "frobenius", "pose_gradient": 1.0}
+_QUERY_WAYS = ("regression", "regression, refined", "sampling, refined")
 _ADAM = (("optimizer", "adam"),)
 _RANGER = (("optimizer", "ranger"), ("flat_share", 0.72))
 _NO_POSE = LossWeights(rotation=0.0, chart=0.0, centre=0.0, depth=0.0)
 
 CONTESTANTS: dict[str, Contestant] = {
-    "flagship": Contestant(
-        "queries, 60 charts, refined", _query, ("regression", "regression, refined", "sampling, refined")
-    ),
+    "flagship": Contestant("queries, 60 charts, refined", _query, _QUERY_WAYS),
     "end-to-end": Contestant(
         "the flagship with the whole gradient of the pose passed on to queries and encoder",
-        lambda size: _query(size, pose_gradient=1.0), ("regression", "regression, refined", "sampling, refined"),
+        lambda size: _query(size, pose_gradient=1.0), _QUERY_WAYS,
     ),
     "detached": Contestant(
         "the flagship with none of it: queries learnt as if there were no pose",
-        lambda size: _query(size, pose_gradient=0.0), ("regression", "regression, refined", "sampling, refined"),
+        lambda size: _query(size, pose_gradient=0.0), _QUERY_WAYS,
     ),
-    "coarse": Contestant(
-        "the flagship with a query for every fourth pixel", _coarse,
-        ("regression", "regression, refined", "sampling, refined"),
-    ),
+    "coarse": Contestant("the flagship with a query for every fourth pixel", _coarse, _QUERY_WAYS),
     "one-chart": Contestant("the flagship with one regressed rotation", lambda size: _query(size, charts=1)),
     "queries+coordinates": Contestant(
         "the flagship with coordinates beside the queries",

@@ -288,8 +288,9 @@ def _save(
 def _depth_errors(folder: RunFolder, parts: Sequence[Part]) -> list[float]:
     """Median depth error of every part's regressed poses at the last validation, %; none where none was judged."""
     names = [f"{part.name}/depth_percent" for part in parts] if len(parts) > 1 else ["depth_percent"]
-    judged = [line for line in folder.curves() if f"validation/{names[0]}" in line]
-    return [float(judged[-1][f"validation/{name}"]) for name in names] if judged else []
+    keys = [f"validation/{name}" for name in names]
+    judged = [line for line in folder.curves() if line.keys() >= set(keys)]  # a part may have had no crop
+    return [float(judged[-1][key]) for key in keys] if judged else []
 
 
 def _samples_of(model: Model) -> int:

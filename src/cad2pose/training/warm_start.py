@@ -81,12 +81,10 @@ def warm_start(method: Method, parts: Sequence[Part], model: Model) -> list[str]
 
 def fresh_modules(method: Method, left: Sequence[str]) -> list[str]:
     """Modules with weights that stay random, in the order of the network: a whole room of it, modules, or weights."""
-    names, fresh = list(method.state_dict()), set(left)
+    fresh = set(left)
+    lent_to = {name.split(".")[0] for name in method.state_dict() if name not in fresh}
     found: dict[str, None] = {}
-    for name in names:
-        room = name.split(".")[0]
-        if name in fresh:
-            whole = all(other in fresh for other in names if other.split(".")[0] == room)
-            module = name.rpartition(".")[0]
-            found[room if whole else name if module == room else module] = None
+    for name in left:
+        room, module = name.split(".")[0], name.rpartition(".")[0]
+        found[room if room not in lent_to else name if module == room else module] = None
     return list(found)
