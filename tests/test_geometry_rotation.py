@@ -19,6 +19,7 @@ from cad2pose.geometry import (
     rotation_from_axis_angle,
     rotation_from_quaternion,
     rotation_to_ray,
+    rotations_towards,
     six_d_from_rotation,
     skew,
 )
@@ -206,6 +207,20 @@ def test_rotation_about_z_turns_x_towards_y() -> None:
     rotation = rotation_about_z(torch.tensor([math.pi / 2], dtype=F64))
     torch.testing.assert_close(rotation[0] @ EYE[0], EYE[1])
     torch.testing.assert_close(rotation[0] @ EYE[2], EYE[2])
+
+
+def test_cameras_look_at_the_origin_from_their_elevation_and_are_turned_by_their_roll() -> None:
+    elevation = torch.tensor([-1.2, 0.0, 0.7, math.pi / 2], dtype=F64)
+    azimuth = torch.tensor([0.3, 2.0, -2.5, 1.0], dtype=F64)
+    upright = rotations_towards(elevation.sin(), azimuth, torch.zeros(4, dtype=F64))
+    assert is_rotation(upright)
+    place = torch.stack((elevation.cos() * azimuth.cos(), elevation.cos() * azimuth.sin(), elevation.sin()), dim=-1)
+    torch.testing.assert_close((upright @ place[..., None])[..., 0], (-EYE[2]).expand(4, 3))
+    up = upright @ EYE[2]
+    torch.testing.assert_close(up[:, 0], torch.zeros(4, dtype=F64))
+    assert bool((up[:3, 1] < 0).all())  # y points down
+    roll = torch.tensor([0.1, -0.4, 1.0, 3.0], dtype=F64)
+    torch.testing.assert_close(rotations_towards(elevation.sin(), azimuth, roll), rotation_about_z(roll) @ upright)
 
 
 def test_random_rotations_are_even_and_follow_their_generator() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from cad2pose.data.bop_files import BopInstance, BopTarget, read_json, read_targets
+from cad2pose.data.bop_files import BopInstance, BopTarget, has_half_integers, read_json, read_targets
 from cad2pose.data.bop_scene import BopImage, BopScene
 from cad2pose.geometry.camera import Camera
 from cad2pose.parts.part import Part, load_bop_parts
@@ -22,7 +22,6 @@ from cad2pose.parts.part import Part, load_bop_parts
 _TARGET_FILES = ("bop19", "bop18")
 _MODEL_FOLDERS = ("models", "models_fine", "models_cad", "models_reconst", "models_eval")
 _EVALUATION_MODEL_FOLDERS = ("models_eval", "models_cad", "models")
-_SHIFTED_SPLIT = "train_pbr"
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,8 @@ class BopDataset:
     def scenes(self) -> dict[int, BopScene]:
         """Scenes by number, in order."""
         folders = numbered_folders(self.root / self.split)
-        half_pixel = self.split == _SHIFTED_SPLIT
-        return {number: BopScene(path, self.size, self.sensor, half_pixel) for number, path in folders.items()}
+        shifted = has_half_integers(self.split)
+        return {number: BopScene(path, self.size, self.sensor, shifted) for number, path in folders.items()}
 
     def scene(self, scene_id: int) -> BopScene:
         """One scene.

@@ -59,6 +59,11 @@ class BopTarget:
     instance_count: int = 1
 
 
+def has_half_integers(split: str) -> bool:
+    """Whether the cameras of a split have pixel centres at half integers: BOP's renderings by BlenderProc do."""
+    return split.startswith("train_pbr")
+
+
 def read_json(path: Path | str) -> object:
     """Content of a json file.
 

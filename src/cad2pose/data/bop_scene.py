@@ -174,11 +174,7 @@ class BopScene:
             camera = Camera.from_bop(entry, *(size or (None, None)))
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
-        if not self.half_pixel:
-            return camera
-        K = camera.K.clone()
-        K[:2, 2] -= 0.5
-        return Camera(K, camera.width, camera.height, camera.distortion)
+        return camera.from_half_integers() if self.half_pixel else camera
 
     def image_file(self, image_id: int) -> Path:
         """Path of one colour or gray image.

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cad2pose.data.draws import Draws
-from cad2pose.geometry import make_transform, random_rotations, rotation_about_z, rotation_to_ray, unproject_pixels
+from cad2pose.geometry import make_transform, random_rotations, rotation_to_ray, rotations_towards, unproject_pixels
 
 _BORDER_REACH = 0.2  # at the image border at least this share of the half extent stays inside beyond the centre
 
@@ -110,13 +110,9 @@ class PosePrior:
         """Rotations of cameras that look at the part from the stated range, even on that piece of the sphere."""
         low, high = (math.sin(math.radians(bound)) for bound in self.elevation)
         sine = draws.uniform(low, high, count).double()
-        cosine = (1 - sine.square()).clamp_min(0).sqrt()
         azimuth = draws.uniform(0.0, 2 * math.pi, count).double()
-        lean = draws.uniform(-math.radians(self.camera_roll), math.radians(self.camera_roll), count).double()
-        forward = -torch.stack((cosine * azimuth.cos(), cosine * azimuth.sin(), sine), dim=-1)
-        right = torch.stack((-azimuth.sin(), azimuth.cos(), torch.zeros_like(azimuth)), dim=-1)
-        look = torch.stack((right, torch.linalg.cross(forward, right), forward), dim=-2)
-        return rotation_about_z(lean) @ look @ _upright_frame(self.up_axis).T
+        roll = draws.uniform(-math.radians(self.camera_roll), math.radians(self.camera_roll), count).double()
+        return rotations_towards(sine, azimuth, roll) @ _upright_frame(self.up_axis).T
 
 
 def _upright_frame(up_axis: tuple[float, float, float]) -> Float[Tensor, "3 3"]:

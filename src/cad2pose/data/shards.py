@@ -19,13 +19,12 @@ from pathlib import Path
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cad2pose.data.bop_files import BopInstance, parse_instances
+from cad2pose.data.bop_files import BopInstance, has_half_integers, parse_instances
 from cad2pose.data.images import Encoded, image_size, read_depth, read_image
 from cad2pose.data.rle import decode_mask
 from cad2pose.geometry.camera import Camera
 
 _KEY = re.compile(r"(?:.*/)?((\d+)_(\d+))\.(\w.*)")
-_SHIFTED_SPLIT = "train_pbr"
 _JSON = ("camera.json", "gt.json", "gt_info.json")
 
 
@@ -122,10 +121,8 @@ class ShardDataset:
             camera = Camera.from_bop(entry, *image_size(picture))
         except ValueError as error:
             raise ValueError(f"{self._where(key, 'camera.json')}: {error}") from error
-        if self.split.startswith(_SHIFTED_SPLIT):
-            K = camera.K.clone()
-            K[:2, 2] -= 0.5
-            camera = Camera(K, camera.width, camera.height, camera.distortion)
+        if has_half_integers(self.split):
+            camera = camera.from_half_integers()
         files = {name: Encoded(self._where(key, name), data) for name, data in members.items() if name not in _JSON}
         scale = float(entry.get("depth_scale", 1.0))
         return ShardImage(scene_id, image_id, picture, camera, self._instances(key, members), files, scale)

@@ -73,13 +73,20 @@ class Support:
 
     def transform(self) -> Float[Tensor, "batch 4 4"]:
         """T_virt_table of `table_mesh`, scaled to its size."""
-        return make_transform(self.turn * (self.half_width / _TILES)[:, None, None], self.point)
+        return table_transform(self.turn, self.point, self.half_width)
 
 
 def table_mesh() -> Mesh:
     """A square across z; its texture is as fine as its size in radii."""
     corners = torch.tensor([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]]).double() * _TILES
     return Mesh.from_arrays(corners, torch.tensor([[0, 1, 2], [0, 2, 3]]))
+
+
+def table_transform(
+    turn: Float[Tensor, "*batch 3 3"], point: Float[Tensor, "*batch 3"], half_width: Float[Tensor, "*batch"]
+) -> Float[Tensor, "*batch 4 4"]:
+    """Transform of `table_mesh` that turns it, puts its middle at a point and makes it that large (mm)."""
+    return make_transform(turn * (half_width / _TILES)[..., None, None], point)
 
 
 def resting_directions(mesh: Mesh) -> Float[Tensor, "k 3"]:

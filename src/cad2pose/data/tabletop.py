@@ -19,10 +19,12 @@ from cad2pose.data.clutter import coarse_copy, random_shapes, unit_sized
 from cad2pose.data.compositing import soft_shadow, soften_edges
 from cad2pose.data.draws import Draws
 from cad2pose.data.lighting import light
-from cad2pose.data.support import Outlines, aligned, table_mesh
-from cad2pose.geometry import Camera, make_transform, random_rotations, unproject_pixels
+from cad2pose.data.support import Outlines, aligned, table_mesh, table_transform
+from cad2pose.geometry import Camera, make_transform, random_rotations, rotations_towards, unproject_pixels
 from cad2pose.parts import Part
 from cad2pose.rendering import MeshSet, Rendering, rasterize, render
+
+_MOST_ROLL = 25.0  # degrees by which a camera over a table is turned from upright
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,8 @@ class Tabletop:
         width = min(distance, float(middling * draws.log_uniform(4.0, 20.0)))
         steep = float((1 - T_cam_world[2, 2].square()).clamp_min(1e-6).sqrt())
         width = min(width, 0.8 * float(T_cam_world[2, 3]) / (math.sqrt(2) * steep))
-        table = make_transform(torch.eye(3).double() * width / 4, torch.zeros(3).double())
+        origin = torch.zeros(3, dtype=torch.float64)
+        table = table_transform(torch.eye(3, dtype=torch.float64), origin, torch.tensor(width, dtype=torch.float64))
         T = torch.cat((T_cam_world @ T_world_obj, (T_cam_world @ table)[None]))
         index = torch.cat((part_index, len(self.parts) + shapes, torch.tensor([len(self._meshes) - 1])))
         return index, T, T_cam_world[:3, 2]
@@ -209,13 +212,8 @@ class Tabletop:
         low, high = (math.sin(math.radians(bound)) for bound in self.config.elevation)
         sine = draws.uniform(low, high, 1).double()
         azimuth = draws.uniform(0.0, 2 * math.pi, 1).double()
-        cosine = (1 - sine.square()).clamp_min(0).sqrt()
-        away = torch.cat((cosine * azimuth.cos(), cosine * azimuth.sin(), sine))
-        right = torch.cat((-azimuth.sin(), azimuth.cos(), torch.zeros(1).double()))
-        look = torch.stack((right, torch.linalg.cross(-away, right), -away))
-        lean = float(draws.uniform(-math.radians(25), math.radians(25)))
-        turn = torch.tensor([[math.cos(lean), -math.sin(lean), 0], [math.sin(lean), math.cos(lean), 0], [0, 0, 1]])
-        rotation = turn.double() @ look
+        roll = draws.uniform(-math.radians(_MOST_ROLL), math.radians(_MOST_ROLL), 1).double()
+        rotation = rotations_towards(sine, azimuth, roll)[0]
         target = torch.cat((wander * draws.normal(2).double(), torch.zeros(1).double()))
         return make_transform(rotation, torch.tensor([0.0, 0.0, distance]).double() - rotation @ target)
 

@@ -20,6 +20,7 @@ from cad2pose.geometry.rotation import (
     rotation_from_axis_angle,
     rotation_from_quaternion,
     rotation_to_ray,
+    rotations_towards,
     six_d_from_rotation,
     skew,
 )
@@ -30,6 +31,6 @@ __all__ = [
     "invert_intrinsics", "invert_transform", "log_se3", "make_transform", "mask_box", "nearest_rotation",
     "project_points", "projected_box", "quaternion_from_rotation", "random_rotations", "resized_intrinsics",
     "rotate_transform", "rotation_about_z", "rotation_from_6d", "rotation_from_axis_angle", "rotation_from_quaternion",
-    "rotation_to_ray", "six_d_from_rotation", "skew", "transform_points", "unproject_pixels", "virtual_camera",
-    "warp_depth_to_crops", "warp_to_crops",
+    "rotation_to_ray", "rotations_towards", "six_d_from_rotation", "skew", "transform_points", "unproject_pixels",
+    "virtual_camera", "warp_depth_to_crops", "warp_to_crops",
 ]  # fmt: skip

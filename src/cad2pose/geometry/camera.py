@@ -148,6 +148,12 @@ class Camera:
             entry["distortion"] = list(self.distortion)
         return entry
 
+    def from_half_integers(self) -> Camera:
+        """This camera with pixel centres at integers, where K had them at half integers, as BlenderProc writes it."""
+        K = self.K.clone()
+        K[:2, 2] -= 0.5
+        return Camera(K, self.width, self.height, self.distortion)
+
     def resized(self, scale: float) -> Camera:
         """The camera of the image resized by `scale`."""
         K = resized_intrinsics(self.K, scale)

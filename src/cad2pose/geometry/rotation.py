@@ -161,6 +161,23 @@ def rotation_about_z(angle: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 3 
     return rotation_from_axis_angle(torch.stack((zero, zero, angle), dim=-1))
 
 
+def rotations_towards(
+    elevation_sine: Float[Tensor, "*batch"], azimuth: Float[Tensor, "*batch"], roll: Float[Tensor, "*batch"]
+) -> Float[Tensor, "*batch 3 3"]:
+    """R_cam_world of cameras that look at the world's origin, z up, and are then turned about their axis.
+
+    Args:
+        elevation_sine: sine of the camera's elevation over the plane z = 0.
+        azimuth: its direction about z, radians from x.
+        roll: the camera's turn, radians; upright at 0.
+    """
+    cosine = (1 - elevation_sine.square()).clamp_min(0).sqrt()
+    forward = -torch.stack((cosine * azimuth.cos(), cosine * azimuth.sin(), elevation_sine), dim=-1)
+    right = torch.stack((-azimuth.sin(), azimuth.cos(), torch.zeros_like(azimuth)), dim=-1)
+    look = torch.stack((right, torch.linalg.cross(forward, right), forward), dim=-2)
+    return rotation_about_z(roll) @ look
+
+
 def random_rotations(
     count: int,
     generator: torch.Generator | None = None,

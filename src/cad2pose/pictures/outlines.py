@@ -7,15 +7,12 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from cad2pose.geometry import Camera
 from cad2pose.parts.part import Part
-from cad2pose.pictures.overlay import Color, visible_window
-from cad2pose.rendering.meshes import MeshSet
-from cad2pose.rendering.render import render
+from cad2pose.pictures.overlay import Color, contours, render_window
 
 TRUTH_COLOR: Color = (86, 180, 233)
 """Okabe and Ito's sky blue; drawn in dashes, so that it can be told apart without colours, too."""
@@ -78,14 +75,5 @@ def draw_outlines(
 
 def _silhouette(camera: Camera, part: Part, T_cam_obj: Float[Tensor, "4 4"]) -> list[np.ndarray]:
     """Borders of the silhouette as lists of pixels; none where the part is out of sight."""
-    window = visible_window(camera, part, T_cam_obj)
-    if window is None:
-        return []
-    left, top, right, bottom = window
-    K = camera.K.clone()
-    K[0, 2] -= left
-    K[1, 2] -= top
-    index = torch.zeros(1, 1, dtype=torch.int64)
-    drawn = render(MeshSet.from_meshes([part.mesh]), index, T_cam_obj[None, None], K[None], bottom - top, right - left)
-    mask = drawn.mask[0].to(torch.uint8).numpy()
-    return list(cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(left, top))[0])
+    seen = render_window(camera, part, T_cam_obj)
+    return contours(seen[0].mask[0], seen[1][:2]) if seen else []

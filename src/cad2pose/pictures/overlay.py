@@ -15,7 +15,7 @@ from cad2pose.geometry import Camera, project_points, transform_points
 from cad2pose.parts.part import Part
 from cad2pose.pictures.image_file import from_bytes, to_bytes
 from cad2pose.rendering.meshes import MeshSet
-from cad2pose.rendering.render import render
+from cad2pose.rendering.render import Rendering, render
 from cad2pose.structures import PoseEstimates
 
 Color = tuple[int, int, int]
@@ -114,17 +114,10 @@ def _draw_surface(
     width: int, style: OverlayStyle,
 ) -> None:  # fmt: skip
     """Blend the shaded part in and trace its silhouette; only the window that it can touch is rendered."""
-    window = visible_window(camera, part, T_cam_obj)
-    if window is None or not (style.contour or style.blend > 0):
+    seen = render_window(camera, part, T_cam_obj) if style.contour or style.blend > 0 else None
+    if seen is None:
         return
-    left, top, right, bottom = window
-    K = camera.K.clone()
-    K[0, 2] -= left
-    K[1, 2] -= top
-    drawn = render(
-        MeshSet.from_meshes([part.mesh]), torch.zeros(1, 1, dtype=torch.int64), T_cam_obj[None, None],
-        K[None], bottom - top, right - left,
-    )  # fmt: skip
+    drawn, (left, top, right, bottom) = seen
     mask, view = drawn.mask[0], canvas[top:bottom, left:right]
     if style.blend > 0:
         light = 0.25 + 0.75 * drawn.normals[0, 2].abs()
@@ -132,15 +125,28 @@ def _draw_surface(
         opacity = style.blend * mask.numpy()[..., None]
         view[:] = (view * (1 - opacity) + shaded * opacity + 0.5).astype(np.uint8)
     if style.contour:
-        lines = _contours(mask)
-        offset = (left, top)
-        cv2.drawContours(canvas, lines, -1, _BLACK, width + 2, cv2.LINE_AA, offset=offset)
-        cv2.drawContours(canvas, lines, -1, color, width, cv2.LINE_AA, offset=offset)
+        lines = contours(mask, (left, top))
+        cv2.drawContours(canvas, lines, -1, _BLACK, width + 2, cv2.LINE_AA)
+        cv2.drawContours(canvas, lines, -1, color, width, cv2.LINE_AA)
 
 
-def _contours(mask: Bool[Tensor, "h w"]) -> list[np.ndarray]:
-    lines, _ = cv2.findContours(mask.to(torch.uint8).numpy(), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+def contours(mask: Bool[Tensor, "h w"], corner: tuple[int, int]) -> list[np.ndarray]:
+    """Borders of a mask as lists of pixels of the picture in which its upper left is `corner`."""
+    lines, _ = cv2.findContours(mask.to(torch.uint8).numpy(), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=corner)
     return list(lines)
+
+
+def render_window(camera: Camera, part: Part, T_cam_obj: Float[Tensor, "4 4"]) -> tuple[Rendering, Rectangle] | None:
+    """The part in the pixels that it can cover, and which these are; None where it is out of sight."""
+    window = visible_window(camera, part, T_cam_obj)
+    if window is None:
+        return None
+    left, top, right, bottom = window
+    K = camera.K.clone()
+    K[0, 2] -= left
+    K[1, 2] -= top
+    meshes, index = MeshSet.from_meshes([part.mesh]), torch.zeros(1, 1, dtype=torch.int64)
+    return render(meshes, index, T_cam_obj[None, None], K[None], bottom - top, right - left), window
 
 
 def visible_window(camera: Camera, part: Part, T_cam_obj: Float[Tensor, "4 4"]) -> Rectangle | None:

@@ -22,9 +22,12 @@ from cad2pose.rendering.rasterizer import Backend, rasterize, use_numba
 from cad2pose.rendering.render import Rendering
 
 _AWAY = 16.0  # radii of the scene from which it is seen as a light sees it
-_TAPS = 16
-_EDGE_ON = 0.2  # cosine to the light below which a surface's slope is not followed any further
-_GOLDEN = math.pi * (3 - math.sqrt(5))
+TAPS = 16
+"""Depths looked at around a pixel."""
+EDGE_ON = 0.2
+"""Cosine to the light below which a surface's slope is not followed any further."""
+GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
+"""Between a tap and the next, radians."""
 
 
 def shadows(
@@ -128,11 +131,11 @@ def _shadows(
     u, v = focal * x / z + middle, focal * y / z + middle
     # a slanted surface must not hide itself: taps are held against its tangent plane
     normal = torch.einsum("bij,bjhw->bihw", T_light_cam[:, :, :3], normals)
-    slope = -normal[:, :2] / normal[:, 2:].clamp(max=-_EDGE_ON)
+    slope = -normal[:, :2] / normal[:, 2:].clamp(max=-EDGE_ON)
     turn = _turns(depth)
     search = (spread * 0.06 * z / texel).clamp(1, 0.12 * seen.shape[-1])  # two radii of the scene's sixteen
     blockers, total = torch.zeros_like(z), torch.zeros_like(z)
-    for tap in range(_TAPS):
+    for tap in range(TAPS):
         du, dv = _tap(tap, turn)
         found = _look_up(seen, u + search * du, v + search * dv)
         limit = z + texel * (search * (slope[:, 0] * du + slope[:, 1] * dv) - 1)
@@ -140,12 +143,12 @@ def _shadows(
         blockers, total = blockers + hides, total + torch.where(hides, found, 0)
     blur = (spread * (z - total / blockers.clamp_min(1)) / texel).clamp(0.5, 0.12 * seen.shape[-1])
     lit = torch.zeros_like(z)
-    for tap in range(_TAPS):
+    for tap in range(TAPS):
         du, dv = _tap(tap, turn)
         found = _look_up(seen, u + blur * du, v + blur * dv)
         limit = z + texel * (blur * (slope[:, 0] * du + slope[:, 1] * dv) - 1)
         lit = lit + ((found <= 0) | (found >= limit))
-    return torch.where((blockers > 0) & (depth > 0), lit / _TAPS, 1.0)
+    return torch.where((blockers > 0) & (depth > 0), lit / TAPS, 1.0)
 
 
 def _openness(rendering: Rendering, reach: Float[Tensor, "b"]) -> Float[Tensor, "b h w"]:
@@ -158,7 +161,7 @@ def _openness(rendering: Rendering, reach: Float[Tensor, "b"]) -> Float[Tensor, 
     u = torch.arange(depth.shape[2], device=depth.device, dtype=depth.dtype)
     fx, cx, fy, cy = (rendering.K[:, i, j, None, None] for i, j in ((0, 0), (0, 2), (1, 1), (1, 2)))
     hidden = torch.zeros_like(depth)
-    for tap in range(_TAPS):
+    for tap in range(TAPS):
         du, dv = _tap(tap, turn)
         column, row = (u + extent * du + 0.5).floor(), (v + extent * dv + 0.5).floor()
         found = _look_up(depth, column, row)
@@ -166,7 +169,7 @@ def _openness(rendering: Rendering, reach: Float[Tensor, "b"]) -> Float[Tensor, 
         distance = there.norm(dim=1).clamp_min(1e-6)
         rise = ((there * normals).sum(1) / distance - 0.1).clamp_min(0)
         hidden = hidden + torch.where(found > 0, rise * (1 - distance / far).clamp_min(0), 0)
-    return torch.where(depth > 0, (1 - 2.5 * hidden / _TAPS).clamp(0.1, 1), 1.0)
+    return torch.where(depth > 0, (1 - 2.5 * hidden / TAPS).clamp(0.1, 1), 1.0)
 
 
 def _points(depth: Float[Tensor, "b h w"], K: Float[Tensor, "b 3 3"]) -> Float[Tensor, "b 3 h w"]:
@@ -185,8 +188,8 @@ def _turns(maps: Float[Tensor, "b h w"]) -> Float[Tensor, "h w"]:
 
 def _tap(tap: int, turn: Float[Tensor, "h w"]) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"]]:
     """Offset number `tap` of the disc of golden angles, which has radius 1."""
-    radius = math.sqrt((tap + 0.5) / _TAPS)
-    angle = turn + tap * _GOLDEN
+    radius = math.sqrt((tap + 0.5) / TAPS)
+    angle = turn + tap * GOLDEN_ANGLE
     return radius * angle.cos(), radius * angle.sin()
 
 

@@ -12,12 +12,10 @@ from typing import no_type_check
 import numpy as np
 
 from cad2pose.cpu_kernels import compiled
+from cad2pose.rendering.light_paths import EDGE_ON, GOLDEN_ANGLE, TAPS
 
-_TAPS = 16
-_EDGE_ON = 0.2
-_GOLDEN = math.pi * (3 - math.sqrt(5))
-_ANGLES = np.arange(_TAPS) * _GOLDEN
-_RADII = np.sqrt((np.arange(_TAPS) + 0.5) / _TAPS)
+_ANGLES = np.arange(TAPS) * GOLDEN_ANGLE
+_RADII = np.sqrt((np.arange(TAPS) + 0.5) / TAPS)
 _COS, _SIN = (_RADII * np.cos(_ANGLES)).astype(np.float32), (_RADII * np.sin(_ANGLES)).astype(np.float32)
 
 
@@ -83,7 +81,7 @@ def _spread_out(turns, reach, c, s):
 def shadows(depth, normals, K, T_light_cam, settings, seen, lit):
     """Fill `lit`; see `light_paths.shadows`."""
     batch, height, width = depth.shape
-    most, edge, none, one = np.float32(0.12 * seen.shape[1]), np.float32(-_EDGE_ON), np.float32(0), np.float32(1)
+    most, edge, none, one = np.float32(0.12 * seen.shape[1]), np.float32(-EDGE_ON), np.float32(0), np.float32(1)
     turns = _turns(height, width)
     u, v, z = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
     sx, sy, reach = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
@@ -111,7 +109,7 @@ def shadows(depth, normals, K, T_light_cam, settings, seen, lit):
                 reach[k] = min(max(spread * np.float32(0.06) * z[k] / texel, one), most)
             blockers[:], total[:], shade[:] = none, none, none
             _spread_out(turns[:, row], reach, c, s)
-            for tap in range(_TAPS):
+            for tap in range(TAPS):
                 _tap(shadow, u, v, c, s, _COS[tap], _SIN[tap], index, found)
                 _held_against_plane(found, z, sx, sy, c, s, _COS[tap], _SIN[tap], texel)
                 for k in range(width):
@@ -123,14 +121,14 @@ def shadows(depth, normals, K, T_light_cam, settings, seen, lit):
                     blur = spread * (z[k] - total[k] / max(blockers[k], one)) / texel
                     reach[k] = min(max(blur, np.float32(0.5)), most)
                 _spread_out(turns[:, row], reach, c, s)
-                for tap in range(_TAPS):
+                for tap in range(TAPS):
                     _tap(shadow, u, v, c, s, _COS[tap], _SIN[tap], index, found)
                     _held_against_plane(found, z, sx, sy, c, s, _COS[tap], _SIN[tap], texel)
                     for k in range(width):
                         shade[k] += one if found[k] > none else none
             for k in range(width):
                 shaded = (blockers[k] > none) & (d[k] > none)
-                lit[b, row, k] = one - shade[k] / np.float32(_TAPS) if shaded else one
+                lit[b, row, k] = one - shade[k] / np.float32(TAPS) if shaded else one
 
 
 @compiled
@@ -157,7 +155,7 @@ def openness(depth, normals, K, reach, share):
                 px[column] = (np.float32(column) - cx) * right * d[column]
                 py[column] = (v - cy) * down * d[column]
                 hidden[column] = none
-            for tap in range(_TAPS):
+            for tap in range(TAPS):
                 cos, sin = _COS[tap], _SIN[tap]
                 for column in range(width):
                     to_u = np.floor(np.float32(column) + (c[column] * cos - s[column] * sin) + half)
@@ -178,5 +176,5 @@ def openness(depth, normals, K, reach, share):
                     seen = (there > none) & (to_u >= none) & (to_v >= none) & (to_u <= last_u) & (to_v <= last_v)
                     hidden[column] += rise if seen else none
             for column in range(width):
-                kept = min(max(one - np.float32(2.5) * hidden[column] / np.float32(_TAPS), np.float32(0.1)), one)
+                kept = min(max(one - np.float32(2.5) * hidden[column] / np.float32(TAPS), np.float32(0.1)), one)
                 share[b, row, column] = kept if d[column] > none else one

@@ -79,11 +79,12 @@ def shade(
     rays = view_rays(rendering.K, *rendering.depth.shape[1:])
     facing = -(rendering.normals * rays).sum(1, keepdim=True).clamp(max=-1e-3)
     width = roughness.square()
+    unhidden = _shadowing(facing, width)
     ambient = lights.ambient[:, :, None, None]
     if openness is not None:
         ambient = ambient * openness[:, None]
     diffuse = ambient
-    specular = ambient * _shadowing(facing, width)
+    specular = ambient * unhidden
     if surroundings is not None:
         specular = specular * surroundings
     for index in range(lights.sharpness.shape[1]):
@@ -100,7 +101,7 @@ def shade(
     head_on = torch.lerp(dielectric.expand_as(surface), surface, metallic)
     fresnel = head_on + (1 - head_on) * (1 - facing).square().square() * (1 - facing)
     body = surface * ((1 - metallic) * (1 - dielectric))
-    image = body * diffuse + fresnel * _shadowing(facing, width) * specular
+    image = body * diffuse + fresnel * unhidden * specular
     return image.masked_fill_(~rendering.mask[:, None], 0)
 
 
