@@ -1,12 +1,18 @@
-"""Settings as plain JSON values, and what differs between two of them."""
+"""Settings as plain JSON values, what differs between two of them, and folders that belong to some."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+
+from cad2pose.files import check_folder
+
+_NAMED = 5  # differences in an error
 
 
 def describe(settings: Any) -> Any:
@@ -31,3 +37,34 @@ def differences(present: Any, wanted: Any, name: str = "") -> list[str]:
     if present == wanted:
         return []
     return [f"{name} (there: {str(present)[:60]}, now: {str(wanted)[:60]})"]
+
+
+def folder_holds(folder: Path, file: str, settings: Any, kind: str) -> bool:
+    """Whether a folder holds what these settings describe; False where it is free for it. Writes nothing.
+
+    Args:
+        folder: need not be there.
+        file: name of the JSON file in it that has the settings.
+        settings: as `describe` gives them.
+        kind: what the folder holds, for errors: "training run".
+
+    Raises:
+        ValueError: if it holds one with other settings, naming what differs, or anything else.
+        OSError: if it cannot be written into.
+    """
+    path = folder / file
+    if path.is_file():
+        try:
+            present = json.loads(path.read_text())
+        except ValueError as error:
+            raise ValueError(f"{path} is not readable JSON ({error}); give another folder") from error
+        if differing := sorted(differences(present, json.loads(json.dumps(settings)))):
+            raise ValueError(
+                f"{folder} holds another {kind}; it differs in {'; '.join(differing[:_NAMED])}. "
+                "Give the same settings to go on with it, or another folder"
+            )
+        return True
+    check_folder(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty and holds no {kind}; give another folder")
+    return False

@@ -26,11 +26,11 @@ from torch import Tensor
 
 from cad2pose.data.tabletop import LabelledPhoto, Tabletop, TabletopConfig, check_input
 from cad2pose.data.worker_pool import run_tasks
-from cad2pose.files import check_folder, remove_leftovers, write_bytes, write_text
+from cad2pose.files import remove_leftovers, write_bytes, write_text
 from cad2pose.geometry import Camera, mask_box
 from cad2pose.parts import Part, save_ply, write_models_info
 from cad2pose.parts.fingerprint import describe_part
-from cad2pose.settings import describe, differences
+from cad2pose.settings import describe, folder_holds
 
 SPLIT = "train_render"  # not train_pbr: BlenderProc, whose name that is, has pixel centres at half integers
 DEPTH_SCALE = 0.1  # mm per unit of the depth images, of those that reach farther than 6.5 m ten or a hundred times that
@@ -124,24 +124,9 @@ def _alone(out: Path) -> Iterator[None]:
 
 def _claim(out: Path, parts: Sequence[Part], camera: Camera, plan: RenderPlan) -> None:
     """Make the folder this data set's, or find that it is."""
-    plain = describe({"parts": [describe_part(part) for part in parts], "camera": camera.to_bop(), "plan": plan})
-    wanted = json.loads(json.dumps(plain))
-    file = out / _SETTINGS
-    if file.is_file():
-        try:
-            present = json.loads(file.read_text())
-        except ValueError as error:
-            raise ValueError(f"{file} is not readable JSON ({error}); write to another folder") from error
-        if differing := sorted(differences(present, wanted)):
-            raise ValueError(
-                f"{out} holds another data set; it differs in {'; '.join(differing[:4])}. Give the same settings to go "
-                "on with it, or another folder"
-            )
-        return
-    check_folder(out)
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} is not empty and holds no rendered data set; give another folder")
-    write_text(file, json.dumps(wanted, indent=1))
+    settings = describe({"parts": [describe_part(part) for part in parts], "camera": camera.to_bop(), "plan": plan})
+    if not folder_holds(out, _SETTINGS, settings, "rendered data set"):
+        write_text(out / _SETTINGS, json.dumps(settings, indent=1))
 
 
 def _write_models(out: Path, parts: Sequence[Part], camera: Camera) -> None:

@@ -12,10 +12,10 @@ import numpy
 import torch
 
 import cad2pose
-from cad2pose.files import check_folder, write_text
+from cad2pose.files import write_text
 from cad2pose.parts import Part
 from cad2pose.parts.fingerprint import describe_part
-from cad2pose.settings import describe, differences
+from cad2pose.settings import describe, folder_holds
 
 SETTINGS = "config.json"
 CURVES = "curves.jsonl"
@@ -34,23 +34,7 @@ class RunFolder:
             ValueError: if it holds a run with other settings, naming what differs, or anything else.
             OSError: if it cannot be written into.
         """
-        file = self.path / SETTINGS
-        if file.exists():
-            try:
-                present = json.loads(file.read_text())
-            except ValueError as error:
-                raise ValueError(f"{file} is not readable JSON ({error}); train into another folder") from error
-            differing = sorted(differences(present, _as_json(parts, settings)))
-            if differing:
-                raise ValueError(
-                    f"{self.path} holds another training run; it differs in {'; '.join(differing[:6])}. "
-                    "Give the same settings to go on with it, or another --out"
-                )
-            return True
-        check_folder(self.path)
-        if self.path.exists() and any(self.path.iterdir()):
-            raise ValueError(f"{self.path} is not empty and holds no training run; give another --out")
-        return False
+        return folder_holds(self.path, SETTINGS, _described(parts, settings), "training run")
 
     def claim(self, parts: Sequence[Part], **settings: Any) -> None:
         """Make the folder this run's own, or check that it already is; raises as `check`."""
@@ -63,7 +47,7 @@ class RunFolder:
             "numpy": numpy.__version__,
             "platform": platform.platform(),
         }
-        write_text(self.path / SETTINGS, json.dumps(_as_json(parts, settings), indent=1))
+        write_text(self.path / SETTINGS, json.dumps(_described(parts, settings), indent=1))
         write_text(self.path / "versions.json", json.dumps(versions, indent=1))
 
     def drop_curves_after(self, step: int) -> None:
@@ -91,6 +75,5 @@ class RunFolder:
         return lines
 
 
-def _as_json(parts: Sequence[Part], settings: Mapping[str, Any]) -> Any:
-    """All settings as they come back from a JSON file."""
-    return json.loads(json.dumps({"parts": [describe_part(part) for part in parts], **describe(settings)}))
+def _described(parts: Sequence[Part], settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"parts": [describe_part(part) for part in parts], **describe(settings)}
