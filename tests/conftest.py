@@ -2,13 +2,54 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from cad2pose.estimator import pose_solver
+from cad2pose.parts import Part
+from cad2pose.solvers import Surface
+
 torch.set_num_threads(1)
+
+
+def _remembering(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, which works out what it gives for arguments of the same content once."""
+    known: dict[str, Any] = {}
+
+    def remembered(*arguments: Any, **named: Any) -> Any:
+        key = _content((*arguments, *sorted(named.items())))
+        if key not in known:
+            known[key] = function(*arguments, **named)
+        return known[key]
+
+    return remembered
+
+
+def _content(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return hashlib.sha256(value.cpu().contiguous().numpy().tobytes()).hexdigest()
+    if isinstance(value, (tuple, list)):
+        return str([_content(each) for each in value])
+    if isinstance(value, Part):
+        return _content((value.mesh.vertices, value.mesh.faces, value.mesh.normals, value.center, value.radius))
+    if isinstance(value, Surface):
+        return _content(value.points)
+    return repr(value)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _surfaces_once() -> Iterator[None]:
+    """Estimators of the same part share its surface: most tests make one of their own, and a surface takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Surface, "of_part", _remembering(Surface.of_part))
+        patch.setattr(pose_solver, "key_symmetry", _remembering(pose_solver.key_symmetry))
+        yield
 
 
 def _folder_from_environment(variable: str, what: str) -> Path:
