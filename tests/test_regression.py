@@ -139,6 +139,8 @@ def test_drop_block_drops_in_training_and_never_at_test_time():
     assert torch.equal(head(seen, torch.zeros(3, dtype=torch.long)), head(seen, torch.zeros(3, dtype=torch.long)))
     head.train()
     assert not torch.equal(head(seen, torch.zeros(3, dtype=torch.long)), head(seen, torch.zeros(3, dtype=torch.long)))
+    plain = ThesisHead(4, 32, 9, dropping=False).train()
+    assert torch.equal(plain(seen, torch.zeros(3, dtype=torch.long)), plain(seen, torch.zeros(3, dtype=torch.long)))
 
 
 def test_the_target_rolls_with_the_crop(parts, batch):
@@ -258,8 +260,9 @@ def test_settings_that_cannot_be_are_refused_by_name(field, value):
 def test_what_does_not_go_together_is_refused(parts, batch):
     with pytest.raises(ValueError, match="stride 2"):
         replace(TINY, encoder="convnext", decoder="unet")
-    with pytest.raises(ValueError, match="multiple of 32"):
-        replace(TINY, head="thesis")
+    for head in ("thesis", "thesis-plain"):
+        with pytest.raises(ValueError, match="multiple of 32"):
+            replace(TINY, head=head)
     with pytest.raises(ValueError, match="nothing would teach the queries"):
         QueryConfig(pose_gradient=0.0, weights=LossWeights(nce=0.0))
     with pytest.raises(ValueError, match="serves one part"):
@@ -269,8 +272,9 @@ def test_what_does_not_go_together_is_refused(parts, batch):
         blind(replace(batch, truth=None))
 
 
-def test_the_thesis_head_is_a_choice(parts):
-    config = replace(SMALL, crop_size=128, head="thesis", charts=1)
+@pytest.mark.parametrize("head", ["thesis", "thesis-plain"])
+def test_the_thesis_head_is_a_choice(parts, head):
+    config = replace(SMALL, crop_size=128, head=head, charts=1)
     batch = SyntheticCrops(parts[:1], replace(CROPS, crop_size=128), "cpu", 0).batch(0, 3)
     method = config.build(parts[:1]).train()
     assert isinstance(method, QueryMethod)

@@ -128,6 +128,14 @@ CONTESTANTS: dict[str, Contestant] = {
         "the thesis: the same without the embedding loss",
         lambda size: _query(size, weights=LossWeights(nce=0.0), **_THESIS), ("regression",), _ADAM,
     ),
+    "e2e.plain": Contestant(
+        "e2e.all without DropBlock", lambda size: _query(size, **_THESIS | {"head": "thesis-plain"}), ("regression",),
+        _ADAM,
+    ),
+    "e2e.patch-pnp": Contestant(
+        "e2e.all with Patch-PnP in place of the thesis' head",
+        lambda size: _query(size, **_THESIS | {"head": "patch-pnp"}), ("regression",), _ADAM,
+    ),
     "query-network": Contestant(
         "queries alone, which pre.q starts from", lambda size: _query(size, weights=_NO_POSE), ("sampling, refined",),
         shown=False,

@@ -77,7 +77,7 @@ class GdrNetConfig:
         mask_loss: `l1` of the raw output, which is the mask then (published), or cross-entropy `bce` of logits.
         pixel_map: where a cell is: `image`, its place in the source image as a share of width and height (published),
             or `rays` of the crop camera.
-        head: GDR-Net's Patch-PnP, or the thesis' (which serves one part).
+        head: GDR-Net's Patch-PnP, or the thesis' (which serves one part), with its DropBlock or plain, without.
         head_width: channels of the pose head's convolutions, a multiple of 8.
         head_hidden: the head's two fully connected layers.
         charts: rotations regressed side by side, 1 (published), 24 or 60.

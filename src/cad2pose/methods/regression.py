@@ -20,7 +20,7 @@ from cad2pose.networks import PatchPnP, ThesisHead
 from cad2pose.solvers import CoordinateMaps
 from cad2pose.structures import CropBatch
 
-HeadName = Literal["patch-pnp", "thesis"]
+HeadName = Literal["patch-pnp", "thesis", "thesis-plain"]
 RotationLoss = Literal["points", "geodesic", "frobenius"]
 
 _CHARTS_MATCHED = 6
@@ -78,7 +78,7 @@ def check_regression(config: RegressionConfig) -> None:
     for name, value, kind in (("head", config.head, HeadName), ("rotation_loss", config.rotation_loss, RotationLoss)):
         if value not in kind.__args__:  # type: ignore[attr-defined]
             raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(kind.__args__)}")  # type: ignore[attr-defined]
-    if config.head == "thesis" and _head_cells(config) % 32:
+    if config.head != "patch-pnp" and _head_cells(config) % 32:
         raise ValueError(f"maps have {_head_cells(config)} cells a side; the thesis' head needs a multiple of 32")
 
 
@@ -113,7 +113,7 @@ class RegressionMethod(PoseMethod):
         elif count > 1:
             raise ValueError(f"the thesis' head serves one part, and {count} were given; use the head patch-pnp")
         else:
-            head = ThesisHead(channels, map_size, outputs)
+            head = ThesisHead(channels, map_size, outputs, dropping=config.head == "thesis")
         head.output_bias.data[:] = initial_numbers(anchors)
         self.head = head
         self.register_buffer("anchors", anchors.float(), persistent=False)

@@ -51,12 +51,13 @@ class ThesisHead(nn.Module):
         channels: of the input maps.
         map_size: side m of the maps, a multiple of 32.
         outputs: regressed numbers; the last three are the translation's (x, y, z).
+        dropping: whether there is DropBlock before the convolutions.
 
     Raises:
         ValueError: for another size of maps.
     """
 
-    def __init__(self, channels: int, map_size: int, outputs: int) -> None:
+    def __init__(self, channels: int, map_size: int, outputs: int, dropping: bool = True) -> None:
         super().__init__()
         if map_size % 32:
             raise ValueError(f"maps have {map_size} cells a side; the thesis' head needs a multiple of 32")
@@ -68,7 +69,8 @@ class ThesisHead(nn.Module):
             for one, other, kernel in zip(sizes[:-1], sizes[1:], kernels, strict=True)
         )
         self.drops = nn.ModuleList(
-            DropBlock(max(1, round(block * map_size / _REFERENCE)), share) for block, share in _DROPPED
+            DropBlock(max(1, round(block * map_size / _REFERENCE)), share if dropping else 0.0)
+            for block, share in _DROPPED
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(size) for size in _CHANNELS)
         flat = _CHANNELS[-1] * (map_size // 32) ** 2
