@@ -43,6 +43,18 @@ def test_info_nce_of_indistinct_keys_is_that_of_chance():
     torch.testing.assert_close(loss, torch.tensor(math.log(16)))
 
 
+def test_info_nce_is_the_cross_entropy_of_the_own_key_however_far_the_keys_are_apart():
+    queries, positives, negatives = (torch.randn(2, n, 4, dtype=torch.float64) for n in (7, 7, 15))
+    rows = torch.ones(2, dtype=torch.bool)
+    for scale in (1.0, 30.0):
+        near, far = scale * queries, positives
+        logits = torch.cat(((near * far).sum(-1, keepdim=True), near @ negatives.transpose(1, 2)), dim=-1).flatten(0, 1)
+        expected = torch.nn.functional.cross_entropy(logits, torch.zeros(14, dtype=torch.long))
+        torch.testing.assert_close(info_nce(near, far, negatives, rows), expected)
+    positives.requires_grad_()
+    assert torch.autograd.gradcheck(lambda own: info_nce(queries, own, negatives, rows), (positives,))
+
+
 def test_info_nce_leaves_out_crops_without_pixels():
     queries, positives, negatives = torch.randn(2, 7, 4), torch.randn(2, 7, 4), torch.randn(2, 15, 4)
     first = info_nce(queries[:1], positives[:1], negatives[:1], torch.tensor([True]))

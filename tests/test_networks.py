@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cad2pose.networks import KeyNetwork, PatchPnP, ResNetEncoder, UNetDecoder
+from cad2pose.networks import KeyNetwork, PatchPnP, ResNetEncoder, UNetDecoder, unet
 
 
 def test_encoder_taps_have_the_strides_of_resnet():
@@ -71,6 +71,39 @@ def test_a_slim_decoder_is_slim_where_maps_are_fine_and_the_same_elsewhere():
     coarse[1].load_state_dict(coarse[0].state_dict())  # models made before there were slim decoders are still read
 
 
+def test_a_decoder_of_one_object_is_the_first_of_several():
+    encoder = ResNetEncoder(width=8)
+    one, several = (UNetDecoder(encoder.tap_channels, 4, outputs=5, objects=objects) for objects in (1, 2))
+    state = several.state_dict()
+    one.load_state_dict(state | {name: state[name][:5] for name in ("last.weight", "last.bias")})
+    taps, first = encoder(torch.rand(2, 3, 64, 64)), torch.zeros(2, dtype=torch.long)
+    torch.testing.assert_close(one(taps, first), several(taps, first))
+
+
+def test_gradients_of_a_decoder_are_dense_where_doubling_takes_them(monkeypatch):
+    """Only the path is another: what `cat` gives back is a slice, and values stay what they are."""
+    encoder = ResNetEncoder(width=8)
+    decoder = UNetDecoder(encoder.tap_channels, 2, outputs=5)
+    taps = [
+        tap.detach().to(memory_format=torch.channels_last).requires_grad_() for tap in encoder(torch.rand(2, 3, 64, 64))
+    ]
+    index, dense, seen = torch.zeros(2, dtype=torch.long), unet._dense, []
+
+    def watched(gradient):
+        seen.append(dense(gradient))
+        return seen[-1]
+
+    def gradients():
+        return torch.autograd.grad(decoder(taps, index).square().sum(), [*taps, *decoder.parameters()])
+
+    monkeypatch.setattr(unet, "_dense", watched)
+    found = gradients()
+    assert len(seen) == 4
+    assert all(gradient.is_contiguous(memory_format=torch.channels_last) for gradient in seen)
+    monkeypatch.setattr(unet, "_dense", lambda gradient: gradient)
+    torch.testing.assert_close(found, gradients())
+
+
 def test_keys_of_many_objects_equal_those_of_each_alone():
     network = KeyNetwork(objects=3, embedding=4, width=16)
     points = torch.rand(3, 7, 3)
@@ -109,3 +142,17 @@ def test_patch_pnp_separates_objects():
     numbers = head(maps, torch.tensor([0, 1]))
     assert numbers.shape == (2, 9)
     assert not torch.allclose(numbers[0], numbers[1])
+
+
+def test_patch_pnp_normalises_in_single_precision_under_autocast():
+    head = PatchPnP(6, 32, 9, width=16, hidden=(32, 16))
+    seen: list[torch.dtype] = []
+    for layer in head.features:
+        if isinstance(layer, torch.nn.GroupNorm):
+            layer.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    maps, index = torch.randn(3, 6, 32, 32), torch.zeros(3, dtype=torch.long)
+    plain = head(maps, index)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = head(maps, index)
+    assert seen == [torch.float32] * 3 + [torch.bfloat16] * 3  # what comes out has the type of what went in
+    torch.testing.assert_close(half, plain, rtol=0, atol=0.05)

@@ -68,9 +68,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(name: str, arguments: list[str]) -> int:
     """Import a command's module, parse its arguments by its function's signature, and call it."""
-    import tyro  # here and not above: `cad2pose --help` needs none of it
+    import tyro  # here and not above: `cad2pose --help` needs none of this
+
+    from cad2pose.devices import keep_freed_memory
 
     command: Callable[..., object] = getattr(importlib.import_module(f"cad2pose.cli.{name}"), f"{name}_command")
+    keep_freed_memory()
     try:
         status = tyro.cli(command, prog=f"cad2pose {name}", args=arguments)
     except SystemExit as leaving:  # tyro has printed its help (0) or what is wrong with the arguments (2)

@@ -44,9 +44,9 @@ def info_nce(
     Dot products without temperature or normalisation (the query's norm is its certainty). The mean runs
     over the crops marked in `rows`.
     """
-    own = (queries * positives).sum(-1, keepdim=True)
-    others = queries @ negatives.transpose(1, 2)
-    loss = torch.logsumexp(torch.cat((own, others), dim=-1), dim=-1) - own[..., 0]
+    own = (queries * positives).sum(-1)
+    others = torch.logsumexp(queries @ negatives.transpose(1, 2), dim=-1)
+    loss = torch.nn.functional.softplus(others - own)  # log(exp own + exp others) - own
     weight = rows.to(loss.dtype)
     return (loss.mean(1) * weight).sum() / weight.sum().clamp_min(1)
 

@@ -181,7 +181,7 @@ class QueryMethod(RegressionMethod, QueryImageMethod):
         maps = self.decoder(taps, batch.part_index).float()
         logits, queries, coordinates = maps.split((_MASKS, self.config.embedding, maps.shape[1] - self._known), dim=1)
         probabilities = torch.sigmoid(logits)
-        rays = batch.camera.ray_map(self.config.stride).to(queries.dtype)
+        rays = batch.camera.ray_map(self.config.stride).to(queries.dtype, memory_format=torch.channels_last)
         dense = torch.cat((queries, coordinates), 1) * probabilities[:, 1:]
         pose, charts = self._regressed(torch.cat((dense, probabilities, rays), 1), batch)
         return QueryOutput(

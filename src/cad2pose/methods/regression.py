@@ -120,6 +120,7 @@ class RegressionMethod(PoseMethod):
 
     def _regressed(self, maps: Float[Tensor, "batch c m m"], batch: CropBatch) -> tuple[HeadPose, RotationCharts]:
         shrunk, share = maps.shape[-1] // _head_cells(self.config), self.config.pose_gradient
+        maps = maps.contiguous(memory_format=torch.channels_last)
         if share < 1 and maps.requires_grad:
             maps = share * maps + (1 - share) * maps.detach()
         numbers = self.head(avg_pool2d(maps, shrunk) if shrunk > 1 else maps, batch.part_index)
