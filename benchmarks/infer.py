@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 import tyro
 
-from cad2pose.devices import pick_device
+from cad2pose.devices import keep_freed_memory, pick_device
 from cad2pose.estimator import EstimatorOptions, PoseEstimator
 from cad2pose.geometry import Camera
 from cad2pose.methods import QueryConfig, QueryMethod
@@ -100,6 +100,7 @@ def measure(estimator: PoseEstimator, count: int, repeats: int) -> dict[str, flo
 
 def main(config: Config) -> int:
     torch.set_num_threads(1)
+    keep_freed_memory()
     names = config.devices or (("cpu", "cuda") if torch.cuda.is_available() else ("cpu",))
     model = make_model(config)
     crop = model.method.config.crop_size

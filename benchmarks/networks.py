@@ -22,7 +22,7 @@ import torch
 import tyro
 
 from cad2pose.data import SyntheticConfig, SyntheticCrops
-from cad2pose.devices import pick_device
+from cad2pose.devices import keep_freed_memory, pick_device
 from cad2pose.experiments.contestants import CONTESTANTS, Size, chosen
 from cad2pose.parts.builtin import builtin_part
 from cad2pose.training import TrainingConfig, make_state, training_step
@@ -44,6 +44,7 @@ class Config:
 
 def main(config: Config) -> int:
     torch.set_num_threads(1)
+    keep_freed_memory()
     device, part = pick_device(config.device), builtin_part("bracket")
     training = TrainingConfig(samples=40_000, batch_size=config.batch_size)
     states, batches = {}, {}

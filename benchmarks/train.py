@@ -33,7 +33,7 @@ import tyro
 from cad2pose.cli.sources import find_parts
 from cad2pose.data import synthetic
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
-from cad2pose.devices import pick_device
+from cad2pose.devices import keep_freed_memory, pick_device
 from cad2pose.methods import QueryConfig, SurfEmbConfig
 from cad2pose.training import TrainingConfig, make_state, training_step
 from cad2pose.training.checkpoint import TrainingState
@@ -109,6 +109,7 @@ def overlapped(state: TrainingState, crops: SyntheticCrops, training: TrainingCo
 
 def main(config: Config) -> int:
     torch.set_num_threads(1)
+    keep_freed_memory()
     device = pick_device(config.device)
     parts = find_parts((config.bop,) if config.bop else config.parts, config.objects, "mm")
     kind = SurfEmbConfig if config.method == "surfemb" else QueryConfig

@@ -16,6 +16,7 @@ from cad2pose.data.appearance import AppearanceConfig
 from cad2pose.data.augmentation import AugmentationConfig
 from cad2pose.data.occluders import ClutterConfig
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
+from cad2pose.devices import keep_freed_memory
 from cad2pose.methods import QueryConfig, SurfEmbConfig
 from cad2pose.model_file import load_model
 from cad2pose.parts.builtin import BUILTIN_PARTS, builtin_part
@@ -52,6 +53,7 @@ def main(
         learning_rate, key_learning_rate, flat_share: as of `TrainingConfig`.
     """
     torch.set_num_threads(1)
+    keep_freed_memory()
     where = torch.device(device)
     parts = [builtin_part(name) for name in BUILTIN_PARTS]
     kind = QueryConfig if method == "query" else SurfEmbConfig
