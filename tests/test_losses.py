@@ -97,3 +97,8 @@ def test_cells_average_masks_and_coordinates():
     torch.testing.assert_close(cell_share(mask, 2), torch.tensor([[[1.0, 0.5], [0.0, 0.0]]]))
     u = torch.arange(4.0).expand(1, 3, 4, 4)
     torch.testing.assert_close(cell_coordinates(u, 2)[0, 0], torch.tensor([[0.5, 2.5], [0.5, 2.5]]))
+    for stride in (1, 2, 4):
+        maps, masks = torch.randn(2, 3, 8, 8), torch.rand(2, 8, 8) < 0.7
+        pooled = torch.nn.functional.avg_pool2d(masks[:, None].float(), stride)[:, 0]
+        torch.testing.assert_close(cell_share(masks, stride), pooled, rtol=0, atol=0)
+        torch.testing.assert_close(cell_coordinates(maps, stride), torch.nn.functional.avg_pool2d(maps, stride))
