@@ -125,7 +125,7 @@ def test_the_table_puts_seeds_together():
     assert cells["R median (deg)"].startswith("16.0 (")
     assert cells["R mean (deg)"] == "18.2"
     assert cells["R under 10 deg"] == "50 %"
-    assert cells["seeds"] == "2"
+    assert cells["seeds"] == "0, 1"
     assert cells["minutes |"] == "8 |"
     expected = np.mean(2 * np.sqrt(2) * np.sin(np.radians([1, 2, 30, 40]) / 2))
     assert float(cells["R mean (Frobenius)"]) == pytest.approx(expected, abs=1e-3)

@@ -69,7 +69,7 @@ def table(found: Sequence[Comparison]) -> str:
             np.mean([getattr(run, k) for run in runs]) for k in ("network_ms", "pose_ms", "minutes")
         )
         rows.append([
-            contestant, way, str(len(runs)), _with_interval(turns, 1), f"{turns.mean():.1f}", f"{frobenius.mean():.3f}",
+            contestant, way, _seeds(runs), _with_interval(turns, 1), f"{turns.mean():.1f}", f"{frobenius.mean():.3f}",
             _with_interval(shifts, 2), f"{shifts.mean():.2f}", f"{100 * (turns < 10).mean():.0f} %",
             f"{network:.1f} + {pose:.1f}", f"{runs[0].parameters / 1e6:.1f}", f"{minutes:.0f}",
         ])  # fmt: skip
@@ -86,8 +86,12 @@ def photographs_table(seen: Sequence[PhotographScores]) -> str:
             values = [value for run in runs if (value := run.figures[name]) is not None]
             cells.append(f"{np.mean(values):.{digits}f}" if values else "")
         found = f"{np.mean([run.estimated for run in runs]):.4g} of {runs[0].targets}"
-        rows.append([contestant, way, str(len(runs)), found, *cells])
+        rows.append([contestant, way, _seeds(runs), found, *cells])
     return _lines(("contestant", "poses from", "seeds", "targets", *_PHOTOGRAPHS), rows)
+
+
+def _seeds(runs: Sequence[Comparison] | Sequence[PhotographScores]) -> str:
+    return ", ".join(str(run.seed) for run in runs)
 
 
 def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
