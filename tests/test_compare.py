@@ -104,7 +104,7 @@ def test_runs_are_made_once_and_all_see_the_same_crops(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="another training run"):
         compare([part], replace(CONFIG, samples=24), tmp_path, torch.device("cpu"), crops)
     page = write_report(found, CONFIG, tmp_path, "CPU").read_text()
-    assert "| gdrnet | PnP | 1 |" in page
+    assert "| gdrnet | PnP | 0 |" in page
     assert "query-network" not in page
     assert len(json.loads((tmp_path / "comparison.json").read_text())) == len(found)
 
@@ -220,7 +220,7 @@ def test_models_are_judged_on_photographs_once_and_by_the_results_code(tmp_path,
     compare([part], config, tmp_path / "out", torch.device("cpu"), {"pictures": 4})
     assert len(perfect) == 16  # but other boxes in a file of the same name are
     page = write_report(finished(tmp_path / "out"), config, tmp_path / "out", "CPU").read_text()
-    assert "| gdrnet | PnP | 1 | 4 of 4 |" in page
+    assert "| gdrnet | PnP | 0 | 4 of 4 |" in page
     assert len(json.loads((tmp_path / "out" / "photographs.json").read_text())) == 2
 
 
