@@ -164,7 +164,7 @@ def test_a_picture_that_was_lost_is_made_again(written, tmp_path):
 
 
 def test_another_data_set_is_left_alone(written, tmp_path):
-    with pytest.raises(ValueError, match=r"another rendered data set.*plan\.seed"):
+    with pytest.raises(ValueError, match=r"another data set.*plan\.seed"):
         write_dataset(small_parts(), CAMERA, replace(PLAN, seed=6), written)
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(ValueError, match="not empty"):

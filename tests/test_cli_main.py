@@ -166,7 +166,7 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 
 def test_memory_that_is_freed_is_kept_for_the_next_batch() -> None:
     program = """
-import resource, sys
+import resource
 import numpy as np
 from cad2pose.devices import keep_freed_memory
 

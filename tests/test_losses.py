@@ -47,10 +47,11 @@ def test_info_nce_is_the_cross_entropy_of_the_own_key_however_far_the_keys_are_a
     queries, positives, negatives = (torch.randn(2, n, 4, dtype=torch.float64) for n in (7, 7, 15))
     rows = torch.ones(2, dtype=torch.bool)
     for scale in (1.0, 30.0):
-        near, far = scale * queries, positives
-        logits = torch.cat(((near * far).sum(-1, keepdim=True), near @ negatives.transpose(1, 2)), dim=-1).flatten(0, 1)
+        scaled = scale * queries
+        own, others = (scaled * positives).sum(-1, keepdim=True), scaled @ negatives.transpose(1, 2)
+        logits = torch.cat((own, others), dim=-1).flatten(0, 1)
         expected = torch.nn.functional.cross_entropy(logits, torch.zeros(14, dtype=torch.long))
-        torch.testing.assert_close(info_nce(near, far, negatives, rows), expected)
+        torch.testing.assert_close(info_nce(scaled, positives, negatives, rows), expected)
     positives.requires_grad_()
     assert torch.autograd.gradcheck(lambda own: info_nce(queries, own, negatives, rows), (positives,))
 

@@ -125,7 +125,7 @@ def _alone(out: Path) -> Iterator[None]:
 def _claim(out: Path, parts: Sequence[Part], camera: Camera, plan: RenderPlan) -> None:
     """Make the folder this data set's, or find that it is."""
     settings = describe({"parts": [describe_part(part) for part in parts], "camera": camera.to_bop(), "plan": plan})
-    if not folder_holds(out, _SETTINGS, settings, "rendered data set"):
+    if not folder_holds(out, _SETTINGS, settings, "data set"):
         write_text(out / _SETTINGS, json.dumps(settings, indent=1))
 
 
