@@ -66,7 +66,7 @@ def test_the_query_image_overrules_a_head_that_is_wrong(model, nuts):
 @torch.no_grad()
 def test_a_depth_is_believed_as_far_as_the_model_has_learnt_it(model, nuts):
     output = model.method(nuts)
-    far = replace(output, pose=replace(output.pose, position=1.25 * output.pose.position))
+    far = replace(output, pose=replace(output.pose, position=1.4 * output.pose.position))
     names = [part.name for part in model.parts]
     true = nuts.truth.T_virt_obj.double()[:, 2, 3]
 
