@@ -12,11 +12,11 @@ from torch import Tensor
 
 from cad2pose.data.augmentation import augment
 from cad2pose.data.bop_files import BopInstance, Box
-from cad2pose.data.boxes import clip_box, extreme_points, jitter_box, projected_box
+from cad2pose.data.boxes import extreme_points, projected_box
 from cad2pose.data.draws import Draws
 from cad2pose.data.labelled_images import LabelledImage, LabelledImages, is_for_testing, seen_mask
 from cad2pose.data.synthetic_config import SyntheticConfig
-from cad2pose.geometry import VirtualCamera, mask_box, virtual_camera, warp_to_crops
+from cad2pose.geometry import VirtualCamera, mask_box, warp_to_crops
 from cad2pose.geometry.crop import OUTSIDE_FILL
 from cad2pose.parts import Part
 from cad2pose.rendering import MeshSet, render
@@ -177,9 +177,7 @@ class LabelledCrops:
         box = torch.tensor(boxes, dtype=torch.float64)
         size = torch.tensor([[i.camera.width, i.camera.height] for i, _ in images], dtype=torch.float64)
         K = torch.stack([image.camera.K for image, _ in images])
-        box = clip_box(jitter_box(clip_box(box, size), self.config.box, draws), size)
-        roll = draws.uniform(-1.0, 1.0, count).double() * torch.pi * (self.config.roll / 180)
-        camera = virtual_camera(K, box, size, self.config.crop_size, self.config.pad, roll)
+        camera = self.config.crop_camera(K, box, size, draws)
         T_cam_obj = torch.stack([instance.T_cam_obj.double() for instance in instances])
         return camera, camera.to_virtual(T_cam_obj)
 

@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cad2pose.data.boxes import clip_box, cut_box, extreme_points, jitter_box, projected_box
+from cad2pose.data.boxes import cut_box, extreme_points, projected_box
 from cad2pose.data.clutter import coarse_copy, random_shapes, unit_sized
 from cad2pose.data.draws import Draws
 from cad2pose.data.occluders import Hiding, draw_hiding, place_clutter
 from cad2pose.data.support import Outlines, Support, place_support, settle, table_mesh
 from cad2pose.data.synthetic_config import SyntheticConfig
-from cad2pose.geometry import VirtualCamera, virtual_camera
+from cad2pose.geometry import VirtualCamera
 from cad2pose.parts import BUILTIN_PARTS, Part, builtin_part
 
 
@@ -84,9 +84,7 @@ class SceneLayout:
         whole = projected_box(self._outline[part_index], T_cam_obj, K)
         visible = draws.chance(config.box.visible_share, count)
         box = torch.where(visible[:, None], cut_box(whole, hiding.box_cut()), whole)
-        box = clip_box(jitter_box(clip_box(box, image_size), config.box, draws), image_size)
-        roll = draws.uniform(-1.0, 1.0, count).double() * torch.pi * (config.roll / 180)
-        camera = virtual_camera(K, box, image_size, config.crop_size, config.pad, roll)
+        camera = config.crop_camera(K, box, image_size, draws)
         return self._furnished(part_index, camera, camera.to_virtual(T_cam_obj), hiding, draws)
 
     def scene_of(

@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from cad2pose.data.appearance import AppearanceConfig
 from cad2pose.data.augmentation_config import AugmentationConfig
-from cad2pose.data.boxes import BoxConfig
+from cad2pose.data.boxes import BoxConfig, clip_box, jitter_box
+from cad2pose.data.draws import Draws
 from cad2pose.data.occluders import ClutterConfig
 from cad2pose.data.pose_prior import PosePrior
 from cad2pose.data.support import SupportConfig
-from cad2pose.geometry import Camera
+from cad2pose.geometry import Camera, VirtualCamera, virtual_camera
 from cad2pose.geometry.crop import DEFAULT_PAD
 
 
@@ -87,3 +92,22 @@ class SyntheticConfig:
         """Pictures to judge by what has learnt from this: other pictures, but the same camera, views and size."""
         shared = ("crop_size", "camera", "focal", "prior", "pad", "backgrounds", "photo_share", "pictures")
         return SyntheticConfig.evaluation(**{name: getattr(self, name) for name in shared})
+
+    def crop_camera(
+        self,
+        K: Float[Tensor, "n 3 3"],
+        box: Float[Tensor, "n 4"],
+        image_size: Float[Tensor, "n 2"],
+        draws: Draws,
+    ) -> VirtualCamera:
+        """Crop cameras around boxes that err as a detector's would, rolled at random.
+
+        Args:
+            K: `(n, 3, 3)` of the source cameras, float64.
+            box: `(n, 4)` x, y, w, h in pixels around what is to be seen.
+            image_size: `(n, 2)` width and height in pixels.
+            draws: of the batch.
+        """
+        box = clip_box(jitter_box(clip_box(box, image_size), self.box, draws), image_size)
+        roll = draws.uniform(-1.0, 1.0, len(K)).double() * torch.pi * (self.roll / 180)
+        return virtual_camera(K, box, image_size, self.crop_size, self.pad, roll)

@@ -42,6 +42,9 @@ def real_crops(dataset: BopDataset, parts: Sequence[Part], crop_size: int, count
     for image in dataset:
         camera = image.camera
         found = [i for i in image.instances if i.object_id in place and i.box_visible and i.visible]
+        if not found:
+            continue
+        pixels = image.read().double()[None]
         for instance in found[: count - len(boxes)]:
             assert instance.box_visible is not None
             boxes.append(torch.tensor(instance.box_visible, dtype=torch.float64))
@@ -50,7 +53,7 @@ def real_crops(dataset: BopDataset, parts: Sequence[Part], crop_size: int, count
             poses.append(instance.T_cam_obj)
             indices.append(place[instance.object_id])
             one = virtual_camera(camera.K[None], boxes[-1][None], sizes[-1][None], crop_size)
-            pictures.append(warp_to_crops(image.read().double()[None], one)[0][0].float())
+            pictures.append(warp_to_crops(pixels, one)[0][0].float())
         if len(boxes) >= count:
             break
     if not boxes:

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from cad2pose.networks.norms import GroupNorm
+
 _LEVELS = 3  # of doubled resolution: from stride 32 to stride 4
 
 
@@ -60,4 +62,4 @@ class GeometryHead(nn.Module):
 def _after(width: int, norm: str) -> list[nn.Module]:
     if norm == "batch":
         return [nn.BatchNorm2d(width), nn.ReLU()]
-    return [nn.GroupNorm(min(32, width // 4), width), nn.GELU()]
+    return [GroupNorm(min(32, width // 4), width), nn.GELU()]

@@ -10,12 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-
-class _GroupNorm(nn.GroupNorm):
-    """In single precision, as autocast has it on CUDA: CPUs take three times as long for channels-last bfloat16."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input.float()).to(input.dtype)
+from cad2pose.networks.norms import GroupNorm
 
 
 class PatchPnP(nn.Module):
@@ -43,7 +38,7 @@ class PatchPnP(nn.Module):
         layers: list[nn.Module] = []
         for channels_in in (channels, width, width):
             convolution = nn.Conv2d(channels_in, width, 3, stride=2, padding=1, bias=False)
-            layers += [convolution, _GroupNorm(min(32, width // 4), width), nn.ReLU()]
+            layers += [convolution, GroupNorm(min(32, width // 4), width), nn.ReLU()]
         self.features = nn.Sequential(*layers)
         self.first = nn.Linear(width * (map_size // 8) ** 2, hidden[0])
         self.object_offset = nn.Parameter(torch.zeros(objects, hidden[0]))
