@@ -15,9 +15,8 @@ from typing import Any
 import matplotlib as mpl
 import tyro
 
-from cad2pose.experiments import CONTESTANTS, as_json, finished, from_json
-from cad2pose.experiments.report import table
 from cad2pose.files import replacing, write_text
+from compared_tables import add_runs, against_twin, compared
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -38,12 +37,13 @@ def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data"), r
     Args:
         page: the page.
         data: folder of the records (builtin, cat, cat_full, surfemb_full, surfemb_visible and cat_surfemb, .json),
-            of compare_tiny.json, of against_twin_*.json and calibration_*.json, and of
-            curves_builtin.jsonl, curves_cat.jsonl and curves_cat_full.jsonl.
-        runs: folder of a comparison of tiny models, whose finished runs are taken into compare_tiny.json first.
+            of compare_tiny.json and compare_tiny_photographs.json, of against_twin_*.json and
+            calibration_*.json, and of curves_builtin.jsonl, curves_cat.jsonl and curves_cat_full.jsonl.
+        runs: folder of a comparison of tiny models, whose finished runs are taken into these two first.
     """
+    compare_tiny = data / "compare_tiny.json", data / "compare_tiny_photographs.json"
     if runs is not None:
-        _add_runs(data / "compare_tiny.json", runs)
+        add_runs(*compare_tiny, runs)
     names = ("builtin", "cat", "cat_full", "surfemb_full", "surfemb_visible", "cat_surfemb")
     builtin, cat, cat_full, full, visible, cat_surfemb = (
         json.loads((data / f"{name}.json").read_text()) for name in names
@@ -55,9 +55,9 @@ def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data"), r
     text = _fill(text, "cat", _cat_table(cat))
     text = _fill(text, "cat full", _cat_table(cat_full))
     text = _fill(text, "cat surfemb", _cat_table(cat_surfemb))
-    text = _fill(text, "compare tiny", _compared(json.loads((data / "compare_tiny.json").read_text())))
+    text = _fill(text, "compare tiny", compared(*compare_tiny))
     against = [json.loads(file.read_text()) for file in sorted(data.glob("against_twin_*.json"))]
-    text = _fill(text, "against twin", _twin_table(against))
+    text = _fill(text, "against twin", against_twin(against))
     calibrations = {
         file.stem.removeprefix("calibration_"): json.loads(file.read_text())
         for file in sorted(data.glob("calibration_*.json"))
@@ -161,44 +161,6 @@ def _surfemb_table(records: dict[str, dict[str, Any]]) -> str:
     head = ["positives from the", "solver", "part", "crops", "median rotation error (deg)",
             "median translation error (% of distance)", "median depth error (%)", "rotation under 10 deg"]  # fmt: skip
     return f"{_training(next(iter(records.values())))}, each.\n\n" + _table(head, rows)
-
-
-def _compared(rows: list[dict[str, Any]]) -> str:
-    """Tables of a comparison, part by part."""
-    found = [one for one in from_json(rows) if CONTESTANTS[one.contestant].shown]
-    parts = dict.fromkeys(one.part for one in found)
-    return "\n\n".join(f"**{part}**\n\n" + table([one for one in found if one.part == part]) for part in parts)
-
-
-def _add_runs(file: Path, runs: Path) -> None:
-    """Take the finished runs of a comparison's folder into a record; errors are rounded."""
-    present = from_json(json.loads(file.read_text())) if file.is_file() else []
-    by_run = {(one.part, one.contestant, one.way, one.seed): one for one in (*present, *finished(runs))}
-    order = list(CONTESTANTS)
-    ordered = sorted(by_run.values(), key=lambda one: (one.part, order.index(one.contestant), one.seed))
-    rows = [{key: _rounded(value) for key, value in row.items()} for row in as_json(ordered)]
-    write_text(file, "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_rounded(one) for one in value]
-    return round(value, 3) if isinstance(value, float) else value
-
-
-def _twin_table(records: list[dict[str, Any]]) -> str:
-    rows = []
-    for record in records:
-        base = record["figures"]["SurfEmb, published solver"]["ms"]
-        for name, row in record["figures"].items():
-            errors = [f"{row[key]:.1f}" for key in ("R median", "R mean")] + [
-                f"{row[key]:.2f}" for key in ("t median", "t mean")
-            ]
-            part = f"{record['part']} ({record['crops']} crops)"
-            rows.append([part, name, *errors, f"{row['ms']:.0f}", f"1/{base / row['ms']:.0f}"])
-    return _table(
-        ["part", "poses from", "R median (deg)", "R mean", "t median (%)", "t mean", "ms a crop", "of the last"], rows
-    )
 
 
 def _calibration_table(records: dict[str, list[dict[str, Any]]]) -> str:

@@ -1,0 +1,81 @@
+"""Tables of compared methods for docs/results.md, and the records under docs/data that they are made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cad2pose.experiments import CONTESTANTS, PhotographScores, as_json, finished, from_json
+from cad2pose.experiments.comparison import on_photographs
+from cad2pose.experiments.report import photographs_table, table
+from cad2pose.files import write_text
+
+_BASE = "SurfEmb, published solver"
+
+
+def add_runs(crops: Path, photographs: Path, runs: Path) -> None:
+    """Take the finished runs of a comparison's folder into the two records; errors are rounded."""
+    present = from_json(_read(crops))
+    by_run = {(one.part, one.contestant, one.way, one.seed): one for one in (*present, *finished(runs))}
+    _write(crops, as_json(_ordered(list(by_run.values()))))
+    seen = [PhotographScores(**row) for row in _read(photographs)]
+    seen_by_run = {(one.part, one.contestant, one.way, one.seed): one for one in (*seen, *on_photographs(runs))}
+    _write(photographs, [asdict(one) for one in _ordered(list(seen_by_run.values()))])
+
+
+def compared(crops: Path, photographs: Path) -> str:
+    """Tables of a comparison, part by part: on rendered crops, and on photographs where there are any."""
+    found = [one for one in from_json(_read(crops)) if CONTESTANTS[one.contestant].shown]
+    seen = [one for one in (PhotographScores(**row) for row in _read(photographs)) if CONTESTANTS[one.contestant].shown]
+    blocks = []
+    for part in dict.fromkeys(one.part for one in found):
+        blocks += [f"**{part}**", table([one for one in found if one.part == part])]
+        if real := [one for one in seen if one.part == part]:
+            blocks += ["The same models on photographs, from one look at every box:", photographs_table(real)]
+    return "\n\n".join(blocks)
+
+
+def against_twin(records: Sequence[dict[str, Any]]) -> str:
+    """The flagship next to SurfEmb with its published solver; shares of the latter's errors where a record has them."""
+    head = ["part", "poses from", "R median (deg)", "R mean", "t median (%)", "t mean", "R median, of the last",
+            "t median, of the last", "ms a crop", "of the last"]  # fmt: skip
+    rows = []
+    for record in records:
+        base = record["figures"][_BASE]["ms"]
+        for name, row in record["figures"].items():
+            errors = [f"{row[key]:.1f}" for key in ("R median", "R mean")] + [
+                f"{row[key]:.2f}" for key in ("t median", "t mean")
+            ]
+            shares = record.get("ratios", {}).get(name) if name != _BASE else None
+            ratios = [_share(*shares[key]) if shares else "" for key in ("R median", "t median")]
+            part = f"{record['part']} ({record['crops']} crops)"
+            rows.append([part, name, *errors, *ratios, f"{row['ms']:.0f}", f"1/{base / row['ms']:.0f}"])
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *rows))
+
+
+def _share(value: float, low: float, high: float) -> str:
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _ordered(rows: list[Any]) -> list[Any]:
+    order = list(CONTESTANTS)
+    return sorted(rows, key=lambda one: (one.part, order.index(one.contestant), one.seed))
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    return json.loads(file.read_text()) if file.is_file() else []
+
+
+def _write(file: Path, rows: list[dict[str, Any]]) -> None:
+    write_text(file, "[\n" + ",\n".join(json.dumps(_rounded(row)) for row in rows) + "\n]\n")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(one) for one in value]
+    return round(value, 3) if isinstance(value, float) else value
