@@ -61,6 +61,24 @@ def test_the_truth_scores_one_and_nothing_scores_zero(tmp_path):
     json.dumps(none.to_json(), allow_nan=False)
 
 
+def test_a_shifted_camera_shows_as_an_offset(tmp_path):
+    dataset = BopDataset(make_bop(tmp_path))
+    results = true_results(dataset)
+    T_cam_obj = results.T_cam_obj.clone()
+    parts = {part.object_id: part for part in dataset.parts(evaluation=True)}
+    fx = float(next(iter(dataset)).camera.K[0, 0])
+    for row, object_id in enumerate(results.object_id.tolist()):  # what a principal point 4 px too far left does
+        depth = float(T_cam_obj[row, 2, :3] @ parts[object_id].center + T_cam_obj[row, 2, 3])
+        T_cam_obj[row, 0, 3] += 4 / fx * depth
+    T_cam_obj[0, 2, 3] = -T_cam_obj[0, 2, 3]  # one behind the camera does not count
+    rows = evaluate(replace(results, T_cam_obj=T_cam_obj), dataset).to_json()
+    for row in (rows["all"], rows["per_object"]["2"]):
+        assert row["offset_right_px_median"] == pytest.approx(4, abs=1e-6)
+        assert row["offset_down_px_median"] == pytest.approx(0, abs=1e-6)
+    none = evaluate(Results(*(value[:0] for value in vars(results).values())), dataset)
+    assert none.to_json()["all"]["offset_right_px_median"] is None
+
+
 def test_symmetric_versions_of_the_truth_score_one(tmp_path):
     dataset = BopDataset(make_bop(tmp_path))
     half_turn = torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0], dtype=torch.float64))

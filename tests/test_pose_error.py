@@ -14,6 +14,7 @@ from cad2pose.evaluation.pose_error import (
     frobenius_error,
     mspd_error,
     mssd_error,
+    offsets,
     projection_error,
     rotation_error,
     symmetric_errors,
@@ -172,3 +173,21 @@ def test_adi_of_rotations_that_are_not_quite_orthonormal(generator):
     moved = [transform_points(T, points.expand(4, -1, -1)) for T in (est, true)]
     plain = torch.cdist(moved[1], moved[0], compute_mode="donot_use_mm_for_euclid_dist").amin(2).mean(1)
     assert adi_error(est, true, points).tolist() == pytest.approx(plain.tolist(), abs=1e-9)
+
+
+def test_offsets_have_signs():
+    K = torch.tensor([[500.0, 0, 320], [0, 600, 240], [0, 0, 1]], dtype=torch.float64)
+    center = torch.tensor([10.0, -20, 30], dtype=torch.float64)
+    turns = random_rotations(3, torch.Generator().manual_seed(1), torch.float64)
+    seen = torch.tensor([[50.0, -40, 1000], [0, 0, 800], [-30, 90, 600]], dtype=torch.float64)
+    ray = seen / seen[:, 2:]
+    moved = (ray + torch.tensor([3 / 500, -2 / 600, 0], dtype=torch.float64)) * seen[:, 2:]
+    moved *= 1.05 * (seen.norm(dim=1) / moved.norm(dim=1))[:, None]
+    true = make_transform(turns, seen - (turns @ center))
+    found = make_transform(turns, moved - (turns @ center))
+    expected = torch.tensor([3.0, -2, 5], dtype=torch.float64).expand(3, 3)
+    torch.testing.assert_close(offsets(found, true, K.expand(3, 3, 3), center), expected)
+    half_turn = make_transform(torch.diag(torch.tensor([-1.0, -1, 1], dtype=torch.float64)), torch.zeros(3).double())
+    middle = torch.tensor([0.0, 0, 30], dtype=torch.float64)  # on the axis
+    same = offsets(found @ half_turn, found, K.expand(3, 3, 3), middle)
+    torch.testing.assert_close(same, torch.zeros_like(same), atol=1e-9, rtol=0)

@@ -56,7 +56,9 @@ def interval_table(values: Mapping[str, float], intervals: Mapping[str, Interval
     """The main figures with their intervals."""
     table = _empty_table(
         "all targets", "value", "95 % interval",
-        caption=f"Intervals: bootstrap over the {images} images. AP: precision of all estimates, mean over objects.",
+        caption=f"Intervals: bootstrap over the {images} images. AP: precision of all estimates, mean over objects. "
+        "Offsets: of the part's centre from the true one; an interval without 0 says that something is systematic: the "
+        "camera, the crops, the labels or the model.",
     )  # fmt: skip
     for name, title in FIGURE_TITLES.items():
         if name in values:
@@ -133,7 +135,7 @@ def _empty_table(*columns: str, caption: str) -> Table:
 
 
 def _number(name: str, value: float, sign: str = "") -> str:
-    digits = 2 if name.startswith(("rotation", "translation")) else 3
+    digits = 2 if name.startswith(("rotation", "translation", "offset")) else 3
     return "-" if math.isnan(value) else f"{value:{sign}.{digits}f}"
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from cad2pose.evaluation.area_under_curve import area_credit
 from cad2pose.evaluation.pair_errors import DEGREE_CENTIMETRES, PairErrors
 from cad2pose.evaluation.pairs import PairKey, Problem
+from cad2pose.evaluation.pose_error import OFFSETS
 from cad2pose.evaluation.recall import TargetErrors, target_credits, target_errors
 from cad2pose.evaluation.visible_surface import VSD_TAUS
 
@@ -78,10 +79,13 @@ def object_credits(
     if vsd is not None:
         credit["AR_VSD"] = _vsd_credit(problems, vsd)
         credit["AR"] = (credit["AR_VSD"] + credit["AR_MSSD"] + credit["AR_MSPD"]) / 3
-    error = {}
-    columns = ("mssd", "symmetric_rotation", "symmetric_frobenius", "symmetric_translation")
-    paired = target_errors(cut(problems, torch.stack([getattr(errors, column) for column in columns], dim=1)))
-    error["mssd"], error["rotation"], error["frobenius"], error["translation"] = paired.unbind(1)
+    error: dict[str, Float[Tensor, "n"]] = {}
+    columns = {
+        "mssd": "mssd", "rotation": "symmetric_rotation", "frobenius": "symmetric_frobenius",
+        "translation": "symmetric_translation", **{name: name for name in OFFSETS},
+    }  # fmt: skip
+    paired = target_errors(cut(problems, torch.stack([getattr(errors, column) for column in columns.values()], dim=1)))
+    error |= dict(zip(columns, paired.unbind(1), strict=True))
     for name, column in {"ADD_S": "add_s", "ADD": "add", **({"ADI": "adi"} if adi_of_all else {})}.items():
         nearest = target_errors(cut(problems, getattr(errors, column)[:, None]))[:, 0] * diameter
         error[f"{name}_mm"], credit[f"AUC_{name}_100mm"] = nearest, area_credit(nearest)

@@ -35,6 +35,9 @@ FIGURE_TITLES = {
     "recall_projection_5px_symmetric": "projection < 5 px",
     "rotation_deg_median": "rotation, median °",
     "translation_mm_median": "translation, median mm",
+    "offset_right_px_median": "offset to the right, median px",
+    "offset_down_px_median": "offset downwards, median px",
+    "offset_farther_percent_median": "offset away, median %",
 }
 """Figures that are shown to people, and what they call them; the json file has them all."""
 

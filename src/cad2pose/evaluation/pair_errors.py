@@ -17,6 +17,7 @@ from cad2pose.evaluation.pose_error import (
     adi_error,
     mspd_error,
     mssd_error,
+    offsets,
     projection_error,
     rotation_error,
     symmetric_errors,
@@ -48,6 +49,9 @@ class PairErrors:
         symmetric_rotation: degrees, at the symmetry of the lowest rotation error.
         symmetric_frobenius: the same as norm of the matrices' difference.
         symmetric_translation: mm, at the same symmetry.
+        right, down: px, no scaling: how far the estimate's centre of the part lies to the right of the true one in the
+            image, and below it; inf for an estimate that is not before the camera.
+        farther: how far it lies behind the true one, % of the latter's distance; likewise.
     """
 
     mssd: Float[Tensor, "p"]
@@ -63,6 +67,9 @@ class PairErrors:
     symmetric_rotation: Float[Tensor, "p"]
     symmetric_frobenius: Float[Tensor, "p"]
     symmetric_translation: Float[Tensor, "p"]
+    right: Float[Tensor, "p"]
+    down: Float[Tensor, "p"]
+    farther: Float[Tensor, "p"]
 
 
 SurfaceErrors = Mapping[PairKey, tuple[float, float]]
@@ -109,6 +116,7 @@ def pair_errors(
     symmetric_projection = projection
     if symmetric:
         symmetric_projection = symmetric_projection_error(T_est, T_gt, K, points, symmetries)
+    right, down, farther = offsets(T_est, T_gt, K, part.center.double()).where(ahead[:, None], math.inf).unbind(1)
     return PairErrors(
         mssd=known[:, 0],
         mspd=known[:, 1],
@@ -123,6 +131,9 @@ def pair_errors(
         symmetric_rotation=rotation.gather(1, nearest)[:, 0],
         symmetric_frobenius=frobenius.gather(1, nearest)[:, 0],
         symmetric_translation=translation.gather(1, nearest)[:, 0],
+        right=right,
+        down=down,
+        farther=farther,
     )
 
 

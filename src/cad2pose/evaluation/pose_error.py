@@ -17,6 +17,7 @@ from jaxtyping import Float
 from scipy.spatial import KDTree
 from torch import Tensor
 
+from cad2pose.geometry.camera import project_points
 from cad2pose.geometry.transform import transform_points
 from cad2pose.parts.bounds import extreme_points, hull_indices
 
@@ -24,6 +25,9 @@ _CHUNK = 2_000_000  # points at a time: about 50 MB
 _FEW = 128  # directions; the farthest points along them bound a maximum from below
 _EXACT = 1e-13  # of R^T R - I: what rounding leaves of a rotation
 _COMPARED = 8  # symmetries whose mean is taken over all points
+
+OFFSETS = {"right": "px", "down": "px", "farther": "percent"}
+"""What `offsets` gives, and its units."""
 
 
 def rotation_error(R_est: Float[Tensor, "*batch 3 3"], R_gt: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
@@ -151,6 +155,28 @@ def symmetric_errors(
     R_est, R_gt = estimated[..., :3, :3], true[..., :3, :3]
     translation = translation_error(estimated[..., :3, 3], true[..., :3, 3])
     return rotation_error(R_est, R_gt), frobenius_error(R_est, R_gt), translation
+
+
+def offsets(
+    T_est: Float[Tensor, "*batch 4 4"],
+    T_gt: Float[Tensor, "*batch 4 4"],
+    K: Float[Tensor, "*batch 3 3"],
+    center: Float[Tensor, "3"],
+) -> Float[Tensor, "*batch 3"]:
+    """How far a part's centre is off in the image, to the right and down (px), and away from the camera (%), signed.
+
+    Errors of chance have either sign; what is left in the median over many estimates is systematic: of the camera's K,
+    where pixels begin, how images were cut or scaled, or of the annotations.
+
+    Args:
+        T_est, T_gt: poses.
+        K: intrinsics.
+        center: of the part, in the mesh file's frame; symmetries leave it where it is.
+    """
+    found, true = (transform_points(T, center.expand(*T.shape[:-2], 1, 3)) for T in (T_est, T_gt))
+    across = (project_points(K, found) - project_points(K, true))[..., 0, :]
+    distance = true[..., 0, :].norm(dim=-1)
+    return torch.cat((across, (100 * (found[..., 0, :].norm(dim=-1) / distance - 1))[..., None]), dim=-1)
 
 
 def _least_maximum(

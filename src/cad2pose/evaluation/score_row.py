@@ -38,6 +38,7 @@ class ScoreRow:
         measures: by name, as in the json file; each is a mean over the targets.
         toolbox_areas: areas under the curve as the YCB-Video toolbox sums them, by name.
         rotation, frobenius, translation: degrees, norm of the matrices' difference, mm; symmetry-aware.
+        offsets: medians by name as in the json file, signed: px to the right and down, % of the distance away.
     """
 
     targets: int
@@ -47,20 +48,25 @@ class ScoreRow:
     rotation: Spread
     frobenius: Spread
     translation: Spread
+    offsets: Mapping[str, float]
 
     @classmethod
     def of(cls, table: TargetTable) -> ScoreRow:
         """Of the targets of a table, which has at least one."""
         every = torch.ones(1, len(table.images), dtype=torch.float64)
         found = table.estimated
-        spreads = (Spread.of(table.error[name][found].tolist()) for name in ("rotation", "frobenius", "translation"))
+        rotation, frobenius, translation = (
+            Spread.of(table.error[name][found].tolist()) for name in ("rotation", "frobenius", "translation")
+        )
         areas = {
             f"AUC_{name.removesuffix('_mm')}_100mm_ycb_toolbox": toolbox_area(values)
             for name, values in table.error.items()
             if name.endswith("_mm")
         }
         measures = {name: float(value) for name, value in table.means(every).items()}
-        return cls(len(table), int(found.sum()), measures, areas, *spreads)
+        medians = table.error_spreads(every).items()
+        offsets = {name: float(value) for name, value in medians if name.startswith("offset")}
+        return cls(len(table), int(found.sum()), measures, areas, rotation, frobenius, translation, offsets)
 
     @property
     def AR_VSD(self) -> float | None:
@@ -113,7 +119,7 @@ class ScoreRow:
         }
         for name, spread in errors.items():
             entry[name] = {"mean": finite_or_none(spread.mean), "median": finite_or_none(spread.median)}
-        return entry
+        return entry | {name: finite_or_none(value) for name, value in self.offsets.items()}
 
 
 def finite_or_none(value: float) -> float | None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from cad2pose.data.bop_files import BopInstance
 from cad2pose.evaluation.bootstrap import weighted_medians
 from cad2pose.evaluation.pairs import Problem
+from cad2pose.evaluation.pose_error import OFFSETS
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class TargetTable:
         distance: `(N,)` mm, of the object's origin from the camera.
         box_size: `(N,)` px, root of the area of the whole silhouette's box; nan where it is not told.
         credit: by measure, `(N,)` in [0, 1]; a measure is the mean of its credits.
-        error: by measure, `(N,)` rotation (deg), Frobenius norm, translation and ADD(-S) (mm) of the estimate that
-            stands against the target, inf where none does.
+        error: by measure, `(N,)` rotation (deg), Frobenius norm, translation and ADD(-S) (mm), and signed offsets
+            (`OFFSETS`) of the estimate that stands against the target, inf where none does.
     """
 
     images: tuple[tuple[int, int], ...]
@@ -74,13 +75,20 @@ class TargetTable:
         return dict(zip(names, (sums[:, 1:] / sums[:, :1]).unbind(1), strict=True))
 
     def error_spreads(self, weights: Float[Tensor, "b i"]) -> dict[str, Float[Tensor, "b"]]:
-        """Mean and median of rotation and translation errors over the targets with an estimate, for B weightings."""
+        """Mean and median of rotation and translation errors over the targets with an estimate, for B weightings.
+
+        Of offsets the medians, which systematic errors move away from 0.
+        """
         each = weights[:, self.image[self.estimated]]
         found = {}
         for name, unit in (("rotation", "deg"), ("translation", "mm")):
             values = self.error[name][self.estimated]
             found[f"{name}_{unit}_mean"] = each @ values / each.sum(1)
             found[f"{name}_{unit}_median"] = weighted_medians(values, each)
+        for name, unit in OFFSETS.items():
+            finite = self.error[name].isfinite()
+            shares = weights[:, self.image[finite]]
+            found[f"offset_{name}_{unit}_median"] = weighted_medians(self.error[name][finite], shares)
         return found
 
 

@@ -157,7 +157,9 @@ def _tests(files: Sequence[ScoredFile], first: int, second: int) -> list[dict[st
 
 
 def _verdict(name: str, test: PairedTest) -> str:
-    """Which of the two is better, if the interval leaves no doubt."""
+    """Which of the two is better, if the interval leaves no doubt; of offsets neither is, whose signs say where to."""
+    if name.startswith("offset"):
+        return ""
     if not (test.interval.low > 0 or test.interval.high < 0):
         return ""
     return "second" if (test.difference > 0) != (name in _LOWER_IS_BETTER) else "first"
@@ -179,7 +181,7 @@ def _panel(case: Case, file: int, picture: str, scores: Sequence[float]) -> dict
 
 
 def _number(name: str, value: float, sign: str = "") -> str:
-    return fixed(value, 2 if name in _LOWER_IS_BETTER else 3, sign)
+    return fixed(value, 2 if name.startswith(("rotation", "translation", "offset")) else 3, sign)
 
 
 def _interval(name: str, interval: Interval, sign: str = "") -> str:
