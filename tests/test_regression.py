@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.functional import avg_pool2d
 
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
+from cad2pose.experiments import CONTESTANTS
 from cad2pose.geometry import random_rotations, rotation_about_z
 from cad2pose.methods import GdrNetConfig, PoseMethod, QueryConfig, QueryMethod
 from cad2pose.methods.losses import angle_between, chordal_distance, coordinate_loss, region_loss
@@ -139,6 +141,10 @@ def test_drop_block_drops_in_training_and_never_at_test_time():
     assert torch.equal(head(seen, torch.zeros(3, dtype=torch.long)), head(seen, torch.zeros(3, dtype=torch.long)))
     head.train()
     assert not torch.equal(head(seen, torch.zeros(3, dtype=torch.long)), head(seen, torch.zeros(3, dtype=torch.long)))
+    published = ThesisHead(4, 256, 9)
+    assert [layer.block for layer in published.drops] == [20, 10, 5, 1]
+    for size in (64, 32, 8):  # smaller maps leave as many numbers as published, which say where in the crop they are
+        assert ThesisHead(4, size, 9).rotation[0].in_features == published.rotation[0].in_features == 256 * 8 * 8
     plain = ThesisHead(4, 32, 9, dropping=False).train()
     assert torch.equal(plain(seen, torch.zeros(3, dtype=torch.long)), plain(seen, torch.zeros(3, dtype=torch.long)))
 
@@ -260,9 +266,8 @@ def test_settings_that_cannot_be_are_refused_by_name(field, value):
 def test_what_does_not_go_together_is_refused(parts, batch):
     with pytest.raises(ValueError, match="stride 2"):
         replace(TINY, encoder="convnext", decoder="unet")
-    for head in ("thesis", "thesis-plain"):
-        with pytest.raises(ValueError, match="multiple of 32"):
-            replace(TINY, head=head)
+    with pytest.raises(ValueError, match="maps have 4 cells a side"):
+        ThesisHead(4, 4, 9)
     with pytest.raises(ValueError, match="nothing would teach the queries"):
         QueryConfig(pose_gradient=0.0, weights=LossWeights(nce=0.0))
     with pytest.raises(ValueError, match="serves one part"):
@@ -270,6 +275,37 @@ def test_what_does_not_go_together_is_refused(parts, batch):
     blind = replace(TINY, intermediate="true coordinates").build(parts).eval()
     with pytest.raises(ValueError, match="only rendered crops have"):
         blind(replace(batch, truth=None))
+
+
+def test_published_point_matching_also_teaches_the_centre(parts, batch):
+    """Its rotations are compared as the camera sees them, along the predicted ray; this project's without the ray."""
+    for kind, expected in (("surface-points", True), ("points", False)):
+        method = replace(TINY, rotation_loss=kind).build(parts).train()
+        term = method.loss(method(batch), batch).terms["rotation"]
+        term.backward()
+        grown = dict(method.named_parameters())["head.output_bias"].grad
+        assert grown is not None
+        assert bool(grown[:, -3:-1].any()) == expected
+        assert grown[:, :6].any()
+
+
+def test_coordinates_and_queries_are_shown_to_the_head_in_the_same_way(batch, parts):
+    """The head of the contestant on coordinates sees masks, nothing outside them, and the places that queries' has."""
+    seen: list[torch.Tensor] = []
+    for name in ("coordinates", "flagship"):
+        config = CONTESTANTS[name].method("tiny")
+        assert isinstance(config, (GdrNetConfig, QueryConfig))
+        method = replace(config, crop_size=64).build(parts).eval()
+        method.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        with torch.no_grad():
+            output = method(batch)
+        masks = output.masks if name == "coordinates" else torch.stack((output.visible_logits, output.full_logits), 1)
+        shares, rays = torch.sigmoid(masks), batch.camera.ray_map(2).float()
+        torch.testing.assert_close(seen[-1][:, -4:], avg_pool2d(torch.cat((shares, rays), 1), 2), atol=1e-5, rtol=1e-5)
+        method.decoder.register_forward_hook(lambda *found: torch.full_like(found[-1], -30.0))
+        with torch.no_grad():
+            method(batch)
+        assert float(seen[-1][:, :-2].abs().max()) < 1e-6, name
 
 
 @pytest.mark.parametrize("head", ["thesis", "thesis-plain"])

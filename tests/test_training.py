@@ -18,16 +18,18 @@ import torch
 
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.devices import pick_device
+from cad2pose.geometry import make_transform, rotation_about_z
 from cad2pose.methods import MethodConfig, QueryMethod
 from cad2pose.model_file import load_model
 from cad2pose.structures import CropBatch
 from cad2pose.training import TrainingConfig, crop_errors, pose_crop_errors, train
 from cad2pose.training.checkpoint import CHECKPOINT, PREVIOUS
 from cad2pose.training.cost import measure_cost
+from cad2pose.training.loop import drawing_from
 from cad2pose.training.optim import make_optimizer, moving_average, rate_factor
 from cad2pose.training.overfit import overfit
 from cad2pose.training.prefetch import prefetch
-from small_models import SMALL, SMALL_SURFEMB, wedge
+from small_models import SMALL, SMALL_GDRNET, SMALL_SURFEMB, wedge
 
 CPU = torch.device("cpu")
 SHORT = TrainingConfig(samples=48, batch_size=8, warmup_steps=2, validation_crops=4, validations=2, seed=3)
@@ -57,6 +59,26 @@ def test_a_stopped_run_ends_where_an_unbroken_one_does(tmp_path):
     curves = [(tmp_path / kind / "curves.jsonl").read_text().splitlines() for kind in ("whole", "broken")]
     steps = [[json.loads(line)["step"] for line in lines] for lines in curves]
     assert steps[0][-1] == steps[1][-1] == 6
+
+
+def test_what_layers_draw_follows_from_the_step(tmp_path):
+    """DropBlock's holes are the same in a run that was stopped, whatever was drawn meanwhile."""
+    dropping = replace(SMALL, head="thesis", charts=1)
+    torch.manual_seed(1)
+    whole = weights(run(tmp_path / "whole", method=dropping))
+    run(tmp_path / "broken", stop_after=2, method=dropping)
+    torch.manual_seed(5)
+    resumed = weights(run(tmp_path / "broken", method=dropping))
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, resumed[name]), name
+    state = torch.get_rng_state()
+    drawn = []
+    for seed in (3, 3, 4):
+        with drawing_from(seed, CPU):
+            drawn.append(torch.rand(3))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert torch.equal(torch.get_rng_state(), state)  # what others draw is left alone
 
 
 def test_training_changes_the_averaged_weights(tmp_path):
@@ -190,7 +212,26 @@ def test_every_parameter_is_optimised_once_and_keys_have_their_own_rate(method_c
     decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     for name, parameter in method.named_parameters():
         assert rates[id(parameter)] == (2e-4 if name.startswith("keys.") else 1e-3)
-        assert (decays[id(parameter)] > 0) == (parameter.ndim > 1 and not name.startswith("keys."))
+        vector = parameter.ndim == 1 or name.endswith(("output_bias", "object_offset"))  # of every object its own
+        assert (decays[id(parameter)] > 0) == (not vector and not name.startswith("keys."))
+
+
+def test_ranger_centralises_weights_and_leaves_vectors_alone():
+    """A gradient that is the same for all inputs of an output is taken out of weights; biases follow theirs."""
+    method = SMALL_GDRNET.build([wedge()])
+    config = TrainingConfig(optimizer="ranger", learning_rate=1e-2, weight_decay=0.0)
+    optimizer = make_optimizer(method, config)
+    before = {name: parameter.detach().clone() for name, parameter in method.named_parameters()}
+    for _ in range(12):
+        for name, parameter in method.named_parameters():
+            parameter.grad = torch.ones_like(parameter)
+            if name == "head.output_weight":
+                parameter.grad = parameter.grad * torch.arange(parameter.shape[2])
+        optimizer.step()
+    for name, parameter in method.named_parameters():
+        moved = float((parameter.detach() - before[name]).abs().max())
+        vector = parameter.ndim == 1 or name.endswith(("output_bias", "object_offset"))
+        assert moved > 0.01 if vector else moved < 1e-6, name
 
 
 def test_prefetching_keeps_the_order_and_passes_errors_on():
@@ -227,6 +268,12 @@ def test_errors_of_known_poses_are_what_was_planted():
     torch.testing.assert_close(moved.translation, torch.full((6,), 10.0), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(moved.depth, torch.full((6,), 10.0), rtol=1e-3, atol=1e-3)
     assert crop_errors(method, batch).rotation.shape == (6,)
+    around = wedge(symmetric=True)
+    turn = rotation_about_z(torch.linspace(0.01, 6.0, 6, dtype=torch.float64))  # no step of the training's group
+    about = make_transform(turn, around.center - turn @ around.center)
+    turned = pose_crop_errors(QueryMethod(SMALL, [around]).eval(), batch, T @ about, torch.ones(6))
+    assert float(turned.rotation.max()) < 0.1
+    assert float(pose_crop_errors(method, batch, T @ about, torch.ones(6)).rotation.max()) > 100
     assert set(perfect.medians()) == {"rotation_deg", "translation_percent", "depth_percent", "share_under_10_deg"}
 
 

@@ -27,6 +27,7 @@ from cad2pose.training.loop import MODEL, run_settings
 from cad2pose.training.run_folder import RunFolder
 
 _JUDGED = "judged.json"
+_JUDGE = 2  # to be raised when poses or their errors come out otherwise: finished runs are then judged again
 _VALIDATION_SEED = 1_000_000
 _JUDGE_SEED = 2_000_000  # of crops that no training and no validation has seen
 _BATCH = 16
@@ -207,7 +208,7 @@ def _run(
         fresh = SyntheticCrops([part], judged, device, _VALIDATION_SEED)
         train([part], method, seen, fresh, training, folder, device, settings, start=start)
     record = folder / _JUDGED
-    wanted = {"judged": config.judged, "ways": list(contestant.ways)}
+    wanted = {"judged": config.judged, "ways": list(contestant.ways), "judge": _JUDGE}
     if not record.is_file() or json.loads(record.read_text())["settings"] != wanted:
         rows = _judge(load_model(folder / MODEL, device), part, judged, config.judged, contestant.ways, device)
         curve = _curve(run, config.batch_size)

@@ -1,8 +1,9 @@
 """Who takes part in a comparison: a method with its settings, how it is trained, and the ways to a pose.
 
-The thesis' models (its section 7.4) have its head, its loss of rotations and its optimiser; what was wrong with them is
-set right for all (DropBlock off at test time, allocentric rotations, targets that roll with the crop, means over the
-batch). So they differ from each other, and from the flagship, in what their names say.
+The thesis' models (its section 7.4) have its head, its loss of rotations and its optimiser; what was wrong with them
+is set right for all (DropBlock off at test time, allocentric rotations, targets that roll with the crop, means over the
+batch), and all see the same maps of places, through the flagship's encoder and decoder. So they differ from each other,
+and from the flagship, in what their names say. The head itself is as published, batch norm and all.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from cad2pose.data.synthetic import SyntheticConfig
 from cad2pose.estimator import EstimatorOptions
 from cad2pose.experiments.ingredients import INGREDIENTS
 from cad2pose.methods import GdrNetConfig, MethodConfig, QueryConfig, SurfEmbConfig
+from cad2pose.methods.gdrnet import GdrNetWeights
 from cad2pose.methods.query import LossWeights
 
 _ONE_LOOK = EstimatorOptions(recrop=False, refine=False)
@@ -81,10 +83,16 @@ def _gdrnpp(size: Size) -> GdrNetConfig:
     return GdrNetConfig.gdrnpp(_sized(GdrNetConfig, size))
 
 
+_SAME: dict[str, Any] = {
+    "encoder": "resnet18", "decoder": "unet", "stride": 2, "mask_loss": "bce", "double_mask": True, "pixel_map": "rays",
+}  # fmt: skip
+"""What makes a `GdrNetMethod` see through the flagship's networks, and its head the same places."""
 _THESIS: dict[str, Any] = {"head": "thesis", "charts": 1, "rotation_loss": "frobenius", "pose_gradient": 1.0}
 _QUERY_WAYS = ("regression", "regression, refined", "sampling, refined")
 _ADAM = (("optimizer", "adam"),)
-_RANGER = (("optimizer", "ranger"), ("flat_share", 0.72))
+_RANGER = (("optimizer", "ranger"), ("flat_share", 0.72), ("weight_decay", 0.0))
+_GDRNPP = (("optimizer", "ranger"), ("flat_share", 0.72), ("weight_decay", 0.01))
+_OURS = LossWeights()
 _NO_POSE = LossWeights(rotation=0.0, chart=0.0, centre=0.0, depth=0.0)
 
 CONTESTANTS: dict[str, Contestant] = {
@@ -112,12 +120,12 @@ CONTESTANTS: dict[str, Contestant] = {
     "gdrnet-no-symmetry": Contestant(
         "GDR-Net without the symmetric loss", lambda size: _gdrnet(size, symmetric_loss=False), ("regression",), _RANGER
     ),
-    "gdrnpp": Contestant("GDRNPP", _gdrnpp, ("regression", "PnP"), _RANGER),
+    "gdrnpp": Contestant("GDRNPP", _gdrnpp, ("regression", "PnP"), _GDRNPP),
     "coordinates": Contestant(
-        "the flagship's networks and charts on coordinates and regions",
+        "the flagship's networks, head and charts on coordinates and regions",
         lambda size: _gdrnet(
-            size, encoder="resnet18", decoder="unet", stride=2, charts=60, mask_loss="bce", double_mask=True,
-            pose_gradient=QueryConfig().pose_gradient,
+            size, charts=60, head_masks=True, rotation_loss="points", pose_gradient=QueryConfig().pose_gradient,
+            weights=GdrNetWeights(coordinates=_OURS.coordinates, rotation=_OURS.rotation), **_SAME,
         ),
         ("regression", "PnP"),
     ),
@@ -141,16 +149,22 @@ CONTESTANTS: dict[str, Contestant] = {
         shown=False,
     ),
     "pre.q": Contestant(
-        "the thesis: its head on frozen queries", lambda size: _query(size, frozen=True, **_THESIS), ("regression",),
-        _ADAM, "query-network",
+        "the thesis: its head on frozen queries, which have seen as many crops before",
+        lambda size: _query(size, frozen=True, **_THESIS), ("regression",), _ADAM, "query-network",
     ),
     "pre.c": Contestant(
         "the thesis: its head on rendered coordinates",
-        lambda size: _gdrnet(size, intermediate="true coordinates", **_THESIS), ("regression",), _ADAM,
+        lambda size: _gdrnet(
+            size, intermediate="true coordinates", weights=GdrNetWeights(rotation=_OURS.rotation), **_SAME, **_THESIS
+        ),
+        ("regression",), _ADAM,
     ),
     "raw-crop": Contestant(
         "the thesis, section 7.2.1: its head on the crop and its mask",
-        lambda size: _gdrnet(size, intermediate="image", **_THESIS), ("regression",), _ADAM,
+        lambda size: _gdrnet(
+            size, intermediate="image", weights=GdrNetWeights(rotation=_OURS.rotation), **_SAME, **_THESIS
+        ),
+        ("regression",), _ADAM,
     ),
     **{
         f"without-{name}": Contestant(

@@ -47,12 +47,15 @@ Encoder = Literal["resnet18", "resnet34", "convnext"]
 
 @dataclass(frozen=True)
 class GdrNetWeights:
-    """Weights of the terms: all 1 as published, but for those of this project's scale of centre and depth."""
+    """Weights of the terms: all 1 as published, but for those of this project's scale of centre and depth, and charts.
+
+    The published factor 3 of point matching is in the term itself, which sums over x, y and z.
+    """
 
     mask: float = 1.0
     coordinates: float = 1.0
     regions: float = 1.0
-    rotation: float = 3.0
+    rotation: float = 1.0
     chart: float = 0.5
     centre: float = 6.0
     depth: float = 3.0
@@ -77,12 +80,15 @@ class GdrNetConfig:
         mask_loss: `l1` of the raw output, which is the mask then (published), or cross-entropy `bce` of logits.
         pixel_map: where a cell is: `image`, its place in the source image as a share of width and height (published),
             or `rays` of the crop camera.
+        head_masks: the head sees the masks as well, and coordinates and regions inside the (full) mask only, as the
+            query method's does; published without.
         head: GDR-Net's Patch-PnP, or the thesis' (which serves one part), with its DropBlock or plain, without.
         head_width: channels of the pose head's convolutions, a multiple of 8.
         head_hidden: the head's two fully connected layers.
         charts: rotations regressed side by side, 1 (published), 24 or 60.
         pose_gradient: share of the pose losses' gradient that passes from the head into the maps; 1 as published.
-        rotation_loss: point matching (published), the angle, or the Frobenius norm.
+        rotation_loss: `surface-points` matched (published), or those of `points`, which are also on the axes' ends, the
+            angle (`geodesic`), or the Frobenius norm.
         symmetric_loss: compare with the nearest of all equivalent true rotations.
         symmetry_steps: rotations a continuous symmetry is discretised to in the rotation loss.
         weights: of the loss terms.
@@ -101,12 +107,13 @@ class GdrNetConfig:
     double_mask: bool = False
     mask_loss: Literal["l1", "bce"] = "l1"
     pixel_map: Literal["image", "rays"] = "image"
+    head_masks: bool = False
     head: HeadName = "patch-pnp"
     head_width: int = 128
     head_hidden: tuple[int, int] = (512, 256)
     charts: int = 1
     pose_gradient: float = 1.0
-    rotation_loss: RotationLoss = "points"
+    rotation_loss: RotationLoss = "surface-points"
     symmetric_loss: bool = True
     symmetry_steps: int = 72
     weights: GdrNetWeights = field(default_factory=GdrNetWeights)
@@ -202,7 +209,8 @@ class GdrNetMethod(RegressionMethod):
             else:
                 self.decoder = UNetDecoder(taps, config.stride, outputs, objects, slim=True)
         seen = {"coordinates+regions": 3 + config.regions, "coordinates": 3, "true coordinates": 4, "image": 4}
-        self._add_head(seen[config.intermediate] + 2)
+        masks = self._channels[0] if dense and config.head_masks else 0
+        self._add_head(seen[config.intermediate] + masks + 2)
 
     def forward(self, batch: CropBatch) -> GdrNetOutput:
         """Masks, coordinates, regions and pose of every crop.
@@ -221,12 +229,15 @@ class GdrNetMethod(RegressionMethod):
         index = batch.part_index if self.config.class_aware else torch.zeros_like(batch.part_index)
         maps = self.decoder(self.encoder(self.image_input(batch.image, batch.valid)), index).float()
         masks, coordinates, regions = maps.split(self._channels, dim=1)
-        visible = torch.sigmoid(masks[:, 0]) if self.config.mask_loss == "bce" else masks[:, 0].clamp(0, 1)
+        shares = torch.sigmoid(masks) if self.config.mask_loss == "bce" else masks.clamp(0, 1)
+        visible = shares[:, 0]
         if self.config.intermediate == "image":
             small = nn.functional.avg_pool2d(batch.image, self.config.stride)
             shown = torch.cat((small, visible[:, None]), dim=1)
         else:
             shown = torch.cat((coordinates, regions[:, 1:].softmax(1)), dim=1)
+            if self.config.head_masks:
+                shown = torch.cat((shown * shares[:, -1:], shares), dim=1)
         pose, charts = self._regressed(torch.cat((shown, places.to(shown)), dim=1), batch)
         has_coordinates, has_regions = self._channels[1] > 0, self._channels[2] > 0
         return GdrNetOutput(

@@ -20,12 +20,15 @@ class PartSet(nn.Module):
 
     Everything is rebuilt from the parts, so nothing of it is in the state dict.
 
+    Attributes:
+        symmetries: of the parts, exact.
+
     Buffers:
         centre `(P, 3)` mm and radius `(P,)` mm of the bounding spheres;
         surface `(P, 8192, 3)` normalised surface points, area-uniform;
         triangles `(P, F, 3, 3)` normalised corners, padded, and area_steps `(P, F)`, the share of the area up to each;
         sparse `(P, 256, 3)` and sparse_normals: points spread evenly, with their normals;
-        symmetry `(P, K, 3, 3)` rotations of the symmetry group, padded with the identity.
+        symmetry `(P, K, 3, 3)` rotations of the symmetry group, in steps about an axis, padded with the identity.
     """
 
     centre: Tensor
@@ -41,6 +44,7 @@ class PartSet(nn.Module):
         super().__init__()
         if not parts:
             raise ValueError("no parts were given; a method needs at least one")
+        self.symmetries = tuple(part.symmetries for part in parts)
         groups = [part.symmetries.rotation_group(symmetry_steps) for part in parts]
         most = max(len(group) for group in groups)
         symmetry = torch.eye(3, dtype=torch.float64).repeat(len(parts), most, 1, 1)

@@ -21,10 +21,11 @@ from cad2pose.solvers import CoordinateMaps
 from cad2pose.structures import CropBatch
 
 HeadName = Literal["patch-pnp", "thesis", "thesis-plain"]
-RotationLoss = Literal["points", "geodesic", "frobenius"]
+RotationLoss = Literal["points", "surface-points", "geodesic", "frobenius"]
 
 _CHARTS_MATCHED = 6
 _HEAD_STRIDE = 4
+_FULL_HIDDEN = 1024  # of Patch-PnP's first layer; the thesis' head shrinks with it
 
 
 @runtime_checkable
@@ -78,21 +79,20 @@ def check_regression(config: RegressionConfig) -> None:
     for name, value, kind in (("head", config.head, HeadName), ("rotation_loss", config.rotation_loss, RotationLoss)):
         if value not in kind.__args__:  # type: ignore[attr-defined]
             raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(kind.__args__)}")  # type: ignore[attr-defined]
-    if config.head != "patch-pnp" and _head_cells(config) % 32:
-        raise ValueError(f"maps have {_head_cells(config)} cells a side; the thesis' head needs a multiple of 32")
 
 
 def _head_cells(config: RegressionConfig) -> int:
     """Cells a side of what the head sees."""
-    return config.crop_size // max(config.stride, _HEAD_STRIDE)
+    least = _HEAD_STRIDE if config.head == "patch-pnp" else 1
+    return config.crop_size // max(config.stride, least)
 
 
 class RegressionMethod(PoseMethod):
     """Dense maps, and a pose regressed from them.
 
     A class of these calls `_add_head` when it is made, and `_regressed` with the maps that the head is to see. Maps
-    that are finer than GDR-Net's are averaged to its stride of 4 before: poses by regression gain nothing by more
-    cells, and the head would have four times the weights.
+    that are finer than GDR-Net's are averaged to its stride of 4 before Patch-PnP: poses by regression gain nothing by
+    more cells, and the head would have four times the weights. The thesis' head sees them as they are.
 
     Attributes:
         head: the regression head.
@@ -113,7 +113,8 @@ class RegressionMethod(PoseMethod):
         elif count > 1:
             raise ValueError(f"the thesis' head serves one part, and {count} were given; use the head patch-pnp")
         else:
-            head = ThesisHead(channels, map_size, outputs, dropping=config.head == "thesis")
+            scale = config.head_hidden[0] / _FULL_HIDDEN
+            head = ThesisHead(channels, map_size, outputs, config.head == "thesis", scale)
         head.output_bias.data[:] = initial_numbers(anchors)
         self.head = head
         self.register_buffer("anchors", anchors.float(), persistent=False)
@@ -139,20 +140,28 @@ class RegressionMethod(PoseMethod):
             self.parts.radius[batch.part_index], self.config.pad,
         )  # fmt: skip
         return {
-            **self._rotation_loss(output.charts, target, batch.part_index),
+            **self._rotation_loss(output, target, batch.part_index),
             "centre": (output.pose.centre - target.centre).abs().sum(-1).mean(),
             "depth": (output.pose.log_depth - target.log_depth).abs().mean(),
         }
 
     def _rotation_loss(
-        self, charts: RotationCharts, target: HeadPose, index: Int[Tensor, "batch"]
+        self, output: RegressionOutput, target: HeadPose, index: Int[Tensor, "batch"]
     ) -> dict[str, Float[Tensor, ""]]:
-        """What rotations cost in the charts near the truth, and how far the logits are from choosing those."""
+        """What rotations cost in the charts near the truth, and how far the logits are from choosing those.
+
+        A single rotation whose surface points are matched is compared as the camera sees it, so that its cost also has
+        a gradient into the centre (GDR-Net); all others are compared without the ray, which is another's business.
+        """
+        charts = output.charts
         truth = rotation_to_ray(target.position).transpose(1, 2) @ target.rotation
         if self.config.charts == 1:
+            found = charts.rotation[:, 0]
+            if self.config.rotation_loss == "surface-points":
+                found, truth = output.pose.rotation, target.rotation.to(found)
             if self.config.symmetric_loss:
-                truth = self.parts.nearest_symmetric(charts.rotation[:, 0], truth, index)
-            return {"rotation": self._rotation_cost(charts.rotation, truth[:, None], index).mean()}
+                truth = self.parts.nearest_symmetric(found, truth, index)
+            return {"rotation": self._rotation_cost(found[:, None], truth[:, None], index).mean()}
         group = self.parts.symmetry[index] if self.config.symmetric_loss else self.parts.symmetry[index, :1]
         wanted, weight = chart_targets(truth, group, self.anchors)
         divergence = torch.nn.functional.kl_div(charts.logits.log_softmax(1), weight, reduction="batchmean")
@@ -167,15 +176,19 @@ class RegressionMethod(PoseMethod):
     ) -> Float[Tensor, "batch n"]:
         """Cost of every rotation: the angle, the Frobenius norm, or point matching.
 
-        The points that are matched are half on the surface, half on the ends of the frame's axes: surface points alone
-        hardly feel a thin part turned upside down where the turn about its axis is unsure (a disc with one notch).
+        Matched are points of the surface (GDR-Net), or half of these and half the ends of the frame's axes: surface
+        points alone hardly feel a thin part turned upside down where the turn about its axis is unsure (a disc with one
+        notch).
         """
         if self.config.rotation_loss == "geodesic":
             return angle_between(predicted, truth)
         if self.config.rotation_loss == "frobenius":
             return chordal_distance(predicted, truth)
+        surface = point_matching(predicted, truth, self.parts.sparse[index])
+        if self.config.rotation_loss == "surface-points":
+            return surface
         axes = torch.eye(3, device=predicted.device).expand(len(predicted), 3, 3)
-        return (point_matching(predicted, truth, self.parts.sparse[index]) + point_matching(predicted, truth, axes)) / 2
+        return (surface + point_matching(predicted, truth, axes)) / 2
 
     def starts(
         self, output: RegressionOutput, count: int

@@ -12,6 +12,11 @@ from torch import Tensor, nn
 
 from cad2pose.networks.norms import GroupNorm
 
+PER_OBJECT_WEIGHT = "output_weight"
+"""Name of the weights `(objects, inputs, outputs)` of heads; other weights have their outputs first."""
+PER_OBJECT_VECTORS = ("output_bias", "object_offset")
+"""Names of their vectors `(objects, n)`."""
+
 
 class PatchPnP(nn.Module):
     """Maps `(B, channels, m, m)` -> `(B, outputs)`.

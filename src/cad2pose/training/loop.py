@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def training_step(
         seed = config.seed * 1_000_003 + state.step + (first + number) * 2_000_000_011
         generator = torch.Generator(device).manual_seed(seed)
         with nullcontext() if number == len(shards) - 1 else without_exchange(losses):
-            with autocast(config, device):
+            with drawing_from(seed, device), autocast(config, device):
                 total, terms = losses(shard, generator)
             (total / len(shards)).backward()
         found.append({"total": total.detach(), **{name: term.detach() for name, term in terms.items()}})
@@ -99,6 +99,16 @@ def training_step(
     state.average.update_parameters(method)
     state.step += 1
     return {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}
+
+
+@contextmanager
+def drawing_from(seed: int, device: torch.device) -> Iterator[None]:
+    """What layers draw (DropBlock) follows from the seed, whatever was drawn before, and changes nothing after."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        yield
 
 
 def validate(method: Method, crops: CropSource, count: int, config: TrainingConfig) -> CropErrors | CropMatches:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from cad2pose.networks import PER_OBJECT_VECTORS, PER_OBJECT_WEIGHT
 from cad2pose.training.config import TrainingConfig
 
 _Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -17,7 +18,8 @@ def make_optimizer(method: nn.Module, config: TrainingConfig) -> torch.optim.Opt
     """The optimiser with three groups: decayed weights, undecayed vectors, and key networks (their own rate, no decay).
 
     What is frozen is in none. Every group remembers its peak rate as `peak`. Adam decays nothing (as in the thesis).
-    Ranger is RAdam with lookahead and centralised gradients (Wang et al. 2021 train GDR-Net with it).
+    Ranger is RAdam with lookahead and centralised gradients (Wang et al. 2021 train GDR-Net with it): of weights, the
+    mean over all inputs of an output is taken out of the gradient.
     """
     decayed, plain, keys = [], [], []
     for name, parameter in method.named_parameters():
@@ -26,7 +28,7 @@ def make_optimizer(method: nn.Module, config: TrainingConfig) -> torch.optim.Opt
         if name.startswith("keys."):
             keys.append(parameter)
         else:
-            (decayed if parameter.ndim > 1 else plain).append(parameter)
+            (plain if _is_vector(name, parameter) else decayed).append(parameter)
     decay = 0.0 if config.optimizer == "adam" else config.weight_decay
     groups = [
         {"params": decayed, "weight_decay": decay, "peak": config.learning_rate},
@@ -37,9 +39,29 @@ def make_optimizer(method: nn.Module, config: TrainingConfig) -> torch.optim.Opt
     if config.optimizer == "ranger":
         from pytorch_optimizer import Ranger  # it takes half a second to load
 
-        return Ranger(groups, lr=config.learning_rate)
+        ranger = Ranger(groups, lr=config.learning_rate, use_gc=False)  # it would centralise vectors per object, too
+        inputs = {
+            parameter: (1,) if name.endswith(PER_OBJECT_WEIGHT) else tuple(range(1, parameter.ndim))
+            for name, parameter in method.named_parameters()
+            if parameter.requires_grad and not _is_vector(name, parameter) and not name.startswith("keys.")
+        }
+        ranger.register_step_pre_hook(lambda *_: _centralise(inputs))
+        return ranger
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
     return kind(groups, lr=config.learning_rate, fused=True)
+
+
+def _is_vector(name: str, parameter: Tensor) -> bool:
+    """Biases and scales, those that every object has its own of included."""
+    return parameter.ndim < 2 or name.endswith(PER_OBJECT_VECTORS)
+
+
+@torch.no_grad()
+def _centralise(inputs: Mapping[nn.Parameter, tuple[int, ...]]) -> None:
+    """Gradient centralisation (Yong et al. 2020) over these dimensions."""
+    for parameter, dimensions in inputs.items():
+        if parameter.grad is not None:
+            parameter.grad.sub_(parameter.grad.mean(dimensions, keepdim=True))
 
 
 def rate_factor(step: int, config: TrainingConfig) -> float:

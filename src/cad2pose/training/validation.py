@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cad2pose.geometry.rotation import degrees, geodesic_distance
 from cad2pose.methods import Method, PoseMethod
+from cad2pose.parts import nearest_equivalent
 from cad2pose.structures import CropBatch
 from cad2pose.training.crop_figures import CropFigures
 
@@ -58,10 +59,13 @@ def pose_crop_errors(
     centre = parts.centre.double()[index, :, None]
     found = (T_found[:, :3, :3] @ centre)[..., 0] + T_found[:, :3, 3]
     true = (T_true[:, :3, :3] @ centre)[..., 0] + T_true[:, :3, 3]
-    candidates = T_true[:, None, :3, :3] @ parts.symmetry[index].double()
-    angles = geodesic_distance(T_found[:, None, :3, :3].expand_as(candidates), candidates)
+    nearest = T_true.clone()
+    for number in index.unique().tolist():  # exact: a training's steps about an axis would leave errors of their own
+        mine = index == number
+        nearest[mine] = nearest_equivalent(T_found[mine].double(), T_true[mine], parts.symmetries[number])
+    angles = geodesic_distance(T_found[:, :3, :3].double(), nearest[:, :3, :3])
     return CropErrors(
-        rotation=degrees(angles.amin(1)).float().cpu(),
+        rotation=degrees(angles).float().cpu(),
         translation=(100 * (found - true).norm(dim=1) / true.norm(dim=1)).float().cpu(),
         depth=(100 * (found - true)[:, 2] / true[:, 2]).float().cpu(),
         score=score.float().cpu(),
