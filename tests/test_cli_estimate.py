@@ -104,8 +104,54 @@ def test_detections_keep_the_best_of_each_object(world):
     results = read_results_csv(world / "out" / "results.csv")
     assert sorted(results.object_id.tolist()) == [5, 6]
     assert results.scene_id.unique().tolist() == [3]
-    assert _run(world, *_image(world), "--detections", world / "d.json", "--objects", "6", "--min-score", "2") == 0
+    assert _run(world, *_image(world), "--detections", world / "d.json", "--objects", "6", "--min-score", "1") == 0
     assert len(read_results_csv(world / "out" / "results.csv")) == 0
+
+
+@pytest.mark.parametrize("score", ["2", "-0.1", "nan"])
+def test_scores_that_no_pose_has_are_refused(world, capsys, score):
+    assert "between 0 and 1" in _refused(world, capsys, *_image(world), *BOX, "--min-score", score)
+
+
+def test_images_get_their_own_boxes_or_none(world, capsys):
+    """Detections go by number: two pictures of one number, or one that the file says nothing of, are refused."""
+    boxes = [(0, 0, 5, [40, 30, 60, 50], 0.9), (0, 1, 5, [10, 30, 60, 50], 0.9), (0, 2, 5, [20, 30, 60, 50], 0.9)]
+    (world / "d.json").write_text(_bop_list(*boxes))
+    for name in ("1.png", "2.jpg", "2.png"):
+        _picture(world / "images" / name)
+    wanted = (*_image(world, "images"), "--detections", world / "d.json")
+    assert "2.jpg and 2.png have the same number" in _refused(world, capsys, *wanted)
+    _picture(world / "images" / "2.jpg").unlink()
+    _picture(world / "images" / "._1.png").write_bytes(b"what a Mac leaves beside pictures")
+    assert _run(world, *wanted) == 0
+    assert read_results_csv(world / "out" / "results.csv").image_id.tolist() == [1, 2]
+    _picture(world / "17.png")
+    (world / "one.json").write_text(_bop_list(boxes[2]))
+    assert _run(world, *_image(world), "--detections", world / "one.json", out="any") == 0  # image.png has no number
+    assert _run(world, *_image(world, "17.png"), "--detections", world / "one.json", out="other") == 2
+    message = capsys.readouterr().err
+    assert "no detections for image 17" in message
+    assert "it is about image 2" in message
+
+
+def test_a_picture_named_after_the_time_keeps_its_pose(world):
+    _picture(world / "20240311123045123456.png")  # more than 64 bits
+    assert _run(world, *_image(world, "20240311123045123456.png"), *BOX) == 0
+    assert read_results_csv(world / "out" / "results.csv").image_id.tolist() == [0]
+
+
+def test_a_broken_picture_does_not_cost_the_others(world, capsys):
+    for number in (1, 2, 3):
+        _picture(world / "images" / f"{number}.jpg")
+    whole = (world / "images" / "2.jpg").read_bytes()
+    (world / "images" / "2.jpg").write_bytes(whole[: len(whole) // 2])  # its header is whole
+    assert _run(world, *_image(world, "images"), *BOX) == 2
+    message = capsys.readouterr().err
+    assert "2.jpg cannot be read" in message
+    assert "1 of 3 images were left out" in message
+    assert read_results_csv(world / "out" / "results.csv").image_id.tolist() == [1, 3]
+    images = json.loads((world / "out" / "results.json").read_text())["images"]
+    assert [("left_out" in image, image["im_id"]) for image in images] == [(False, 1), (False, 3), (True, 2)]
 
 
 def test_a_folder_of_numbered_images(world):

@@ -150,11 +150,15 @@ def test_killed_while_writing_the_old_file_survives(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program, str(target)], check=False)
     assert done.returncode == -signal.SIGKILL
     assert target.read_bytes() == b"old"
+    assert len(names(tmp_path)) == 2
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == ["checkpoint.bin"]
 
 
 def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path):
     kept = [tmp_path / "a" / "000000.png", tmp_path / ".hidden" / "b-12345678.json", tmp_path / ".gitignore"]
-    for path in (*kept, tmp_path / "a" / ".000000-a1b2_c3d.png", tmp_path / ".config-abcdefgh"):
+    kept += [tmp_path / ".photos-20240311.zip", tmp_path / "a" / ".notes-settings.json"]  # a user's
+    for path in (*kept, tmp_path / "a" / ".cad2pose-000000-a1b2_c3d.png", tmp_path / ".cad2pose-config-abcdefgh"):
         path.parent.mkdir(exist_ok=True)
         path.touch()
     remove_leftovers(tmp_path)

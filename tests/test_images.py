@@ -5,7 +5,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cad2pose.data.images import image_size, read_depth, read_image, read_mask
 
@@ -55,6 +55,21 @@ def test_orientation_is_applied(tmp_path):
     Image.fromarray(COLOR).save(tmp_path / "turned.png", exif=exif)
     assert torch.equal(read_image(tmp_path / "turned.png"), torch.rot90(expected(COLOR), -1, (1, 2)))
     assert image_size(tmp_path / "turned.png") == (5, 7)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_every_orientation_is_that_of_pillow(tmp_path, orientation, suffix):
+    """The size that the header tells is the picture's, in formats that Pillow turns and in those that it does not."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(COLOR).save(tmp_path / f"turned{suffix}", exif=exif)
+    with Image.open(tmp_path / f"turned{suffix}") as image:
+        image.load()
+        upright = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    found = read_image(tmp_path / f"turned{suffix}")
+    assert torch.equal(found, expected(upright))
+    assert image_size(tmp_path / f"turned{suffix}") == (found.shape[2], found.shape[1])
 
 
 def test_depth_and_mask(tmp_path):

@@ -127,6 +127,53 @@ def test_texture_becomes_vertex_colours(tmp_path: Path) -> None:
     assert kept.colors[kept.vertices[:, 0] > 0].unique(dim=0).tolist() == [[0.0, 0.0, 1.0]]
 
 
+def test_a_picture_that_is_missing_is_named_and_nothing_is_made_up(tmp_path: Path) -> None:
+    corners = "v 0 0 0\nv 50 0 0\nv 0 40 0\nv 0 0 30\nvt 0 0\nvt 1 0\nvt 0 1\n"
+    faces = "f 1/1 3/3 2/2\nf 1/1 2/2 4/3\nf 1/1 4/3 3/2\nf 2/1 3/2 4/3\n"
+    written(tmp_path, "part.obj", f"mtllib my part.mtl\n{corners}usemtl skin\n{faces}")
+    written(tmp_path, "my part.mtl", "newmtl skin\nKd 1 0 0\nmap_Kd -clamp on skin picture.png\n")
+    with pytest.warns(UserWarning, match=r"skin picture\.png, which colours the part, is not there"):
+        assert load_mesh(tmp_path / "part.obj").colors is None
+    load_mesh(tmp_path / "part.obj", keep_vertices=True)  # shapes alone: nothing is missed
+    Image.new("RGB", (4, 4), (0, 255, 0)).save(tmp_path / "picture.png")
+    written(tmp_path, "my part.mtl", "newmtl skin\nKd 1 0 0\nmap_Kd picture.png\n")
+    colors = load_mesh(tmp_path / "part.obj").colors
+    assert colors is not None
+    assert colors.unique(dim=0).tolist() == [[0.0, 1.0, 0.0]]
+    text = (
+        "ply\nformat ascii 1.0\ncomment TextureFile tex.png\nelement vertex 4\nproperty float x\nproperty float y\n"
+        "property float z\nproperty float texture_u\nproperty float texture_v\nelement face 4\n"
+        "property list uchar int vertex_indices\nend_header\n"
+        "0 0 0 0 0\n50 0 0 1 0\n0 40 0 0 1\n0 0 30 1 1\n3 0 2 1\n3 0 1 3\n3 0 3 2\n3 1 2 3\n"
+    )
+    written(tmp_path, "part.ply", text)
+    with pytest.warns(UserWarning, match=r"tex\.png"):
+        assert load_mesh(tmp_path / "part.ply").colors is None
+
+
+def test_colours_of_polygons_that_were_split_are_refused(tmp_path: Path) -> None:
+    square = "-10 -10 0\n10 -10 0\n10 10 0\n-10 10 0\n0 0 15\n"
+    header = ply(square, "", 5, 5).replace(
+        "property list uchar int vertex_indices\n",
+        "property list uchar int vertex_indices\nproperty uchar red\nproperty uchar green\nproperty uchar blue\n",
+    )
+    faces = "4 0 3 2 1 255 0 0\n3 0 1 4 0 255 0\n3 1 2 4 0 255 0\n3 2 3 4 0 255 0\n3 3 0 4 0 255 0\n"
+    with pytest.raises(ValueError, match="colours of 5 faces, and 6 triangles; export it triangulated"):
+        load_mesh(written(tmp_path, "tent.ply", header + faces))
+
+
+def test_normals_without_a_length_are_worked_out(tmp_path: Path) -> None:
+    plain = box()
+    lines = [" ".join(map(str, (*vertex, 0, 0, 0))) for vertex in plain.vertices.tolist()]
+    faces = [" ".join(map(str, (3, *face))) for face in plain.faces.tolist()]
+    text = ply("", "", 8, 12).replace(
+        "property float z\n", "property float z\nproperty float nx\nproperty float ny\nproperty float nz\n"
+    )
+    mesh = load_mesh(written(tmp_path, "box.ply", text + "\n".join([*lines, *faces]) + "\n"))
+    flat = mesh.face_normals[:, None].expand(-1, 3, 3)
+    assert float((mesh.normals[mesh.faces] * flat).sum(-1).min()) > 0.5
+
+
 def test_texture_within_a_triangle_is_not_lost(tmp_path: Path) -> None:
     """A plate of two triangles with a checkerboard on it: its colours where they are, no gap, the same area."""
     size = 64
@@ -352,9 +399,10 @@ def test_damaged_models_info(tmp_path: Path, content: str) -> None:
 
 def test_diameter_of_another_part_is_noticed(tmp_path: Path) -> None:
     box().export(tmp_path / "box.ply")
-    written(tmp_path, "models_info.json", '{"1": {"diameter": 120.0}}')
-    with pytest.raises(ValueError, match=r"120 mm, but the mesh measures 53\.85"):
-        load_part(tmp_path / "box.ply", models_info=tmp_path / "models_info.json")
+    for stated, said in (("120.0", "120 mm"), ("NaN", "nan mm")):
+        written(tmp_path, "models_info.json", f'{{"1": {{"diameter": {stated}}}}}')
+        with pytest.raises(ValueError, match=rf"{said}, but the mesh measures 53\.85"):
+            load_part(tmp_path / "box.ply", models_info=tmp_path / "models_info.json")
 
 
 @pytest.mark.parametrize("corners", [5, 12, 40])

@@ -1,5 +1,6 @@
 """Regress, then refine: what the refiner makes of a model's own output."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from cad2pose.estimator import EstimatorOptions, PoseEstimator
 from cad2pose.estimator.pose_solver import PoseSolver, RefinementOptions, believed_depth
 from cad2pose.geometry import Camera, geodesic_distance
 from cad2pose.model_file import DEPTH_ERRORS, load_model, shipped_model_path
-from cad2pose.solvers import PoseScore, SolverOptions
+from cad2pose.solvers import DepthOptions, PoseScore, SolverOptions
 from cad2pose.structures import Detections
 
 
@@ -87,8 +88,28 @@ def test_a_depth_is_believed_as_far_as_the_model_has_learnt_it(model, nuts):
 def test_how_far_a_depth_is_believed():
     assert [believed_depth(error) for error in (None, 0.0, 0.02)] == [0.06] * 3
     assert believed_depth(0.05) == pytest.approx(0.15)
-    with pytest.raises(ValueError, match=r"depth_sigma is 0\.0"):
-        RefinementOptions(depth_sigma=0.0)
+    for sigma in (0.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="depth_sigma is"):
+            RefinementOptions(depth_sigma=sigma)
+
+
+@pytest.mark.parametrize(
+    ("names", "values"),
+    [(("modes", "starts", "distinct", "alternatives"), (0, -1)),
+     (("independent", "covariance_factor"), (0.0, -1.0, math.nan, math.inf))],
+)  # fmt: skip
+def test_settings_of_the_solver_that_cannot_be_are_refused_by_name(names, values):
+    for name in names:
+        for value in values:
+            with pytest.raises(ValueError, match=f"{name} is {value}"):
+                SolverOptions(**{name: value})
+    for kind, field in ((RefinementOptions, "modes"), (DepthOptions, "points")):
+        with pytest.raises(ValueError, match=f"{field} is 0"):
+            kind(**{field: 0})
+    with pytest.raises(ValueError, match="side is 0"):
+        replace(SolverOptions().coarse[0], side=0)
+    with pytest.raises(ValueError, match="iterations is -1"):
+        replace(SolverOptions().coarse[0], iterations=-1)
 
 
 def angles_of(model, crops, rotation):

@@ -69,6 +69,16 @@ def test_bad_rows_are_named_with_their_line(tmp_path, row, message):
         read_results_csv(tmp_path / "r.csv")
 
 
+def test_large_numbers_are_kept_to_the_digit(tmp_path):
+    row = "0,{},3,0.5,1 0 0 0 1 0 0 0 1,0 0 500,-1\n"
+    (tmp_path / "r.csv").write_text(row.format(1710159045123456789))  # nanoseconds
+    assert read_results_csv(tmp_path / "r.csv").image_id.tolist() == [1710159045123456789]
+    for number in ("20240311123045123456", "9" * 400):
+        (tmp_path / "r.csv").write_text(row.format(number))
+        with pytest.raises(ValueError, match="line 1: im_id is .* 64 bits do not hold"):
+            read_results_csv(tmp_path / "r.csv")
+
+
 def test_all_bad_rows_are_named_but_not_endlessly(tmp_path):
     (tmp_path / "r.csv").write_text("\n".join([HEADER, *["1,2,3"] * 30]))
     with pytest.raises(ValueError, match=r"line 2: .*line 11: .*and 20 more lines"):

@@ -55,6 +55,14 @@ def test_ids_are_given_or_follow_from_the_order(mesh):
     assert [part.object_id for part in find_parts(["nut"], (8,), "mm")] == [8]
 
 
+def test_files_of_one_name_are_told_apart(mesh, tmp_path):
+    for folder in ("bracket", "nut"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mesh.ply").write_bytes(Path(mesh).read_bytes())
+    parts = find_parts([str(tmp_path / folder / "mesh.ply") for folder in ("bracket", "nut")], (), "mm")
+    assert [part.name for part in parts] == ["mesh_1", "mesh_2"]
+
+
 def test_ids_that_clash_or_cannot_be_are_refused(mesh, dataset):
     with pytest.raises(ValueError, match=r"\[3, 3\]; give every part its own"):
         find_parts([mesh, "nut"], (3, 3), "mm")

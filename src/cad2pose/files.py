@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_ASIDE = re.compile(r"\..*-[a-z0-9_]{8}(\.\w+)?")  # the names that `_aside` makes
+_MARK = ".cad2pose-"
+_ASIDE = re.compile(re.escape(_MARK) + r".*-[a-z0-9_]{8}(\.\w+)?")  # the names that `_aside` makes
 
 
 @contextmanager
@@ -43,7 +44,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
 @contextmanager
 def _aside(path: Path) -> Iterator[Path]:
     """A temporary file that replaces `path` in the end, and is gone in any case."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}-", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f"{_MARK}{path.stem[:40]}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     aside = Path(name)
     try:
@@ -60,7 +61,7 @@ def _aside(path: Path) -> Iterator[Path]:
 
 def remove_leftovers(folder: Path | str) -> None:
     """Remove the temporary files of writers that were killed, to any depth; nobody may be writing there."""
-    for path in [path for path in Path(folder).rglob(".*") if _ASIDE.fullmatch(path.name) and path.is_file()]:
+    for path in [path for path in Path(folder).rglob(f"{_MARK}*") if _ASIDE.fullmatch(path.name) and path.is_file()]:
         path.unlink(missing_ok=True)
 
 

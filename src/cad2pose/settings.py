@@ -1,9 +1,10 @@
-"""Settings as plain JSON values, what differs between two of them, and folders that belong to some."""
+"""Settings: their checks, as plain JSON values, what differs between two of them, and folders that belong to some."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,13 @@ import torch
 from cad2pose.files import check_folder
 
 _NAMED = 5  # differences in an error
+
+
+def check_positive(settings: object, *names: str) -> None:
+    """Raise ValueError, by its name, for a setting that is not a positive, finite number."""
+    for name in names:
+        if not 0 < getattr(settings, name) < math.inf:
+            raise ValueError(f"{name} is {getattr(settings, name)}; it must be a positive number")
 
 
 def describe(settings: Any) -> Any:

@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 
 from cad2pose import __version__
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in _COMMANDS:
         _complain(_unknown(name))
         return _USER_ERROR
+    usual, warnings.formatwarning = warnings.formatwarning, _warning
     try:
         return _run(name, rest)
     except KeyboardInterrupt:
@@ -64,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _show_traceback()
         _complain(_describe(error))
         return _USER_ERROR
+    finally:
+        warnings.formatwarning = usual
 
 
 def _run(name: str, arguments: list[str]) -> int:
@@ -109,6 +113,11 @@ def _describe(error: ValueError | OSError) -> str:
 
 def _complain(text: str) -> None:
     print(f"cad2pose: error: {text}", file=sys.stderr)
+
+
+def _warning(message: Warning | str, *where: object, **_: object) -> str:
+    """One line for a warning; who is warned is not asked to read code."""
+    return f"cad2pose: warning: {' '.join(str(message).split())}\n"
 
 
 def _show_traceback() -> None:

@@ -28,6 +28,8 @@ _OPTIONS, _IMAGES = EstimatorOptions(), ImageChoice()
 
 Done = tuple[ImageTask, PoseEstimates]
 """A task and what was found."""
+Broken = tuple[ImageTask, str]
+"""A task that cannot be read, and why."""
 
 
 def estimate_command(
@@ -52,6 +54,7 @@ def estimate_command(
     (pictures/). Where several boxes claim the same object, those with the best pose scores are kept. results.json has
     more: the chance that a pose is right, where the model was calibrated for poses of its kind; poses that were refined
     or solved for with their covariance, their free axis and their alternatives; boxes without a pose with the reason.
+    Images that cannot be read are left out, named at the end, and results.json says why; the status is then 2.
 
     Args:
         model: model file, or a folder of them, which then means all their objects.
@@ -71,6 +74,8 @@ def estimate_command(
     """
     images.check()
     _check_depth(images.bop, depth, depth_scale, bop_depth)
+    if not 0 <= min_score <= 1:
+        raise ValueError(f"--min-score is {min_score}; scores lie between 0 and 1")
     check_folder(out)
     style = OverlayStyle(blend=blend)
     estimator = PoseEstimator.load(model, device, options)
@@ -79,9 +84,18 @@ def estimate_command(
     console = Console()
     inspect = DebugSheets(estimator, out / "debug") if debug_pictures else None
     ready = estimator.prepare([i for task in tasks for i in task.detections.object_id.tolist()])
-    done = _estimate(console, estimator, tasks, min_score, out if pictures else None, style, inspect)
-    _write(out, model, estimator, done)
-    _say(console, estimator, done, ready, out)
+    done: list[Done] = []
+    broken: list[Broken] = []
+    try:
+        _estimate(console, estimator, tasks, min_score, out if pictures else None, style, inspect, done, broken)
+    finally:  # what was found is worth keeping when something later fails
+        if done:
+            _write(out, model, estimator, done, broken)
+    if done:
+        _say(console, estimator, done, ready, out)
+    if broken:
+        others = f" (and {len(broken) - 1} more, see results.json)" if len(broken) > 1 and done else ""
+        raise ValueError(f"{broken[0][1]}{others}; {len(broken)} of {len(tasks)} images were left out")
 
 
 def _check_depth(bop: Path | None, depth: Path | None, scale: float, bop_depth: bool) -> None:
@@ -101,19 +115,23 @@ def _estimate(
     out: Path | None,
     style: OverlayStyle,
     inspect: DebugSheets | None,
-) -> list[Done]:
-    """Poses of all tasks; each picture is written as soon as it is drawn."""
-    done: list[Done] = []
+    done: list[Done],
+    broken: list[Broken],
+) -> None:
+    """Poses of all tasks, to be added to `done`; each picture is written as soon as it is drawn."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         for task in progress.track(tasks, description="images"):
-            pixels = task.read()
             try:
-                found = estimator.estimate(pixels, task.camera, task.detections, min_score, task.read_depth())
+                pixels, depth = task.read(), task.read_depth()
+            except (OSError, ValueError) as error:
+                broken.append((task, str(error)))
+                continue
+            try:
+                found = estimator.estimate(pixels, task.camera, task.detections, min_score, depth)
             except ValueError as error:
                 raise ValueError(f"{task.path}: {error}") from error
             found = best_per_object(found, task.counts)
-            done.append((task, found))
             if inspect is not None:
                 inspect.save(task, pixels, found)
             if out is not None:
@@ -122,12 +140,12 @@ def _estimate(
                     out / "pictures" / f"{task.name}.png",
                     draw_poses(straight, camera, estimator.parts, found, style),
                 )
-    return done
+            done.append((task, found))
 
 
-def _write(out: Path, model: Path, estimator: PoseEstimator, done: Sequence[Done]) -> None:
+def _write(out: Path, model: Path, estimator: PoseEstimator, done: Sequence[Done], broken: Sequence[Broken]) -> None:
     """results.csv and results.json."""
-    images = [
+    images: list[dict[str, object]] = [
         {
             "image": str(task.path),
             "scene_id": task.scene_id,
@@ -137,6 +155,10 @@ def _write(out: Path, model: Path, estimator: PoseEstimator, done: Sequence[Done
             "poses": [_pose_entry(estimator, found, row) for row in range(len(found))],
         }
         for task, found in done
+    ]
+    images += [
+        {"image": str(task.path), "scene_id": task.scene_id, "im_id": task.image_id, "left_out": why}
+        for task, why in broken
     ]
     about = {"cad2pose": __version__, "model": str(model), "units": "mm", "images": images}
     results = Results.from_estimates({(task.scene_id, task.image_id): found for task, found in done})

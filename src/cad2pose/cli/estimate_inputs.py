@@ -14,6 +14,8 @@ from cad2pose.data.images import IMAGE_SUFFIXES, image_size, read_mask
 from cad2pose.geometry import mask_box
 from cad2pose.structures import Detections
 
+_DIGITS = 18  # of image numbers; more do not fit 64 bits
+
 
 def single_box(box: Sequence[float], object_id: int) -> Detections:
     """One box of one object; ValueError for a box without area."""
@@ -45,7 +47,9 @@ def image_files(path: Path) -> list[Path]:
         FileNotFoundError: if there is nothing.
     """
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        files = sorted(
+            file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+        )
         if not files:
             raise FileNotFoundError(f"the folder {path} holds no image ({', '.join(IMAGE_SUFFIXES)})")
         return files
@@ -68,8 +72,8 @@ def tasks_of_images(
     """Tasks of image files, of which exactly one of `box`, `mask` and `detections` says where to look.
 
     A box holds for every image. A mask is a file, or a folder of files named after their images, and so is a depth
-    image. Detections go by the images' numbers (000017.png is image 17); for a single image, a file about one image
-    needs no number.
+    image. Detections go by the images' numbers (000017.png is image 17); a single image whose name is no number takes
+    those of a file about one image.
 
     Raises:
         FileNotFoundError, ValueError: for anything missing or malformed.
@@ -77,12 +81,12 @@ def tasks_of_images(
     files = image_files(images)
     numbers = _numbers(files)
     stems = [file.stem for file in files]
-    found = {} if detections is None else _detections_by_number(detections, files, objects)
+    found = {} if detections is None else _detections_by_number(detections, files, numbers, objects)
     tasks = []
     for number, file in zip(numbers, files, strict=True):
         scene_id = 0
         if detections is not None:
-            scene_id, boxes = found.get(number) or found.get(-1) or (0, no_detections())
+            scene_id, boxes = found.get(number, (0, no_detections()))
         else:
             assert object_id is not None, "a box is of an object"
             chosen = box if box is not None else box_of_mask(_named_after(mask, file, "mask"), file)
@@ -95,12 +99,17 @@ def tasks_of_images(
 
 
 def _numbers(files: Sequence[Path]) -> list[int]:
-    """Image numbers: those that the names are, where all are different numbers; else 0, 1, 2, ..."""
-    if all(file.stem.isdecimal() for file in files):
+    """Those that the names are, where all are different numbers (of 18 digits at most); else 0, 1, 2, ..."""
+    if all(_is_number(file) for file in files):
         numbers = [int(file.stem) for file in files]
         if len(set(numbers)) == len(numbers):
             return numbers
     return list(range(len(files)))
+
+
+def _is_number(file: Path) -> bool:
+    """Whether a file's name is a number that results can hold."""
+    return file.stem.isdecimal() and len(file.stem.lstrip("0")) <= _DIGITS
 
 
 def _named_after(path: Path | None, image: Path, what: str) -> Path:
@@ -116,21 +125,30 @@ def _named_after(path: Path | None, image: Path, what: str) -> Path:
 
 
 def _detections_by_number(
-    path: Path, files: Sequence[Path], objects: Collection[int]
+    path: Path, files: Sequence[Path], numbers: Sequence[int], objects: Collection[int]
 ) -> dict[int, tuple[int, Detections]]:
-    """Scene number and detections by image number; -1 stands for the only image there is."""
+    """Scene number and detections by image number."""
     found = read_detections(path)
     if objects:
         found = {key: of_objects(boxes, objects) for key, boxes in found.items()}
-    if len(files) == 1 and len(found) == 1:
+    if len(files) == len(found) == 1 and not _is_number(files[0]):
         ((scene_id, _), boxes) = next(iter(found.items()))
-        return {-1: (scene_id, boxes)}
+        return {numbers[0]: (scene_id, boxes)}
     scenes = sorted({scene_id for scene_id, _ in found})
     if len(scenes) > 1:
         raise ValueError(f"{path} is about several scenes ({scenes[0]}, {scenes[1]}, ...); use --bop for a dataset")
-    if not all(file.stem.isdecimal() for file in files):
-        raise ValueError(f"{path} goes by image number, so the images must be named by theirs, such as 000017.png")
+    if unnumbered := next((file for file in files if not _is_number(file)), None):
+        raise ValueError(
+            f"{path} goes by image number, so the images must be named by theirs, such as 000017.png "
+            f"({_DIGITS} digits at most), and not {unnumbered.name}"
+        )
+    named: dict[int, Path] = {}
+    for file in files:
+        if (other := named.setdefault(int(file.stem), file)) is not file:
+            raise ValueError(f"{other.name} and {file.name} have the same number; keep one, so that {path} is clear")
     by_number = {image_id: (scene_id, boxes) for (scene_id, image_id), boxes in found.items()}
-    if not any(int(file.stem) in by_number for file in files):
-        raise ValueError(f"{path} has no detections for image {int(files[0].stem)}, nor for any other of the images")
+    if not any(number in by_number for number in numbers):
+        others = ", nor for any other of the images" if len(files) > 1 else f" ({files[0].name})"
+        about = f"; it is about image {min(by_number)}" if len(by_number) == 1 else ""
+        raise ValueError(f"{path} has no detections for image {numbers[0]}{others}{about}")
     return by_number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +58,8 @@ def find_parts(
         sources: mesh files, `nut`, `builtin:nut`, `builtin` for all built-in parts; or one folder with `models/`
             (or the name of one in BOP_PATH).
         object_ids: which objects of the folder; for meshes, the ids to give them; by default built-in parts keep
-            theirs, and mesh files get 1, 2, ... of the others.
+            theirs, and mesh files get 1, 2, ... of the others. Files of one name (in several folders) have it with
+            their ids.
         units: of mesh files.
         models_info: BOP models_info.json with the symmetries of mesh files, by their ids.
 
@@ -82,7 +84,8 @@ def find_parts(
     ids = [part.object_id for part in parts]
     if len(set(ids)) < len(ids):
         raise ValueError(f"the parts' object ids are {ids}; give every part its own with --objects")
-    return parts
+    twice = [name for name, count in Counter(part.name for part in parts).items() if count > 1]
+    return [replace(p, name=f"{p.name}_{p.object_id}") if p.name in twice else p for p in parts]
 
 
 def _models_folder(source: str) -> Path | None:

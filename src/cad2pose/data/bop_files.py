@@ -155,10 +155,9 @@ def read_targets(path: Path | str) -> tuple[BopTarget, ...]:
 
 
 def whole_number(entry: Mapping[str, object], key: str, where: str) -> int:
-    """An integer entry (3 and 3.0, not "3" or true)."""
+    """An integer entry (3 and 3.0, not "3" or true) that 64 bits hold."""
     value = entry.get(key)
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or int(value) != value:  # type: ignore[arg-type]
+    if not _is_finite(value) or int(value) != value or abs(value) >= 2**63:  # type: ignore[arg-type, operator]
         raise ValueError(f"{where}: {key} must be a whole number, it is {_kind(value) if key in entry else 'missing'}")
     return int(value)  # type: ignore[arg-type]
 
@@ -173,10 +172,18 @@ def _numbers(entry: Mapping[str, object], key: str, count: int, where: str) -> l
 
 def finite_numbers(values: list[object], where: str) -> list[float]:
     """The values as floats, if all of them are finite numbers."""
-    bad = [v for v in values if isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v)]
+    bad = [v for v in values if not _is_finite(v)]
     if bad:
-        raise ValueError(f"{where} holds {bad[0]!r}, which is not a finite number")
+        raise ValueError(f"{where} holds {_kind(bad[0])}, which is not a finite number")
     return [float(v) for v in values]  # type: ignore[arg-type]
+
+
+def _is_finite(value: object) -> bool:
+    """Whether it is a number that a float can hold."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _visibility(info: object, where: str) -> tuple[Box | None, Box | None, float | None]:

@@ -15,13 +15,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
 _EXIF_ORIENTATION = 0x0112
 _EXIF_QUARTER_TURNS = (5, 6, 7, 8)
+_TURNS: dict[object, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 _SIXTEEN_BIT_GRAY = ("I;16", "I;16B", "I;16L", "I")
 
 
@@ -51,7 +56,8 @@ def read_image(path: Path | str | Encoded) -> Float[Tensor, "3 h w"]:
         ValueError: if it is not an image, is cut off, or holds floating-point values outside [0, 1].
     """
     with _opened(path) as image:
-        upright = ImageOps.exif_transpose(image)
+        turn = _TURNS.get(_orientation(image))
+        upright = image if turn is None else image.transpose(turn)
         if upright.mode in _SIXTEEN_BIT_GRAY:
             pixels = np.asarray(upright).astype(np.float32) / 65535
         elif upright.mode == "F":
@@ -100,8 +106,13 @@ def image_size(path: Path | str | Encoded) -> tuple[int, int]:
     """
     with _opened(path, decode=False) as image:
         width, height = image.size
-        turned = image.getexif().get(_EXIF_ORIENTATION) in _EXIF_QUARTER_TURNS
+        turned = _orientation(image) in _EXIF_QUARTER_TURNS
     return (height, width) if turned else (width, height)
+
+
+def _orientation(image: Image.Image) -> object:
+    """How the EXIF data say that the pixels lie; nothing for TIFF files, whose pixels Pillow turns itself."""
+    return None if image.format == "TIFF" else image.getexif().get(_EXIF_ORIENTATION)
 
 
 @contextmanager
@@ -118,8 +129,7 @@ def _opened(path: Path | str | Encoded, decode: bool = True) -> Iterator[Image.I
             image = Image.open(file)
             if decode:
                 image.load()
-            else:
-                image.getexif()  # of a PNG this decodes the pixels, as it may follow them
+            image.getexif()  # of a PNG this decodes the pixels, as it may follow them
         except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, EOFError, ...
             text = "it is cut off or no image" if isinstance(error, UnidentifiedImageError) else str(error)
             raise ValueError(f"{path} cannot be read as an image: {text or type(error).__name__}") from error

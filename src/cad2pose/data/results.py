@@ -24,6 +24,7 @@ COLUMNS = ("scene_id", "im_id", "obj_id", "score", "R", "t", "time")
 
 _MAX_SKEW = 0.02  # of R^T R - I: columns orthonormal to 1 %, as the least exact of LM-O's annotations
 _SHOWN_ERRORS = 10
+_LARGEST_ID = 2**63
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def read_results_csv(path: Path | str) -> Results:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"results file {path} does not exist")
-    rows: dict[int, list[float]] = {}
+    rows: dict[int, tuple[list[int], list[float]]] = {}
     bad: dict[int, str] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -97,13 +98,13 @@ def read_results_csv(path: Path | str) -> Results:
                     bad[reader.line_num] = str(error)
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is not a text file in the form of a BOP results csv: {error}") from error
-    table = torch.tensor(list(rows.values()), dtype=torch.float64).reshape(-1, 17)
-    bad |= _not_rotations(list(rows), table[:, 4:13].reshape(-1, 3, 3))
+    table = torch.tensor([numbers for _, numbers in rows.values()], dtype=torch.float64).reshape(-1, 14)
+    bad |= _not_rotations(list(rows), table[:, 1:10].reshape(-1, 3, 3))
     if bad:
         shown = [f"line {line}: {what}" for line, what in sorted(bad.items())[:_SHOWN_ERRORS]]
         more = f"; and {len(bad) - _SHOWN_ERRORS} more lines" if len(bad) > _SHOWN_ERRORS else ""
         raise ValueError(f"{path} has bad rows: {'; '.join(shown)}{more}")
-    return _assemble(table)
+    return _assemble(torch.tensor([ids for ids, _ in rows.values()], dtype=torch.int64).reshape(-1, 3), table)
 
 
 def write_results_csv(path: Path | str, results: Results) -> None:
@@ -137,25 +138,28 @@ def _check_header(cells: Sequence[str]) -> None:
         raise ValueError(f"the columns are {','.join(names)[:80]}; they must be {','.join(COLUMNS)}")
 
 
-def _parse_row(cells: Sequence[str]) -> list[float]:
-    """scene, image, object, score, nine of R, three of t, seconds."""
+def _parse_row(cells: Sequence[str]) -> tuple[list[int], list[float]]:
+    """Scene, image, object; score, nine of R, three of t, seconds."""
     if len(cells) != len(COLUMNS):
         raise ValueError(f"has {len(cells)} columns, not {len(COLUMNS)} ({','.join(COLUMNS)})")
-    ids = [float(_whole(cell, name)) for cell, name in zip(cells[:3], COLUMNS, strict=False)]
+    ids = [_whole(cell, name) for cell, name in zip(cells[:3], COLUMNS, strict=False)]
     score = _finite(cells[3:4], "score")
     R = _finite(cells[4].split(), "R")
     t = _finite(cells[5].split(), "t")
     seconds = _finite(cells[6:], "time")
     if len(R) != 9 or len(t) != 3:
         raise ValueError(f"R has {len(R)} numbers and t has {len(t)}; they must have 9 and 3, separated by spaces")
-    return [*ids, *score, *R, *t, *seconds]
+    return ids, [*score, *R, *t, *seconds]
 
 
 def _whole(cell: str, name: str) -> int:
     try:
-        return int(cell)
+        number = int(cell)
     except ValueError:
         raise ValueError(f"{name} is {cell[:30]!r}, not a whole number") from None
+    if abs(number) >= _LARGEST_ID:
+        raise ValueError(f"{name} is {cell[:30]!r}, which 64 bits do not hold")
+    return number
 
 
 def _finite(cells: Sequence[str], name: str) -> list[float]:
@@ -183,7 +187,7 @@ def _not_rotations(lines: Sequence[int], R: Float[Tensor, "n 3 3"]) -> dict[int,
     return wrong
 
 
-def _assemble(table: Float[Tensor, "n 17"]) -> Results:
-    scene, image, obj = table[:, :3].long().unbind(1)
-    T_cam_obj = make_transform(table[:, 4:13].reshape(-1, 3, 3), table[:, 13:16])
-    return Results(scene, image, obj, table[:, 3], T_cam_obj, table[:, 16])
+def _assemble(ids: Int[Tensor, "n 3"], table: Float[Tensor, "n 14"]) -> Results:
+    T_cam_obj = make_transform(table[:, 1:10].reshape(-1, 3, 3), table[:, 10:13])
+    scene, image, obj = ids.unbind(1)
+    return Results(scene, image, obj, table[:, 0], T_cam_obj, table[:, 13])

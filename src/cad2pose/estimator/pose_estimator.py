@@ -90,7 +90,9 @@ class PoseEstimator:
             ValueError: for a broken model file, or two files that claim the same object id.
         """
         path = Path(path)
-        files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+        files = [path]
+        if path.is_dir():  # hidden files are what a killed writer left
+            files = sorted(file for file in path.glob("*.safetensors") if not file.name.startswith("."))
         if not files:
             raise FileNotFoundError(f"the folder {path} holds no model file (*.safetensors)")
         models = [load_model(file) for file in files]

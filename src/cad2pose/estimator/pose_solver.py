@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -56,7 +57,9 @@ class RefinementOptions:
     depth: DepthOptions = field(default_factory=DepthOptions)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.depth_sigma, str | None) and self.depth_sigma <= 0:
+        if self.modes < 1:
+            raise ValueError(f"modes is {self.modes}; it must be 1 or more")
+        if not isinstance(self.depth_sigma, str | None) and not 0 < self.depth_sigma < math.inf:
             raise ValueError(f"depth_sigma is {self.depth_sigma}; it must be positive, 'model', or None")
 
 

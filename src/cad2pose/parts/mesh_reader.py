@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from cad2pose.parts.texture import refine_for_texture
 
 MESH_SUFFIXES = (".ply", ".obj", ".stl", ".glb")
 _PLY_HEADER_BYTES = 8192
+_SHORTEST_NORMAL = 1e-6
 
 
 @dataclass(frozen=True)
@@ -50,25 +53,45 @@ def read_pieces(path: Path, keep_vertices: bool = False) -> list[MeshPiece]:
     """All geometries of a PLY, OBJ, STL or GLB file.
 
     A texture becomes colours of the vertices, of which more are made where it has detail (not with `keep_vertices`).
+    Where its picture is missing there is a warning, and no colour.
 
     Raises:
-        ValueError: if the file is damaged, cut short, or holds nothing.
+        ValueError: if the file is damaged, cut short, or holds nothing; or for colours that belong to no triangle.
     """
+    logger = logging.getLogger("trimesh")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)  # what matters of it is said here
     try:
         scene = _open(path)
         placed = [scene.graph.get(node) for node in scene.graph.nodes_geometry]
         pieces = [
             _piece(scene.geometry[name], keep_vertices).placed(np.asarray(transform)) for transform, name in placed
         ]
+    except _ContentError:
+        raise
     except Exception as error:  # a damaged file makes the reader raise almost anything
         kind = path.suffix.lower().lstrip(".").upper()
         reason = "" if isinstance(error, ImportError) else f" ({error})"  # it looks for a decoder of what is no text
-        raise ValueError(f"cannot be read as {kind}: the file is damaged or cut short{reason}") from error
+        polygons = ", or has polygons of several sizes (export it triangulated)" if kind == "PLY" else ""
+        raise ValueError(f"cannot be read as {kind}: the file is damaged or cut short{polygons}{reason}") from error
+    finally:
+        logger.setLevel(level)
     if not any(len(piece.vertices) for piece in pieces):
         raise ValueError("the file holds no geometry")
     if path.suffix.lower() == ".ply":
         _check_ply_counts(path, pieces)
+    if not keep_vertices and (missing := _missing_picture(path)):
+        warnings.warn(
+            f"{path}: the picture {missing}, which colours the part, is not there; it is taken to have no colours. Put "
+            "the picture beside it",
+            stacklevel=2,
+        )
+        return [replace(piece, colors=None) for piece in pieces]
     return pieces
+
+
+class _ContentError(ValueError):
+    """About a file that can be read."""
 
 
 def _open(path: Path) -> trimesh.Scene:
@@ -89,8 +112,15 @@ def _piece(geometry: object, keep_vertices: bool) -> MeshPiece:
         return MeshPiece(vertices, faces)
     # Asking for `vertex_normals` would compute them; only the cache knows whether the file had any.
     normals = np.array(geometry.vertex_normals, np.float64) if "vertex_normals" in geometry._cache else None
+    if normals is not None and not (np.linalg.norm(normals, axis=1) > _SHORTEST_NORMAL).all():
+        normals = None  # some exporters state zeros for those that they do not know
     if geometry.visual is not None and geometry.visual.kind == "face":  # every triangle has vertices of its own colour
         colors = np.asarray(getattr(geometry.visual, "face_colors", ()), dtype=np.float32).reshape(-1, 4)[:, :3] / 255
+        if len(colors) != len(faces):
+            raise _ContentError(
+                f"it has colours of {len(colors)} faces, and {len(faces)} triangles; export it triangulated, or with "
+                "colours of its vertices"
+            )
         corners = faces.reshape(-1)
         apart = np.arange(len(corners)).reshape(-1, 3)
         return MeshPiece(
@@ -130,6 +160,28 @@ def _vertex_colors(geometry: trimesh.Trimesh) -> np.ndarray | None:
         visual = visual.to_color()
     colors = np.asarray(getattr(visual, "vertex_colors", ()), dtype=np.float32).reshape(-1, 4)[:, :3] / 255
     return colors if len(colors) == len(geometry.vertices) else None
+
+
+def _missing_picture(path: Path) -> str:
+    """The picture of a texture that a PLY, or the material file of an OBJ, names and that is not there; or nothing."""
+    files, pattern = [path], rb"(?m)^comment\s+TextureFile\s+(.+?)\s*$"
+    if path.suffix.lower() == ".obj":
+        text = path.read_bytes()
+        named = [name.decode("utf-8", "replace") for name in re.findall(rb"(?m)^mtllib\s+(.+?)\s*$", text)]
+        files, pattern = [path.parent / name for name in named], rb"(?m)^\s*map_Kd\s+(.+?)\s*$"
+    elif path.suffix.lower() != ".ply":
+        return ""
+    for file in files:
+        if not file.is_file():
+            continue
+        with file.open("rb") as opened:
+            content = opened.read(_PLY_HEADER_BYTES if file is path else -1)
+        for found in re.findall(pattern, content):
+            name = found.decode("utf-8", "replace").replace("\\", "/")
+            words = name.split()  # options come before the name, which may hold spaces
+            if not any((file.parent / " ".join(words[start:])).is_file() for start in range(len(words))):
+                return name
+    return ""
 
 
 def _check_ply_counts(path: Path, pieces: list[MeshPiece]) -> None:

@@ -58,7 +58,7 @@ class Part:
         """
         center, radius = bounding_sphere(mesh.used_vertices)
         measured = largest_distance(mesh.used_vertices)
-        if diameter is not None and abs(diameter - measured) > _DIAMETER_TOLERANCE * measured:
+        if diameter is not None and not abs(diameter - measured) <= _DIAMETER_TOLERANCE * measured:  # nan, too
             raise ValueError(
                 f"{name}: models_info states a diameter of {diameter:.5g} mm, but the mesh measures {measured:.5g} mm; "
                 "check the units of the mesh and the object id"

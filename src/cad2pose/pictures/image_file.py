@@ -21,7 +21,8 @@ def to_bytes(image: Picture) -> UInt8[np.ndarray, "..."]:
     if isinstance(image, np.ndarray):
         return image
     pixels = (image.detach().cpu().to(torch.float32).nan_to_num(0).clamp(0, 1) * 255).round().to(torch.uint8)
-    return np.ascontiguousarray((pixels.movedim(0, -1) if pixels.ndim == 3 else pixels).numpy())
+    pixels = (pixels.movedim(0, -1) if pixels.ndim == 3 else pixels).numpy()
+    return np.array(pixels, order="C", copy=True)  # a picture of one pixel counts as contiguous with any strides
 
 
 def from_bytes(image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "3 h w"]:

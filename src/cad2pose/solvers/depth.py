@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from cad2pose.settings import check_positive
 from cad2pose.solvers.hypotheses import Hypotheses
 from cad2pose.solvers.maps import QueryMaps
 from cad2pose.solvers.surface import Surface
@@ -51,6 +52,11 @@ class DepthOptions:
     independent: float = 25.0
     largest_ratio: float = 3.0
 
+    def __post_init__(self) -> None:
+        check_positive(
+            self, "points", "reach", "expected", "width", "rounds", "least_points", "independent", "largest_ratio"
+        )
+
 
 @dataclass(frozen=True)
 class DepthRefined:
@@ -84,8 +90,12 @@ def refine_depth(
         K: of the crop cameras at the depth's resolution.
         poses: in these crops.
         options: settings.
+
+    Raises:
+        ValueError: for a number of points that the surface has not.
     """
     options = options or DepthOptions()
+    surface.area(options.points)
     if not len(poses):
         return DepthRefined(poses.position, poses.position[:, 0], poses.position[:, 0])
     measured = _in_mask(depth, maps, options.least_mask)

@@ -96,9 +96,7 @@ class PoseScore:
     ) -> None:
         self.options = options or ScoreOptions()
         count = self.options.points
-        if count not in surface.areas:
-            raise ValueError(f"points is {count}; it must be one of {', '.join(map(str, surface.areas))}")
-        self.points, self.normals, self.area = surface.points[:count], surface.normals[:count], surface.areas[count]
+        self.points, self.normals, self.area = surface.points[:count], surface.normals[:count], surface.area(count)
         self.surface = surface
         self.keys = keys[:count]
         if keys.shape[1] != maps.queries.shape[1]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor
 
+from cad2pose.settings import check_positive
 from cad2pose.solvers.distinct import Gap
 from cad2pose.solvers.hypotheses import Hypotheses
 from cad2pose.solvers.refine import RefineOptions
@@ -30,6 +31,11 @@ class Level:
     sharpness: float
     points: int
     iterations: int
+
+    def __post_init__(self) -> None:
+        check_positive(self, "side", "sharpness", "points")
+        if self.iterations < 0:
+            raise ValueError(f"iterations is {self.iterations}; it must be 0 or more")
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,15 @@ class SolverOptions:
     covariance_factor: float = 1.8
     score: ScoreOptions = field(default_factory=ScoreOptions)
     climb: RefineOptions = field(default_factory=RefineOptions)
+
+    def __post_init__(self) -> None:
+        check_positive(
+            self, "propose_side", "distinct", "starts", "modes", "alternatives", "independent", "covariance_factor"
+        )
+        if not self.fine:
+            raise ValueError("fine is empty; give one level or more")
+        if not 0 <= self.likely <= 1:
+            raise ValueError(f"likely is {self.likely}; it is a probability between 0 and 1")
 
 
 @dataclass(frozen=True)

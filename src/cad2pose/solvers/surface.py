@@ -82,6 +82,16 @@ class Surface:
         viewpoint = -(rotation.transpose(1, 2) @ position[..., None])[..., 0]
         return self.visible[(viewpoint @ self.directions.T).argmax(1), :count]
 
+    def area(self, count: int) -> Float[Tensor, "{count}"]:
+        """What each of the first `count` points stands for, in square radii.
+
+        Raises:
+            ValueError: for another number than those of `areas`.
+        """
+        if count not in self.areas:
+            raise ValueError(f"points is {count}; it must be one of {', '.join(map(str, self.areas))}")
+        return self.areas[count]
+
     def share_shown(
         self, rotation: Float[Tensor, "n 3 3"], position: Float[Tensor, "n 3"], count: int
     ) -> Float[Tensor, "n {count}"]:
