@@ -109,7 +109,7 @@ def test_a_killed_run_goes_on_and_nothing_of_it_is_left(written, tmp_path):
     while any(map(_runs, workers)) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not any(map(_runs, workers)), "workers end with the run that began them"
-    (out / bop_writer.SPLIT / "000000" / "rgb" / ".000001-abcd_123.jpg").write_bytes(b"cut off")
+    (out / bop_writer.SPLIT / "000000" / "rgb" / ".cad2pose-000001-abcd_123.jpg").write_bytes(b"cut off")
     write_dataset(small_parts(), CAMERA, PLAN, out)
     assert fingerprints(out) == fingerprints(written)
 

@@ -90,7 +90,7 @@ def test_packing_again_changes_nothing_and_goes_on(world, tmp_path):
     dataset = BopDataset(world, "train_real")
     before = {path.name: path.read_bytes() for path in (world / "train_web").iterdir()}
     (world / "train_web" / "shard-000001.tar").unlink()
-    (world / "train_web" / ".shard-000001-abcdefgh.tar").touch()
+    (world / "train_web" / ".cad2pose-shard-000001-abcdefgh.tar").touch()
     write_shards(dataset, world / "train_web", images_per_shard=3)
     assert {path.name: path.read_bytes() for path in (world / "train_web").iterdir()} == before
     with pytest.raises(ValueError, match="other images"):

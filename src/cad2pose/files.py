@@ -59,6 +59,11 @@ def _aside(path: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def visible_files(folder: Path | str, pattern: str = "*") -> list[Path]:
+    """The files of a folder that match, by name; hidden ones (of killed writers, or a Mac's) left out."""
+    return sorted(path for path in Path(folder).glob(pattern) if not path.name.startswith(".") and path.is_file())
+
+
 def remove_leftovers(folder: Path | str) -> None:
     """Remove the temporary files of writers that were killed, to any depth; nobody may be writing there."""
     for path in [path for path in Path(folder).rglob(f"{_MARK}*") if _ASIDE.fullmatch(path.name) and path.is_file()]:

@@ -11,6 +11,7 @@ from cad2pose.cli.sources import find_camera
 from cad2pose.data.detections import read_detections
 from cad2pose.data.image_tasks import ImageTask, no_detections, of_objects
 from cad2pose.data.images import IMAGE_SUFFIXES, image_size, read_mask
+from cad2pose.files import visible_files
 from cad2pose.geometry import mask_box
 from cad2pose.structures import Detections
 
@@ -47,9 +48,7 @@ def image_files(path: Path) -> list[Path]:
         FileNotFoundError: if there is nothing.
     """
     if path.is_dir():
-        files = sorted(
-            file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-        )
+        files = [file for file in visible_files(path) if file.suffix.lower() in IMAGE_SUFFIXES]
         if not files:
             raise FileNotFoundError(f"the folder {path} holds no image ({', '.join(IMAGE_SUFFIXES)})")
         return files

@@ -20,6 +20,7 @@ from torch.nn.functional import grid_sample
 
 from cad2pose.data.color import hue_rotation, saturation_matrix, transform_colors
 from cad2pose.data.draws import Draws
+from cad2pose.files import visible_files
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 _CHUNK = 16
@@ -164,7 +165,7 @@ def photo_pieces(folder: Path, draws: Draws, count: int, side: int) -> UInt8[Ten
     """Square pieces of the photographs in a folder, at random places and scales, photographs taken in turn."""
     if not folder.is_dir():
         raise FileNotFoundError(f"the folder of background photographs {folder} does not exist")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    paths = [path for path in visible_files(folder, "**/*") if path.suffix.lower() in _SUFFIXES]
     order = torch.randperm(len(paths), generator=draws.host).tolist()[:count]
     pieces: list[Tensor] = []
     broken: list[str] = []

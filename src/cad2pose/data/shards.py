@@ -22,6 +22,7 @@ from torch import Tensor
 from cad2pose.data.bop_files import BopInstance, has_half_integers, parse_instances
 from cad2pose.data.images import Encoded, image_size, read_depth, read_image
 from cad2pose.data.rle import decode_mask
+from cad2pose.files import visible_files
 from cad2pose.geometry.camera import Camera
 
 _KEY = re.compile(r"(?:.*/)?((\d+)_(\d+))\.(\w.*)")
@@ -30,7 +31,7 @@ _JSON = ("camera.json", "gt.json", "gt_info.json")
 
 def has_shards(folder: Path) -> bool:
     """Whether there are tar files in a folder."""
-    return next(folder.glob("*.tar"), None) is not None
+    return bool(visible_files(folder, "*.tar"))
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class ShardDataset:
             ValueError: if a shard is damaged or cut off, holds no image, or an image lies in two places.
         """
         found: dict[tuple[int, int], _Place] = {}
-        for path in sorted((self.root / self.split).glob("*.tar")):
+        for path in visible_files(self.root / self.split, "*.tar"):
             try:
                 runs = list(_runs(path))
             except (tarfile.TarError, EOFError) as error:

@@ -21,6 +21,7 @@ from cad2pose.estimator.images import check_size, depth_tensor, image_tensor
 from cad2pose.estimator.looking import Look, poses_in_source
 from cad2pose.estimator.options import EstimatorOptions
 from cad2pose.estimator.stages import Stages
+from cad2pose.files import visible_files
 from cad2pose.geometry import Camera, virtual_camera, warp_depth_to_crops, warp_to_crops
 from cad2pose.model_file import Model, load_model
 from cad2pose.parts.part import Part
@@ -90,9 +91,7 @@ class PoseEstimator:
             ValueError: for a broken model file, or two files that claim the same object id.
         """
         path = Path(path)
-        files = [path]
-        if path.is_dir():  # hidden files are what a killed writer left
-            files = sorted(file for file in path.glob("*.safetensors") if not file.name.startswith("."))
+        files = visible_files(path, "*.safetensors") if path.is_dir() else [path]
         if not files:
             raise FileNotFoundError(f"the folder {path} holds no model file (*.safetensors)")
         models = [load_model(file) for file in files]
