@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import avg_pool2d
 
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
@@ -308,7 +309,23 @@ def test_coordinates_and_queries_are_shown_to_the_head_in_the_same_way(batch, pa
         assert float(seen[-1][:, :-2].abs().max()) < 1e-6, name
 
 
-@pytest.mark.parametrize("head", ["thesis", "thesis-plain"])
+def test_group_norm_tames_the_gradients_of_the_thesis_head(parts, batch):
+    """Batch norm in its centre's branch multiplies them; with group norm crops do not meet in it."""
+    sizes = {}
+    for head in ("thesis-plain", "thesis-group"):
+        torch.manual_seed(0)
+        method = replace(SMALL, crop_size=64, head=head, charts=1).build(parts[:1]).train()
+        alone = replace(batch, part_index=torch.zeros_like(batch.part_index))
+        method.loss(method(alone), alone, torch.Generator().manual_seed(0)).terms["centre"].backward()
+        grown = [
+            p.grad.norm() for name, p in method.named_parameters() if name.startswith("encoder") and p.grad is not None
+        ]
+        sizes[head] = float(torch.stack(grown).norm())
+        assert any(isinstance(layer, nn.BatchNorm1d) for layer in method.head.modules()) == (head == "thesis-plain")
+    assert sizes["thesis-group"] < 0.1 * sizes["thesis-plain"]
+
+
+@pytest.mark.parametrize("head", ["thesis", "thesis-plain", "thesis-group"])
 def test_the_thesis_head_is_a_choice(parts, head):
     config = replace(SMALL, crop_size=128, head=head, charts=1)
     batch = SyntheticCrops(parts[:1], replace(CROPS, crop_size=128), "cpu", 0).batch(0, 3)

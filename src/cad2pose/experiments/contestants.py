@@ -140,6 +140,10 @@ CONTESTANTS: dict[str, Contestant] = {
         "e2e.all without DropBlock", lambda size: _query(size, **_THESIS | {"head": "thesis-plain"}), ("regression",),
         _ADAM,
     ),
+    "e2e.group": Contestant(
+        "e2e.plain with group norm in place of batch norm",
+        lambda size: _query(size, **_THESIS | {"head": "thesis-group"}), ("regression",), _ADAM,
+    ),
     "e2e.patch-pnp": Contestant(
         "e2e.all with Patch-PnP in place of the thesis' head",
         lambda size: _query(size, **_THESIS | {"head": "patch-pnp"}), ("regression",), _ADAM,

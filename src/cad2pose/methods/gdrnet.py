@@ -82,7 +82,8 @@ class GdrNetConfig:
             or `rays` of the crop camera.
         head_masks: the head sees the masks as well, and coordinates and regions inside the (full) mask only, as the
             query method's does; published without.
-        head: GDR-Net's Patch-PnP, or the thesis' (which serves one part), with its DropBlock or plain, without.
+        head: GDR-Net's Patch-PnP, or the thesis' (which serves one part), with its DropBlock, `thesis-plain` without,
+            or `thesis-group` without and with group norm in place of batch norm.
         head_width: channels of the pose head's convolutions, a multiple of 8.
         head_hidden: the head's two fully connected layers.
         charts: rotations regressed side by side, 1 (published), 24 or 60.

@@ -70,7 +70,8 @@ class QueryConfig:
         symmetric_loss: compare with the nearest of all equivalent true rotations.
         weights: of the loss terms; with nce at 0, embeddings are learnt through the pose alone (the thesis' e2e.pose).
         intermediate: what the head sees: queries, or coordinates regressed beside them as well.
-        head: GDR-Net's Patch-PnP, or the thesis' (which serves one part), with its DropBlock or plain, without.
+        head: GDR-Net's Patch-PnP, or the thesis' (which serves one part), with its DropBlock, `thesis-plain` without,
+            or `thesis-group` without and with group norm in place of batch norm.
         rotation_loss: `points` matched on the surface and on the axes' ends, GDR-Net's `surface-points`, the angle
             (`geodesic`), or the Frobenius norm of the thesis.
         frozen: only the head learns, from queries of a trained model that is started from (the thesis' pre.q).

@@ -20,7 +20,7 @@ from cad2pose.networks import PatchPnP, ThesisHead
 from cad2pose.solvers import CoordinateMaps
 from cad2pose.structures import CropBatch
 
-HeadName = Literal["patch-pnp", "thesis", "thesis-plain"]
+HeadName = Literal["patch-pnp", "thesis", "thesis-plain", "thesis-group"]
 RotationLoss = Literal["points", "surface-points", "geodesic", "frobenius"]
 
 _CHARTS_MATCHED = 6
@@ -114,7 +114,8 @@ class RegressionMethod(PoseMethod):
             raise ValueError(f"the thesis' head serves one part, and {count} were given; use the head patch-pnp")
         else:
             scale = config.head_hidden[0] / _FULL_HIDDEN
-            head = ThesisHead(channels, map_size, outputs, config.head == "thesis", scale)
+            dropping, grouped = config.head == "thesis", config.head == "thesis-group"
+            head = ThesisHead(channels, map_size, outputs, dropping, grouped, scale)
         head.output_bias.data[:] = initial_numbers(anchors)
         self.head = head
         self.register_buffer("anchors", anchors.float(), persistent=False)

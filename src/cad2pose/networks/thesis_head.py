@@ -11,10 +11,13 @@ cover the same share of a map at every size.
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from cad2pose.networks.norms import GroupNorm
 
 _LEAST = 8  # side of the maps that are left
 _CHANNELS = (16, 32, 64, 128, 256)
@@ -58,13 +61,22 @@ class ThesisHead(nn.Module):
         map_size: side m of the maps, 8 or more.
         outputs: regressed numbers; the last three are the translation's (x, y, z).
         dropping: whether there is DropBlock before the convolutions.
+        grouped: group norm in place of the published batch norm (of the vectors in the centre's branch all together).
         scale: of all widths (of which at least 4 channels are left); 1 as published.
 
     Raises:
         ValueError: for smaller maps.
     """
 
-    def __init__(self, channels: int, map_size: int, outputs: int, dropping: bool = True, scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        channels: int,
+        map_size: int,
+        outputs: int,
+        dropping: bool = True,
+        grouped: bool = False,
+        scale: float = 1.0,
+    ) -> None:
         super().__init__()
         if map_size < _LEAST:
             raise ValueError(f"maps have {map_size} cells a side; the thesis' head needs {_LEAST} or more")
@@ -74,7 +86,9 @@ class ThesisHead(nn.Module):
         for later in reversed(range(len(sizes))):
             sides.append(sides[-1] // 2 if sides[-1] >= _LEAST * 2 ** (later + 1) else sides[-1])
         self.pools = [after < before for before, after in itertools.pairwise(sides)]
-        self.input_norm = nn.BatchNorm2d(channels)
+        over_maps = partial(GroupNorm, 1) if grouped else nn.BatchNorm2d
+        over_vectors = partial(GroupNorm, 1) if grouped else nn.BatchNorm1d
+        self.input_norm = over_maps(channels)
         self.convolutions = nn.ModuleList(
             nn.Conv2d(one, other, kernel, padding=kernel // 2)
             for one, other, kernel in zip((channels, *sizes[:-1]), sizes, kernels, strict=True)
@@ -83,14 +97,14 @@ class ThesisHead(nn.Module):
             DropBlock(max(1, round(block * side)), share if dropping else 0.0)
             for (block, share), side in zip(_DROPPED, sides, strict=False)
         )
-        self.norms = nn.ModuleList(nn.BatchNorm2d(size) for size in sizes)
+        self.norms = nn.ModuleList(over_maps(size) for size in sizes)
         flat = sizes[-1] * sides[-1] ** 2
         self.rotation = nn.Sequential(
             nn.Linear(flat, wide), nn.ReLU(), nn.Linear(wide, narrow), nn.ReLU(), nn.Linear(narrow, outputs - 3)
         )
         self.centre = nn.Sequential(
-            nn.Linear(flat, wide), nn.ReLU(), nn.BatchNorm1d(wide), nn.Linear(wide, narrow), nn.ReLU(),
-            nn.BatchNorm1d(narrow), nn.Linear(narrow, 2),
+            nn.Linear(flat, wide), nn.ReLU(), over_vectors(wide), nn.Linear(wide, narrow), nn.ReLU(),
+            over_vectors(narrow), nn.Linear(narrow, 2),
         )  # fmt: skip
         self.depth = nn.Sequential(
             nn.Linear(flat, wide), nn.ReLU(), nn.Linear(wide, narrow), nn.ReLU(), nn.Linear(narrow, 32), nn.ReLU(),
