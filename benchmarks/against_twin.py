@@ -134,9 +134,10 @@ def main(config: Config) -> None:
             shares = (f"{key} {one:.2f} ({low:.2f} to {high:.2f})" for key, (one, low, high) in ratios[name].items())
             print(f"{'':<36}of the published solver's: " + "  ".join(shares))
             print(f"{'':<36}1/{figures[_PUBLISHED]['ms'] / values['ms']:.0f} of its time")
-    report = {
-        "part": names[index], "crops": config.crops, "device": config.device, "figures": figures, "ratios": ratios
-    }  # fmt: skip
+    part = names[index]
+    if config.flagship.resolve() == config.surfemb.resolve():
+        part += f", {config.flagship.stem}'s queries for all"
+    report = {"part": part, "crops": config.crops, "device": config.device, "figures": figures, "ratios": ratios}
     if config.out is not None:
         write_text(config.out, json.dumps(report, indent=1) + "\n")
     print(json.dumps(report))

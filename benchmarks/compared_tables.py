@@ -14,6 +14,7 @@ from cad2pose.experiments.report import photographs_table, table
 from cad2pose.files import write_text
 
 _BASE = "SurfEmb, published solver"
+_CALLED = {"obj_000006": "LM-O, cat"}
 
 
 def add_runs(crops: Path, photographs: Path, runs: Path) -> None:
@@ -32,7 +33,7 @@ def compared(crops: Path, photographs: Path) -> str:
     seen = [one for one in (PhotographScores(**row) for row in _read(photographs)) if CONTESTANTS[one.contestant].shown]
     blocks = []
     for part in dict.fromkeys(one.part for one in found):
-        blocks += [f"**{part}**", table([one for one in found if one.part == part])]
+        blocks += [f"**{_CALLED.get(part, part)}**", table([one for one in found if one.part == part])]
         if real := [one for one in seen if one.part == part]:
             blocks += ["The same models on photographs, from one look at every box:", photographs_table(real)]
     return "\n\n".join(blocks)
