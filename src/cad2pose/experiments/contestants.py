@@ -156,6 +156,10 @@ CONTESTANTS: dict[str, Contestant] = {
         "the thesis: its head on frozen queries, which have seen as many crops before",
         lambda size: _query(size, frozen=True, **_THESIS), ("regression",), _ADAM, "query-network",
     ),
+    "pre.q.plain": Contestant(
+        "pre.q without DropBlock", lambda size: _query(size, frozen=True, **_THESIS | {"head": "thesis-plain"}),
+        ("regression",), _ADAM, "query-network",
+    ),
     "pre.c": Contestant(
         "the thesis: its head on rendered coordinates",
         lambda size: _gdrnet(
