@@ -180,7 +180,7 @@ def test_a_full_disk_leaves_no_half_checkpoint(mesh, tmp_path, capsys, monkeypat
     real = Path.write_bytes
 
     def full_disk(path, data):
-        if path.name.startswith(".checkpoint"):
+        if path.name.startswith(".cad2pose-checkpoint"):
             real(path, bytes(data)[:1000])
             raise OSError(28, "No space left on device")
         return real(path, data)
