@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from cad2pose.data import SyntheticConfig, SyntheticCrops
 from cad2pose.estimator.looking import Look
-from cad2pose.evaluation import Interval
+from cad2pose.evaluation.bootstrap import Interval, image_weights, weighted_medians
 from cad2pose.experiments.contestants import WAYS
 from cad2pose.files import write_text
 from cad2pose.geometry import make_transform
@@ -118,9 +118,8 @@ def main(config: Config) -> None:
     clock = time.perf_counter if config.device.startswith("cuda") else time.process_time
     with torch.no_grad():
         for way in ways.values():  # what a first call loads is nobody's
-            way(_crop(source, index, 0), 0)
-        for number in range(config.crops):
-            crop = _crop(source, index, number)
+            way(next(_crops(source, index, 1)), 0)
+        for number, crop in enumerate(_crops(source, index, config.crops)):
             for name, way in ways.items():
                 begun = clock()
                 T = way(crop, number).double().to(config.device)
@@ -150,9 +149,12 @@ def _errors(model: Model, crop: CropBatch, T: Tensor) -> tuple[float, float]:
     return float(found.rotation[0]), float(found.translation[0])
 
 
-def _crop(source: SyntheticCrops, index: int, number: int) -> CropBatch:
-    crop = source.batch(number // _BATCH, _BATCH)[number % _BATCH : number % _BATCH + 1]
-    return replace(crop, part_index=torch.full_like(crop.part_index, index))
+def _crops(source: SyntheticCrops, index: int, count: int) -> Iterator[CropBatch]:
+    """One by one, each batch made once."""
+    for first in range(0, count, _BATCH):
+        batch = source.batch(first // _BATCH, _BATCH)
+        batch = replace(batch, part_index=torch.full_like(batch.part_index, index))
+        yield from (batch[row : row + 1] for row in range(min(_BATCH, count - first)))
 
 
 def _ratios(
@@ -160,13 +162,13 @@ def _ratios(
 ) -> dict[str, tuple[float, float, float]]:
     """Shares of the base's errors on the same crops, with the ends of their intervals."""
     both = torch.tensor([errors, base], dtype=torch.float64)
-    drawn = both[:, torch.randint(len(errors), (_DRAWS, len(errors)), generator=torch.Generator().manual_seed(0))]
+    every, draws = torch.ones(1, len(errors), dtype=torch.float64), image_weights(len(errors), _DRAWS)
     found = {}
     for column, kind in enumerate("Rt"):
-        for name, of in (("median", lambda x: x.quantile(0.5, dim=-1)), ("mean", lambda x: x.mean(-1))):
-            whole, draws = of(both[..., column]), of(drawn[..., column])
-            interval = Interval.of(draws[0] / draws[1])
-            found[f"{kind} {name}"] = float(whole[0] / whole[1]), interval.low, interval.high
+        ours, theirs = both[..., column]
+        for name, of in (("median", weighted_medians), ("mean", lambda values, weights: weights @ values)):
+            interval = Interval.of(of(ours, draws) / of(theirs, draws))
+            found[f"{kind} {name}"] = float(of(ours, every) / of(theirs, every)), interval.low, interval.high
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from cad2pose.experiments import CONTESTANTS, PhotographScores, as_json, finished, from_json
 from cad2pose.experiments.comparison import on_photographs
-from cad2pose.experiments.report import photographs_table, table
+from cad2pose.experiments.report import markdown_table, photographs_table, table
 from cad2pose.files import write_text
 
 _BASE = "SurfEmb, published solver"
@@ -19,12 +19,9 @@ _CALLED = {"obj_000006": "LM-O, cat"}
 
 def add_runs(crops: Path, photographs: Path, runs: Path) -> None:
     """Take the finished runs of a comparison's folder into the two records; errors are rounded."""
-    present = from_json(_read(crops))
-    by_run = {(one.part, one.contestant, one.way, one.seed): one for one in (*present, *finished(runs))}
-    _write(crops, as_json(_ordered(list(by_run.values()))))
+    _write(crops, as_json(_latest([*from_json(_read(crops)), *finished(runs)])))
     seen = [PhotographScores(**row) for row in _read(photographs)]
-    seen_by_run = {(one.part, one.contestant, one.way, one.seed): one for one in (*seen, *on_photographs(runs))}
-    _write(photographs, [asdict(one) for one in _ordered(list(seen_by_run.values()))])
+    _write(photographs, [asdict(one) for one in _latest([*seen, *on_photographs(runs)])])
 
 
 def compared(crops: Path, photographs: Path) -> str:
@@ -54,16 +51,18 @@ def against_twin(records: Sequence[dict[str, Any]]) -> str:
             ratios = [_share(*shares[key]) if shares else "" for key in ("R median", "t median")]
             part = f"{record['part']} ({record['crops']} crops)"
             rows.append([part, name, *errors, *ratios, f"{row['ms']:.0f}", f"1/{base / row['ms']:.0f}"])
-    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *rows))
+    return markdown_table(head, rows)
 
 
 def _share(value: float, low: float, high: float) -> str:
     return f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
-def _ordered(rows: list[Any]) -> list[Any]:
+def _latest(rows: list[Any]) -> list[Any]:
+    """The last one of every way of every run, in order."""
     order = list(CONTESTANTS)
-    return sorted(rows, key=lambda one: (one.part, order.index(one.contestant), one.seed))
+    by_run = {(one.part, one.contestant, one.way, one.seed): one for one in rows}
+    return sorted(by_run.values(), key=lambda one: (one.part, order.index(one.contestant), one.seed))
 
 
 def _read(file: Path) -> list[dict[str, Any]]:

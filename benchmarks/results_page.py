@@ -15,6 +15,7 @@ from typing import Any
 import matplotlib as mpl
 import tyro
 
+from cad2pose.experiments.report import markdown_table
 from cad2pose.files import replacing, write_text
 from compared_tables import add_runs, against_twin, compared
 
@@ -87,7 +88,7 @@ def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data"), r
 def _traced_table(record: dict[str, dict[str, float]]) -> str:
     rows = [[name, *(f"{value:.1f} %" for value in row.values())] for name, row in record.items()]
     head = ["scene", "without shadows and openness, to straight light", "to straight light", "to all light"]
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _story_table(records: dict[str, dict[str, Any]]) -> str:
@@ -99,7 +100,7 @@ def _story_table(records: dict[str, dict[str, Any]]) -> str:
             medians = [f"{row[key]['median']:.1f}" for key in ("rotation_deg", "translation_mm")]
             rows.append([name, way, *recalls, *medians])
     head = ["trained further", "estimator", "mean of both", "AR_MSSD", "AR_MSPD", "R median (deg)", "t median (mm)"]
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _fill(text: str, name: str, block: str) -> str:
@@ -107,11 +108,6 @@ def _fill(text: str, name: str, block: str) -> str:
     if not pattern.search(text):
         raise ValueError(f"the page has no place for {name!r}: <!-- begin {name} --> ... <!-- end {name} -->")
     return pattern.sub(lambda found: found[1] + block + "\n" + found[2], text)
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _training(record: dict[str, Any]) -> str:
@@ -133,7 +129,7 @@ def _builtin_table(record: dict[str, Any], ways: tuple[str, ...]) -> str:
             rows.append([way, name, str(row["n"]), *cells, f"{share:.0f} %"])
     head = ["looks", "part", "crops", "median rotation error (deg)", "median translation error (% of distance)",
             "median depth error (%)", "rotation under 10 deg"]  # fmt: skip
-    return f"{_training(record)}.\n\n" + _table(head, rows)
+    return f"{_training(record)}.\n\n" + markdown_table(head, rows)
 
 
 def _ways_table(record: dict[str, Any]) -> str:
@@ -141,7 +137,7 @@ def _ways_table(record: dict[str, Any]) -> str:
     rows = [_way(name, record["figures"][way]["all parts"]) for way, name in _WAYS.items()]
     head = ["poses from", "crops", "median rotation error (deg)", "median translation error (%)",
             "rotation under 10 deg", "ms a crop"]  # fmt: skip
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _way(name: str, row: dict[str, Any]) -> list[str]:
@@ -160,7 +156,7 @@ def _surfemb_table(records: dict[str, dict[str, Any]]) -> str:
                 rows.append([pixels, way.removeprefix("1 look, "), part, str(row["n"]), *errors, share])
     head = ["positives from the", "solver", "part", "crops", "median rotation error (deg)",
             "median translation error (% of distance)", "median depth error (%)", "rotation under 10 deg"]  # fmt: skip
-    return f"{_training(next(iter(records.values())))}, each.\n\n" + _table(head, rows)
+    return f"{_training(next(iter(records.values())))}, each.\n\n" + markdown_table(head, rows)
 
 
 def _calibration_table(records: dict[str, list[dict[str, Any]]]) -> str:
@@ -170,7 +166,9 @@ def _calibration_table(records: dict[str, list[dict[str, Any]]]) -> str:
         for name, tests in records.items()
         for test in tests
     ]  # fmt: skip
-    return _table(["model", "poses", "part", "fitted on; tested on", "right", "expected calibration error"], rows)
+    return markdown_table(
+        ["model", "poses", "part", "fitted on; tested on", "right", "expected calibration error"], rows
+    )
 
 
 def _plot_reliability(records: dict[str, list[dict[str, Any]]], path: Path) -> None:
@@ -201,7 +199,7 @@ def _cat_table(record: dict[str, Any]) -> str:
             "R median", "t mean (mm)", "t median", "ms a box (CPU)"]  # fmt: skip
     settings = record["settings"]
     about = f"{_training(record)}; {settings['images']} images, boxes `{settings['boxes']}`."
-    return f"{about}\n\n" + _table(head, rows)
+    return f"{about}\n\n" + markdown_table(head, rows)
 
 
 def _published_table(records: dict[str, dict[str, Any]], methods: dict[str, Any]) -> str:
@@ -215,7 +213,7 @@ def _published_table(records: dict[str, dict[str, Any]], methods: dict[str, Any]
             rows.append((f"**cad2pose {model}, {name}**", row["AR_MSSD"], row["AR_MSPD"], row["recall_ADD_S_0p1d"]))
     rows.sort(key=lambda row: row[1] + row[2])
     cells = [[r[0], f"{(r[1] + r[2]) / 2:.3f}", f"{r[1]:.3f}", f"{r[2]:.3f}", f"{r[3]:.3f}"] for r in rows]
-    return _table(["method", "mean of both", "AR_MSSD", "AR_MSPD", "ADD(-S) 0.1 d"], cells)
+    return markdown_table(["method", "mean of both", "AR_MSSD", "AR_MSPD", "ADD(-S) 0.1 d"], cells)
 
 
 def _thesis_table(records: dict[str, dict[str, Any]]) -> str:
@@ -229,7 +227,7 @@ def _thesis_table(records: dict[str, dict[str, Any]]) -> str:
             f"{angle['median']:.1f}", f"{offset['mean']:.1f}", f"{offset['median']:.1f}",
         ])  # fmt: skip
     head = ["method", "targets", "R mean (Frobenius)", "R mean (deg)", "R median", "t mean (mm)", "t median"]
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _validations(curves: list[dict[str, float]], batch: int) -> list[tuple[int, dict[str, float]]]:
@@ -245,7 +243,7 @@ def _curve_table(curves: list[dict[str, float]], batch: int) -> str:
         [f"{seen:,}", f"{line['validation/rotation_deg']:.1f}", f"{line['validation/translation_percent']:.1f}"]
         for seen, line in chosen
     ]
-    return _table(["crops seen", "median rotation error (deg)", "median translation error (%)"], rows)
+    return markdown_table(["crops seen", "median rotation error (deg)", "median translation error (%)"], rows)
 
 
 def _plot(curves: list[dict[str, float]], batch: int, path: Path) -> None:

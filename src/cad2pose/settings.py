@@ -20,7 +20,7 @@ def check_positive(settings: object, *names: str) -> None:
     """Raise ValueError, by its name, for a setting that is not a positive, finite number."""
     for name in names:
         if not 0 < getattr(settings, name) < math.inf:
-            raise ValueError(f"{name} is {getattr(settings, name)}; it must be a positive number")
+            raise ValueError(f"{name} is {getattr(settings, name)}; it must be positive and finite")
 
 
 def describe(settings: Any) -> Any:

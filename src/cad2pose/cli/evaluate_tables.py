@@ -10,7 +10,7 @@ from rich.table import Table
 from cad2pose.confidence import RIGHT_BELOW
 from cad2pose.evaluation.bootstrap import Interval, PairedTest
 from cad2pose.evaluation.breakdown import Group
-from cad2pose.evaluation.headline import FIGURE_TITLES
+from cad2pose.evaluation.headline import FIGURE_TITLES, digits_of
 from cad2pose.evaluation.score_quality import ScoreQuality
 from cad2pose.evaluation.score_row import ScoreRow, Spread
 from cad2pose.evaluation.scores import Scores
@@ -135,8 +135,7 @@ def _empty_table(*columns: str, caption: str) -> Table:
 
 
 def _number(name: str, value: float, sign: str = "") -> str:
-    digits = 2 if name.startswith(("rotation", "translation", "offset")) else 3
-    return "-" if math.isnan(value) else f"{value:{sign}.{digits}f}"
+    return "-" if math.isnan(value) else f"{value:{sign}.{digits_of(name)}f}"
 
 
 def _interval(name: str, interval: Interval, sign: str = "") -> str:

@@ -42,6 +42,11 @@ FIGURE_TITLES = {
 """Figures that are shown to people, and what they call them; the json file has them all."""
 
 
+def digits_of(name: str) -> int:
+    """How many decimals of a figure people are shown."""
+    return 2 if name.startswith(("rotation", "translation", "offset")) else 3
+
+
 @dataclass(frozen=True)
 class Figures:
     """Every figure over all targets, by name as in the json file.

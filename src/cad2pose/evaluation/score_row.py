@@ -64,8 +64,7 @@ class ScoreRow:
             if name.endswith("_mm")
         }
         measures = {name: float(value) for name, value in table.means(every).items()}
-        medians = table.error_spreads(every).items()
-        offsets = {name: float(value) for name, value in medians if name.startswith("offset")}
+        offsets = {name: float(value) for name, value in table.offset_medians(every).items()}
         return cls(len(table), int(found.sum()), measures, areas, rotation, frobenius, translation, offsets)
 
     @property

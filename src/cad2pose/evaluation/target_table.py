@@ -77,7 +77,7 @@ class TargetTable:
     def error_spreads(self, weights: Float[Tensor, "b i"]) -> dict[str, Float[Tensor, "b"]]:
         """Mean and median of rotation and translation errors over the targets with an estimate, for B weightings.
 
-        Of offsets the medians, which systematic errors move away from 0.
+        And of offsets the medians.
         """
         each = weights[:, self.image[self.estimated]]
         found = {}
@@ -85,6 +85,11 @@ class TargetTable:
             values = self.error[name][self.estimated]
             found[f"{name}_{unit}_mean"] = each @ values / each.sum(1)
             found[f"{name}_{unit}_median"] = weighted_medians(values, each)
+        return found | self.offset_medians(weights)
+
+    def offset_medians(self, weights: Float[Tensor, "b i"]) -> dict[str, Float[Tensor, "b"]]:
+        """Medians of the offsets, which systematic errors move away from 0, for B weightings."""
+        found = {}
         for name, unit in OFFSETS.items():
             finite = self.error[name].isfinite()
             shares = weights[:, self.image[finite]]

@@ -73,7 +73,7 @@ def table(found: Sequence[Comparison]) -> str:
             _with_interval(shifts, 2), f"{shifts.mean():.2f}", f"{100 * (turns < 10).mean():.0f} %",
             f"{network:.1f} + {pose:.1f}", f"{runs[0].parameters / 1e6:.1f}", f"{minutes:.0f}",
         ])  # fmt: skip
-    return _lines(_HEAD, rows)
+    return markdown_table(_HEAD, rows)
 
 
 def photographs_table(seen: Sequence[PhotographScores]) -> str:
@@ -87,14 +87,15 @@ def photographs_table(seen: Sequence[PhotographScores]) -> str:
             cells.append(f"{np.mean(values):.{digits}f}" if values else "")
         found = f"{np.mean([run.estimated for run in runs]):.4g} of {runs[0].targets}"
         rows.append([contestant, way, _seeds(runs), found, *cells])
-    return _lines(("contestant", "poses from", "seeds", "targets", *_PHOTOGRAPHS), rows)
+    return markdown_table(("contestant", "poses from", "seeds", "targets", *_PHOTOGRAPHS), rows)
 
 
 def _seeds(runs: Sequence[Comparison] | Sequence[PhotographScores]) -> str:
     return ", ".join(str(run.seed) for run in runs)
 
 
-def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lines of a table in Markdown."""
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
 
 

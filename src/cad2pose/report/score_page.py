@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from cad2pose.evaluation.bootstrap import Interval, PairedTest
-from cad2pose.evaluation.headline import FIGURE_TITLES, paired_tests
+from cad2pose.evaluation.headline import FIGURE_TITLES, digits_of, paired_tests
 from cad2pose.evaluation.scored_file import Question, ScoredFile
 from cad2pose.evaluation.scores import Scores
 from cad2pose.report.case_pictures import case_pictures
@@ -181,7 +181,7 @@ def _panel(case: Case, file: int, picture: str, scores: Sequence[float]) -> dict
 
 
 def _number(name: str, value: float, sign: str = "") -> str:
-    return fixed(value, 2 if name.startswith(("rotation", "translation", "offset")) else 3, sign)
+    return fixed(value, digits_of(name), sign)
 
 
 def _interval(name: str, interval: Interval, sign: str = "") -> str:

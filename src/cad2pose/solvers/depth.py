@@ -95,7 +95,6 @@ def refine_depth(
         ValueError: for a number of points that the surface has not.
     """
     options = options or DepthOptions()
-    surface.area(options.points)
     if not len(poses):
         return DepthRefined(poses.position, poses.position[:, 0], poses.position[:, 0])
     measured = _in_mask(depth, maps, options.least_mask)
@@ -201,7 +200,7 @@ def _residuals(
     there = depth[poses.row[:, None], v.clamp(0, height - 1), u.clamp(0, width - 1)]
     facing = -(normals * seen).sum(-1).clamp_max(0)
     shown = surface.shown(poses.rotation, position, count) & within & (there > 0)
-    return there - seen[..., 2], surface.areas[count] * facing / z**3 * shown
+    return there - seen[..., 2], surface.area(count) * facing / z**3 * shown
 
 
 def _weighted_median(values: Float[Tensor, "n s"], weight: Float[Tensor, "n s"]) -> Float[Tensor, "n"]:

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from cad2pose.settings import check_positive
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -54,9 +56,7 @@ class TrainingConfig:
                 f"shards is {self.shards}; it must be 1 or more, and batches of {self.batch_size} must divide by it"
             )
         counts = ("samples", "batch_size", "validation_crops", "learning_rate", "key_learning_rate", "gradient_clip")
-        for name in counts:
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+        check_positive(self, *counts)
         for name in ("warmup_steps", "weight_decay", "checkpoint_minutes", "validations", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")

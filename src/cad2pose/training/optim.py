@@ -21,17 +21,20 @@ def make_optimizer(method: nn.Module, config: TrainingConfig) -> torch.optim.Opt
     Ranger is RAdam with lookahead and centralised gradients (Wang et al. 2021 train GDR-Net with it): of weights, the
     mean over all inputs of an output is taken out of the gradient.
     """
-    decayed, plain, keys = [], [], []
+    plain, keys = [], []
+    inputs: dict[nn.Parameter, tuple[int, ...]] = {}  # dimensions of them, of the decayed weights
     for name, parameter in method.named_parameters():
         if not parameter.requires_grad:
             continue
         if name.startswith("keys."):
             keys.append(parameter)
+        elif parameter.ndim < 2 or name.endswith(PER_OBJECT_VECTORS):
+            plain.append(parameter)
         else:
-            (plain if _is_vector(name, parameter) else decayed).append(parameter)
+            inputs[parameter] = (1,) if name.endswith(PER_OBJECT_WEIGHT) else tuple(range(1, parameter.ndim))
     decay = 0.0 if config.optimizer == "adam" else config.weight_decay
     groups = [
-        {"params": decayed, "weight_decay": decay, "peak": config.learning_rate},
+        {"params": list(inputs), "weight_decay": decay, "peak": config.learning_rate},
         {"params": plain, "weight_decay": 0.0, "peak": config.learning_rate},
         {"params": keys, "weight_decay": 0.0, "peak": config.key_learning_rate},
     ]
@@ -40,20 +43,10 @@ def make_optimizer(method: nn.Module, config: TrainingConfig) -> torch.optim.Opt
         from pytorch_optimizer import Ranger  # it takes half a second to load
 
         ranger = Ranger(groups, lr=config.learning_rate, use_gc=False)  # it would centralise vectors per object, too
-        inputs = {
-            parameter: (1,) if name.endswith(PER_OBJECT_WEIGHT) else tuple(range(1, parameter.ndim))
-            for name, parameter in method.named_parameters()
-            if parameter.requires_grad and not _is_vector(name, parameter) and not name.startswith("keys.")
-        }
         ranger.register_step_pre_hook(lambda *_: _centralise(inputs))
         return ranger
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
     return kind(groups, lr=config.learning_rate, fused=True)
-
-
-def _is_vector(name: str, parameter: Tensor) -> bool:
-    """Biases and scales, those that every object has its own of included."""
-    return parameter.ndim < 2 or name.endswith(PER_OBJECT_VECTORS)
 
 
 @torch.no_grad()
