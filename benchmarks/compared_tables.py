@@ -54,6 +54,19 @@ def against_twin(records: Sequence[dict[str, Any]]) -> str:
     return markdown_table(head, rows)
 
 
+def box_alone(records: Sequence[dict[str, Any]]) -> str:
+    """What the best constant pose gets of every object's targets."""
+    head = ["object", "targets", "mean of both", "AR_MSSD", "AR_MSPD", "ADD(-S) 0.1 d", "R mean (deg)", "R median",
+            "t mean (mm)", "t median"]  # fmt: skip
+    rows = []
+    for row in records:
+        recalls = [row["mean_AR_MSSD_MSPD"], row["AR_MSSD"], row["AR_MSPD"], row["recall_ADD_S_0p1d"]]
+        errors = [row[key][kind] for key in ("rotation_deg", "translation_mm") for kind in ("mean", "median")]
+        cells = [*(f"{value:.3f}" for value in recalls), *(f"{value:.1f}" for value in errors)]
+        rows.append([str(row["object"]), f"{row['n_estimated']} of {row['n']}", *cells])
+    return markdown_table(head, rows)
+
+
 def _share(value: float, low: float, high: float) -> str:
     return f"{value:.2f} ({low:.2f} to {high:.2f})"
 

@@ -17,7 +17,7 @@ import tyro
 
 from cad2pose.experiments.report import markdown_table
 from cad2pose.files import replacing, write_text
-from compared_tables import add_runs, against_twin, compared
+from compared_tables import add_runs, against_twin, box_alone, compared
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -38,7 +38,7 @@ def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data"), r
     Args:
         page: the page.
         data: folder of the records (builtin, cat, cat_full, surfemb_full, surfemb_visible and cat_surfemb, .json),
-            of compare_tiny.json and compare_tiny_photographs.json, of against_twin_*.json and
+            of compare_tiny.json and compare_tiny_photographs.json, box_alone.json, against_twin_*.json and
             calibration_*.json, and of curves_builtin.jsonl, curves_cat.jsonl and curves_cat_full.jsonl.
         runs: folder of a comparison of tiny models, whose finished runs are taken into these two first.
     """
@@ -54,6 +54,7 @@ def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data"), r
     text = _fill(text, "ways", _ways_table(builtin))
     text = _fill(text, "surfemb", _surfemb_table({"full": full, "visible": visible}))
     text = _fill(text, "cat", _cat_table(cat))
+    text = _fill(text, "box alone", box_alone(json.loads((data / "box_alone.json").read_text())))
     text = _fill(text, "cat full", _cat_table(cat_full))
     text = _fill(text, "cat surfemb", _cat_table(cat_surfemb))
     text = _fill(text, "compare tiny", compared(*compare_tiny))
