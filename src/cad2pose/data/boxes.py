@@ -1,4 +1,4 @@
-"""Boxes as a detector gives them: the projected extent of a part, cut, clipped and a little off."""
+"""Boxes as a detector gives them: the extent of a part, or of what is seen of it, clipped and a little off."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cad2pose.data.draws import Draws
 from cad2pose.geometry import clip_box, projected_box
 from cad2pose.parts.bounds import extreme_points
 
-__all__ = ["BoxConfig", "clip_box", "cut_box", "extreme_points", "jitter_box", "projected_box"]
+__all__ = ["BoxConfig", "clip_box", "extreme_points", "jitter_box", "projected_box"]
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,6 @@ class BoxConfig:
     def __post_init__(self) -> None:
         if self.shift < 0 or self.scale < 0 or not 0 <= self.visible_share <= 1:
             raise ValueError(f"{self}: shift and scale must not be negative, visible_share lies between 0 and 1")
-
-
-def cut_box(box: Float[Tensor, "batch 4"], cut: Float[Tensor, "batch 4"]) -> Float[Tensor, "batch 4"]:
-    """The box without shares (left, top, right, bottom) of its sides, as when something hides them."""
-    corner = box[:, :2] + box[:, 2:] * cut[:, :2]
-    return torch.cat((corner, box[:, 2:] * (1 - cut[:, :2] - cut[:, 2:])), dim=-1)
 
 
 def jitter_box(box: Float[Tensor, "batch 4"], config: BoxConfig, draws: Draws) -> Float[Tensor, "batch 4"]:

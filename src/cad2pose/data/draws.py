@@ -39,6 +39,10 @@ class Draws:
         if self.device.type != "cpu":
             self._device = torch.Generator(self.device).manual_seed(mixed_seed(*seeds, 1))
 
+    def apart(self) -> Draws:
+        """A stream of its own that depends on this one's past only, not on what is drawn from it later."""
+        return Draws(int(self.integers(1 << 62)), device=self.device)
+
     def uniform(self, low: float, high: float, *shape: int) -> Float[Tensor, "..."]:
         """Evenly in [low, high)."""
         return torch.rand(shape, generator=self.host) * (high - low) + low

@@ -9,13 +9,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cad2pose.data.boxes import cut_box, extreme_points, projected_box
+from cad2pose.data.boxes import clip_box, extreme_points, projected_box
 from cad2pose.data.clutter import coarse_copy, random_shapes, unit_sized
 from cad2pose.data.draws import Draws
-from cad2pose.data.occluders import Hiding, draw_hiding, place_clutter
+from cad2pose.data.occluders import draw_hiding, place_clutter
 from cad2pose.data.support import Outlines, Support, place_support, settle, table_mesh
 from cad2pose.data.synthetic_config import SyntheticConfig
-from cad2pose.geometry import VirtualCamera
+from cad2pose.data.visible_box import VisibleBoxes, padded
+from cad2pose.geometry import VirtualCamera, project_points, rotate_transform, transform_points, virtual_camera
 from cad2pose.parts import BUILTIN_PARTS, Part, builtin_part
 
 
@@ -40,6 +41,16 @@ class Scene:
     clutter_index: Int[Tensor, "batch m"]
     T_virt_clutter: Float[Tensor, "batch m 4 4"]
     up: Float[Tensor, "batch 3"]
+
+    def seen_by(self, camera: VirtualCamera) -> Scene:
+        """The same seen by other crop cameras of the same source cameras."""
+        turn = camera.R_virt_cam @ self.camera.R_virt_cam.transpose(1, 2)
+        turns = turn[:, None].expand(-1, self.clutter_index.shape[1], -1, -1)
+        middle, up = ((turn @ vector[..., None])[..., 0] for vector in (self.middle, self.up))
+        return Scene(
+            self.part_index, camera, rotate_transform(turn, self.T_virt_obj), middle, self.clutter_index,
+            rotate_transform(turns, self.T_virt_clutter), up,
+        )  # fmt: skip
 
 
 class SceneLayout:
@@ -67,9 +78,8 @@ class SceneLayout:
         self._shapes, self._others = len(shapes), len(others)
         self._center = torch.stack([part.center for part in parts])
         self._radius = torch.tensor([part.radius for part in parts], dtype=torch.float64)
-        outlines = [extreme_points(part.mesh.used_vertices) for part in parts]
-        longest = max(map(len, outlines))
-        self._outline = torch.stack([o[torch.arange(longest).clamp_max(len(o) - 1)] for o in outlines])
+        self._outline = padded([extreme_points(part.mesh.used_vertices) for part in parts])
+        self._visible_boxes = VisibleBoxes(parts, self.clutter, config.clutter.min_visibility)
         self._part_outlines = Outlines([part.mesh for part in parts], self._center)
         self._clutter_outlines = Outlines(self.clutter, torch.zeros(len(self.clutter), 3, dtype=torch.float64))
 
@@ -80,12 +90,18 @@ class SceneLayout:
         center, radius = self._center[part_index], self._radius[part_index]
         K, image_size = self._source_cameras(draws, count)
         T_cam_obj = config.prior.sample(draws, center, radius, K, image_size)
-        hiding = draw_hiding(config.clutter, draws, count)
         whole = projected_box(self._outline[part_index], T_cam_obj, K)
-        visible = draws.chance(config.box.visible_share, count)
-        box = torch.where(visible[:, None], cut_box(whole, hiding.box_cut()), whole)
-        camera = config.crop_camera(K, box, image_size, draws)
-        return self._furnished(part_index, camera, camera.to_virtual(T_cam_obj), hiding, draws)
+        rows = draws.chance(config.box.visible_share, count).nonzero()[:, 0]
+        box_draws = draws.apart()  # boxes err alike, whatever stands around
+        box = clip_box(whole, image_size)
+        around = virtual_camera(K, box, image_size, config.crop_size, config.pad)
+        scene = self.scene_of(part_index, around, around.to_virtual(T_cam_obj), draws)
+        others = slice(config.clutter.occluders + config.clutter.others)  # the table is the last
+        box[rows] = self._visible_boxes(
+            box[rows], around[rows], part_index[rows], scene.T_virt_obj[rows], scene.clutter_index[rows, others],
+            scene.T_virt_clutter[rows, others],
+        )  # fmt: skip
+        return scene.seen_by(config.crop_camera(K, box, image_size, box_draws))
 
     def scene_of(
         self,
@@ -95,21 +111,14 @@ class SceneLayout:
         draws: Draws,
     ) -> Scene:
         """Given cameras and poses, with anything around them."""
-        hiding = draw_hiding(self.config.clutter, draws, len(part_index))
-        return self._furnished(part_index, camera, T_virt_obj, hiding, draws)
-
-    def _furnished(
-        self,
-        part_index: Int[Tensor, "batch"],
-        camera: VirtualCamera,
-        T_virt_obj: Float[Tensor, "batch 4 4"],
-        hiding: Hiding,
-        draws: Draws,
-    ) -> Scene:
         config, radius = self.config, self._radius[part_index]
         middle = (T_virt_obj[:, :3, :3] @ self._center[part_index, :, None])[..., 0] + T_virt_obj[:, :3, 3]
         meshes = self._choose_clutter(draws, part_index, config.clutter.occluders + config.clutter.others)
-        placed = place_clutter(config.clutter, draws, meshes, camera, middle, radius, hiding)
+        hiding = draw_hiding(config.clutter, draws, len(part_index))
+        rim = project_points(camera.K_virt, _before_camera(transform_points(T_virt_obj, self._outline[part_index])))
+        rim = rim - project_points(camera.K_virt, _before_camera(middle[:, None]))
+        outlines = self._clutter_outlines.points
+        placed = place_clutter(config.clutter, draws, meshes, camera, middle, radius, hiding, rim, outlines)
         index, transforms, up = placed.mesh_index, placed.T_virt_obj, torch.zeros_like(middle)
         if config.support.share:
             support = place_support(config.support, draws, self._part_outlines, part_index, T_virt_obj, middle, radius)
@@ -154,6 +163,11 @@ class SceneLayout:
             return shapes
         other = (part_index[:, None] + 1 + draws.integers(self._others - 1, count, slots)) % self._others
         return torch.where(draws.chance(0.3, count, slots), self._shapes + other, shapes)
+
+
+def _before_camera(points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+    """Points that can be projected: those behind the camera plane are put before it."""
+    return torch.cat((points[..., :2], points[..., 2:].clamp_min(1.0)), dim=-1)
 
 
 def _check_views(parts: Sequence[Part], config: SyntheticConfig) -> None:

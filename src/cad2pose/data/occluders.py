@@ -44,7 +44,7 @@ class ClutterConfig:
 
 @dataclass(frozen=True)
 class Hiding:
-    """The side from which the first occluder comes; known before the box is, which shrinks there.
+    """The side from which the first occluder comes.
 
     Args:
         direction: `(B, 2)` unit vector in the source image, from the part's centre to the occluder.
@@ -53,12 +53,6 @@ class Hiding:
 
     direction: Float[Tensor, "batch 2"]
     share: Float[Tensor, "batch"]
-
-    def box_cut(self) -> Float[Tensor, "batch 4"]:
-        """Shares (left, top, right, bottom) by which a box of the visible part is smaller."""
-        axis = self.direction / self.direction.abs().amax(dim=-1, keepdim=True)
-        cut = self.share[:, None] * axis
-        return torch.cat(((-cut).clamp_min(0), cut.clamp_min(0)), dim=-1)
 
 
 def draw_hiding(config: ClutterConfig, draws: Draws, count: int) -> Hiding:
@@ -90,6 +84,8 @@ def place_clutter(
     center: Float[Tensor, "batch 3"],
     radius: Float[Tensor, "batch"],
     hiding: Hiding,
+    rim: Float[Tensor, "batch n 2"],
+    outlines: Float[Tensor, "shapes k 3"],
 ) -> Placement:
     """Put meshes around a part.
 
@@ -101,6 +97,8 @@ def place_clutter(
         center: `(B, 3)` centre of the part in the crop camera, mm.
         radius: `(B,)` of the part's bounding sphere, mm.
         hiding: the side of the first occluder.
+        rim: `(B, n, 2)` outermost points of the part in the crops, in pixels from its centre.
+        outlines: `(shapes, k, 3)` outermost points of the meshes, by `meshes`.
     """
     count, slots = meshes.shape
     first, before = torch.arange(slots) == 0, torch.arange(slots) < config.occluders
@@ -109,17 +107,21 @@ def place_clutter(
     size = span * draws.log_uniform(0.35, 1.4, count, slots)
     away = depth * torch.where(before, draws.uniform(0.6, 0.92, count, slots), draws.uniform(0.95, 1.6, count, slots))
     turned = (camera.R_virt_cam[:, :2, :2] @ hiding.direction[..., None])[..., 0]
-    touch = 0.75 * ((1 - 2 * hiding.share[:, None]) * span + size)  # silhouettes fill about this much of a sphere's
     angle = draws.uniform(0.0, 2 * math.pi, count, slots)
     around = (
         torch.stack((angle.cos(), angle.sin()), -1) * ((span + size) * draws.uniform(0.5, 1.1, count, slots))[..., None]
     )
     anywhere = draws.uniform(-0.5, 0.5, count, slots, 2) * camera.size
     offset = torch.where(before[:, None], around, anywhere)
-    offset = torch.where(first[:, None], turned[:, None] * touch[..., None], offset)
+    rotation = random_rotations(count * slots, draws.host, torch.float64).view(count, slots, 3, 3)
+    if slots:
+        along = (rim @ turned[..., None])[..., 0]
+        edge = along.amax(1) - hiding.share * (along.amax(1) - along.amin(1))
+        shape = outlines[meshes[:, 0]] @ rotation[:, 0, :2].transpose(1, 2) * size[:, :1, None]
+        touch = edge - (shape @ turned[..., None])[..., 0].amin(1)
+        offset = torch.where(first[:, None], (turned * touch[:, None])[:, None], offset)
     pixel = center[:, None, :2] / depth[..., None] * focal[..., None] + offset
     place = torch.cat((pixel / focal[..., None], torch.ones_like(pixel[..., :1])), dim=-1) * away[..., None]
-    rotation = random_rotations(count * slots, draws.host, torch.float64).view(count, slots, 3, 3)
     transform = make_transform(rotation * (size * away / focal)[..., None, None], place)
     present = draws.chance(0.35, count, slots) & before | draws.chance(config.other_share, count, slots) & ~before
     present = torch.where(first & before, hiding.share[:, None] > 0, present)
