@@ -156,10 +156,10 @@ def paint(
         on_table: the last slot is a table: mostly texture.
     """
     count, slots = recolored.shape
-    share = draws.uniform(0.0, 1.0, count, slots) * draws.chance(0.6, count, slots)
+    share = draws.uniform(0.0, 1.2, count, slots).clamp_max(1) * draws.chance(0.75, count, slots)
     if on_table:
         recolored = torch.cat((recolored[:, :-1], torch.ones_like(recolored[:, -1:])), dim=1)
-        share[:, -1] = draws.uniform(0.0, 1.2, count).clamp_max(1)
+        share[:, -1] = draws.uniform(0.0, 1.6, count).clamp_max(1)
     table = torch.cat(
         (random_slot_colors(draws, count, slots), (share * recolored)[..., None], recolored.float()[..., None]), -1
     )
@@ -168,7 +168,7 @@ def paint(
     )  # slot -1 finds the first row
     index = (slot.flatten(1) + 1).long()[:, None].expand(-1, 5, -1)
     looked_up = table.transpose(1, 2).gather(2, index).view(count, 5, *slot.shape[1:])
-    plane = draws.normal(count, 2, 3) * draws.log_uniform(0.2, 1.5, count, 1, 1)
+    plane = draws.normal(count, 2, 3) * draws.log_uniform(0.3, 3.0, count, 1, 1)
     place = (
         torch.bmm(plane.to(draws.device, non_blocking=True), coordinates.flatten(2))
         .transpose(1, 2)

@@ -98,10 +98,10 @@ def _motion_blur(image: Tensor, scale: Tensor, config: AugmentationConfig, draws
 
 
 def line_kernels(
-    length: Float[Tensor, "batch"], angle: Float[Tensor, "batch"], side: int, taps: int = 9
+    length: Float[Tensor, "batch"], angle: Float[Tensor, "batch"], side: int
 ) -> Float[Tensor, "batch side side"]:
-    """Filters that average along a straight line through the middle; each sums to 1."""
-    along = torch.linspace(-0.5, 0.5, taps, device=length.device)[:, None] * length
+    """Filters that average along a straight line, shorter than a side, through the middle; each sums to 1."""
+    along = torch.linspace(-0.5, 0.5, side, device=length.device)[:, None] * length
     steps = torch.arange(side, device=length.device, dtype=length.dtype) - side // 2
     x = (1 - (steps - (along * angle.cos())[..., None]).abs()).clamp_min(0)
     y = (1 - (steps - (along * angle.sin())[..., None]).abs()).clamp_min(0)

@@ -1,8 +1,8 @@
 """What stands behind a part: pieces of a fixed pool of pictures, recombined without end.
 
 The pool holds procedural pictures (noise of many scales, gradients, stripes, polygons) made once from a seed and,
-where a folder of photographs is given, pieces of those. A background is two of them, each turned, mirrored, zoomed
-and recoloured at random, the second shown through a random stencil.
+where a folder of photographs is given, pieces of those. A background is one to four of them, each turned, mirrored,
+zoomed and recoloured at random, all but the first shown through random stencils.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from cad2pose.files import visible_files
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 _CHUNK = 16
+_MARKS = 32
+_LAYERS = (6, 10, 16)  # of pictures over the first one, by the patches that fill a side
 
 
 class BackgroundPool:
@@ -57,11 +59,12 @@ class BackgroundPool:
     def sample(self, draws: Draws, count: int, size: int) -> Float[Tensor, "count 3 size size"]:
         """`count` backgrounds in [0, 1]."""
         ground = self._turned(draws, count, size)
-        rows = draws.rows(0.5, count)
-        if len(rows):
-            stencil = random_stencil(draws, len(rows), size)
-            below = ground[rows]
-            ground[rows] = below + stencil * (self._turned(draws, len(rows), size) - below)
+        for cells in _LAYERS:
+            rows = draws.rows(0.5, count)
+            if len(rows):
+                stencil = random_stencil(draws, len(rows), size, cells)
+                below = ground[rows]
+                ground[rows] = below + stencil * (self._turned(draws, len(rows), size) - below)
         return ground
 
     def choose(self, draws: Draws, count: int) -> Float[Tensor, "count 3 side side"]:
@@ -73,7 +76,7 @@ class BackgroundPool:
     def _turned(self, draws: Draws, count: int, size: int) -> Float[Tensor, "count 3 size size"]:
         angle = draws.uniform(-math.pi, math.pi, count)
         angle = torch.where(draws.chance(0.5, count), angle, 0.1 * angle)
-        zoom = draws.log_uniform(0.2, 1.0, count)
+        zoom = draws.log_uniform(0.3, 2.5, count)
         mirror = draws.chance(0.5, count).float() * 2 - 1
         turn = torch.stack((angle.cos() * mirror, -angle.sin(), angle.sin() * mirror, angle.cos()), -1)
         affine = torch.cat((turn.view(-1, 2, 2) * zoom[:, None, None], draws.uniform(-1.0, 1.0, count, 2, 1)), dim=-1)
@@ -95,8 +98,8 @@ def affine_grid(affine: Float[Tensor, "batch 2 3"], size: int) -> Float[Tensor, 
     return x[:, None] + y[:, :, None]
 
 
-def random_stencil(draws: Draws, count: int, size: int) -> Float[Tensor, "count 1 size size"]:
-    """Soft-edged masks: half planes, bands, and patches of noise."""
+def random_stencil(draws: Draws, count: int, size: int, cells: int = 6) -> Float[Tensor, "count 1 size size"]:
+    """Soft-edged masks: half planes, bands, and patches of noise, so many of which fill a side."""
     grid = (torch.arange(size, device=draws.device) * 2 + 1) / size - 1
     angle = draws.uniform(0.0, 2 * math.pi, count, 1).to(draws.device, non_blocking=True)
     line = angle.cos()[:, None] * grid + angle.sin()[:, :, None] * grid[:, None]
@@ -104,7 +107,7 @@ def random_stencil(draws: Draws, count: int, size: int) -> Float[Tensor, "count 
     width = draws.uniform(0.1, 0.8, count, 1, 1).to(draws.device, non_blocking=True)
     band = draws.chance(0.5, count)[:, None, None].to(draws.device, non_blocking=True)
     straight = torch.where(band, width - line.abs(), line)
-    patches = draws.smooth_noise(count, 1, 6, size)[:, 0] * 0.5
+    patches = draws.smooth_noise(count, 1, cells, size)[:, 0] * 0.5
     kind = draws.chance(0.5, count)[:, None, None].to(draws.device, non_blocking=True)
     sharpness = draws.log_uniform(4.0, 60.0, count, 1, 1).to(draws.device, non_blocking=True)
     return (torch.where(kind, straight, patches) * sharpness + 0.5).clamp(0, 1)[:, None]
@@ -120,6 +123,8 @@ def procedural_pictures(draws: Draws, count: int, side: int) -> UInt8[Tensor, "c
             shape = _random_polygons(draws, n, side) & draws.chance(0.7, n)[:, None, None, None]
             other = texture.roll((layer + 1, 31 * layer), (0, -1))
             colour = draws.uniform(-0.3, 0.7, n, 3, 1, 1) + draws.uniform(0.0, 0.8, n, 1, 1, 1) * other
+            if layer % 4 == 3:
+                colour = torch.where(draws.chance(0.4, n)[:, None, None, None], _printed(draws, n, side), colour)
             picture = torch.where(shape, colour, picture)
         chunks.append(picture.clamp(0, 1).mul(255).round().byte())
     return torch.cat(chunks)
@@ -143,6 +148,22 @@ def _textured_noise(draws: Draws, count: int, side: int) -> Float[Tensor, "count
     spread = picture.std(dim=(1, 2, 3), keepdim=True) + 1e-3
     contrast, middle = draws.uniform(0.03, 0.25, count, 1, 1, 1), draws.uniform(0.1, 0.9, count, 1, 1, 1)
     return middle + 0.12 * draws.normal(count, 3, 1, 1) + contrast * picture / spread
+
+
+def _printed(draws: Draws, count: int, side: int) -> Float[Tensor, "count 3 side side"]:
+    """Sharp patterns in two colours of high contrast: markers, checkers, and lines of print."""
+    ink, paper = draws.uniform(0.0, 0.3, count, 1, 1, 1), draws.uniform(0.6, 1.0, count, 1, 1, 1)
+    tint = 1 - 0.4 * draws.uniform(0.0, 1.0, count, 3, 1, 1) * draws.chance(0.5, count)[:, None, None, None]
+    steps = torch.arange(side) / side
+    marks = draws.chance(0.5, count, _MARKS, _MARKS)
+    rows, columns = (draws.log_uniform(4.0, float(_MARKS), count) for _ in range(2))
+    columns = torch.where(draws.chance(0.5, count), rows, columns)  # square cells
+    y, x = ((steps * n[:, None]).long() for n in (rows, columns))
+    checked = (y[:, :, None] + x[:, None]) % 2 == 0
+    dark = marks[torch.arange(count)[:, None, None], y[:, :, None], x[:, None]]
+    dark = torch.where(draws.chance(0.2, count)[:, None, None], checked, dark)
+    lines = draws.chance(0.4, count)[:, None, None] & (y[:, :, None] % 2 == 1)
+    return (paper * tint).lerp(ink.expand(-1, 3, 1, 1), (dark & ~lines)[:, None].float())
 
 
 def _random_polygons(draws: Draws, count: int, side: int) -> Bool[Tensor, "count 1 side side"]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate
 
 from cad2pose.data.draws import Draws
 from cad2pose.rendering import Rendering
+
+_SHADOW_CELLS = 12  # a side
 
 
 def compose(
@@ -32,12 +34,13 @@ def compose(
 
 def soft_shadow(mask: Bool[Tensor, "batch r r"], draws: Draws) -> Float[Tensor, "batch 1 r r"]:
     """How much of the light of the surroundings things block on what lies behind them: broad, a little to one side."""
-    size = mask.shape[-1]
-    cell = max(1, size // 12)
-    coarse = avg_pool2d(mask[:, None].float(), cell)
-    coarse = avg_pool2d(coarse, 3, stride=1, padding=1)
-    shift = draws.integers(3, 2) - 1
-    coarse = coarse.roll((int(shift[0]), int(shift[1])), (2, 3))
+    count, size = len(mask), mask.shape[-1]
+    coarse = adaptive_avg_pool2d(mask[:, None].float(), _SHADOW_CELLS)
+    coarse = avg_pool2d(coarse, 3, stride=1, padding=1, count_include_pad=False)
+    shift = draws.integers(3, 2, count).to(mask.device, non_blocking=True)
+    place = (torch.arange(_SHADOW_CELLS, device=mask.device) + shift[..., None] - 1).clamp(0, _SHADOW_CELLS - 1)
+    rows = torch.arange(count, device=mask.device)[:, None, None]
+    coarse = coarse[rows, 0, place[0, :, :, None], place[1, :, None, :]][:, None]
     return interpolate(coarse, size=(size, size), mode="bilinear", align_corners=False)
 
 

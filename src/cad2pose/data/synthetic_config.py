@@ -89,9 +89,13 @@ class SyntheticConfig:
         return replace(base, **changes)  # type: ignore[arg-type]
 
     def judging(self) -> SyntheticConfig:
-        """Pictures to judge by what has learnt from this: other pictures, but the same camera, views and size."""
+        """Pictures to judge by what has learnt from this: other pictures, but the same camera, views and size.
+
+        Boxes err less, and are of the visible or the whole part as often as here.
+        """
         shared = ("crop_size", "camera", "focal", "prior", "pad", "backgrounds", "photo_share", "pictures")
-        return SyntheticConfig.evaluation(**{name: getattr(self, name) for name in shared})
+        style = SyntheticConfig.evaluation(**{name: getattr(self, name) for name in shared})
+        return replace(style, box=replace(style.box, visible_share=self.box.visible_share))
 
     def crop_camera(
         self,
