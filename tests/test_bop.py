@@ -64,6 +64,29 @@ def test_an_image_of_another_size_than_its_camera(tmp_path):
         BopDataset(root).image(1, 3).read()
 
 
+def test_a_split_may_have_images_of_a_size_of_its_own(tmp_path):
+    root = make_bop(tmp_path)
+    for number in (3, 5):
+        Image.fromarray(np.zeros((20, 30), np.uint8)).save(root / f"test/000001/rgb/{number:06d}.png")
+    own = [14.0, 0, 14.5, 0, 14.0, 9.0, 0, 0, 1]
+    edit_json(root / "test/000001/scene_camera.json", lambda entries: entries["3"].update(cam_K=own))
+    image = BopDataset(root).image(1, 3)
+    assert (image.camera.width, image.camera.height) == (30, 20)
+    assert image.read().shape == (3, 20, 30)
+    with pytest.raises(ValueError, match="K belongs to one size"):  # its K is still that of the larger image
+        BopDataset(root).image(1, 5).read()
+
+
+def test_masks_of_one_sensor_among_several(tmp_path):
+    root = make_bop(tmp_path)
+    for scene in (root / "test").iterdir():
+        for path in list(scene.iterdir()):
+            path.rename(path.with_name(f"{path.stem}_left{path.suffix}"))
+    image = BopDataset(root, "test", "left").image(2, 5)
+    assert image.mask_path(image.instances[2]).parent.name == "mask_visib_left"
+    assert int(image.read_mask(image.instances[2]).sum()) == 12 * 14
+
+
 def test_instances_outside_their_image_are_flagged(tmp_path):
     root = make_bop(tmp_path)
 

@@ -228,6 +228,13 @@ def test_folders_that_are_no_images_are_named(world, tmp_path):
         assert is_for_testing(open_images(tmp_path / name))
     (tmp_path / "train").symlink_to(tmp_path / "test_web")
     assert is_for_testing(open_images(tmp_path / "train"))
+    assert not is_for_testing(open_images(world / SPLIT))
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    (mixed / "000000").symlink_to(world / SPLIT / "000000")
+    assert not is_for_testing(open_images(mixed))
+    (mixed / "000002").symlink_to(make_bop(tmp_path / "other") / "test" / "000002")
+    assert is_for_testing(open_images(mixed))
 
 
 def test_a_small_share_is_at_least_one_crop(world):

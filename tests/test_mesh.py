@@ -100,6 +100,24 @@ def test_vertex_colours(tmp_path: Path, suffix: str) -> None:
     torch.testing.assert_close(mesh.colors, (mesh.vertices > 0).float())
 
 
+def test_glb_colours_are_linear_and_become_displayed_ones(tmp_path: Path) -> None:
+    """glTF 2.0, 3.9.2: factors and vertex colours are linear, textures sRGB; 55 / 255 is half of sRGB's range."""
+    grey = np.tile([55, 55, 55, 255], (8, 1)).astype(np.uint8)
+    box(vertex_colors=grey).export(tmp_path / "vertices.glb")
+    plain = box()
+    material = trimesh.visual.material.PBRMaterial(baseColorFactor=[55, 55, 55, 255])
+    plain.visual = TextureVisuals(material=material)
+    plain.export(tmp_path / "factor.glb")
+    for name in ("vertices.glb", "factor.glb"):
+        colors = load_mesh(tmp_path / name).colors
+        assert colors is not None
+        torch.testing.assert_close(colors, torch.full_like(colors, 0.5), atol=4e-3, rtol=0)
+    box(vertex_colors=grey).export(tmp_path / "vertices.ply")
+    colors = load_mesh(tmp_path / "vertices.ply").colors
+    assert colors is not None
+    torch.testing.assert_close(colors, torch.full_like(colors, 55 / 255))
+
+
 def test_face_colours_do_not_blur(tmp_path: Path) -> None:
     colored = box(face_colors=np.c_[np.arange(12) * 20, np.zeros((12, 2)), np.full(12, 255)].astype(np.uint8))
     colored.export(tmp_path / "box.ply")
@@ -223,7 +241,7 @@ def test_scene_is_flattened_with_its_transforms(tmp_path: Path) -> None:
     assert mesh.colors is not None
     right = mesh.vertices[:, 0] > 50
     assert bool((mesh.colors[right] == 0.6).all())
-    assert bool((mesh.colors[~right] == torch.tensor([1.0, 0, 0])).all())
+    torch.testing.assert_close(mesh.colors[~right], torch.tensor([1.0, 0, 0]).expand(int((~right).sum()), 3))
 
 
 def test_obj_with_materials_quads_and_an_old_code_page(tmp_path: Path) -> None:

@@ -103,9 +103,21 @@ def test_packing_again_changes_nothing_and_goes_on(world, tmp_path):
 
 
 def test_blenderprocs_pixels_are_shifted_in_shards_too(world, tmp_path):
-    write_shards(BopDataset(world, "train_real"), tmp_path / "train_pbr_web")
-    shifted = ShardDataset(tmp_path, "train_pbr_web").image(1, 3).camera.K
-    assert torch.equal(shifted[:2, 2] + 0.5, ShardDataset(world, "train_web").image(1, 3).camera.K[:2, 2])
+    gt = [{"obj_id": 1, "cam_R_m2c": [1, 0, 0, 0, 1, 0, 0, 0, 1], "cam_t_m2c": [0, 0, 500]}]
+    camera = {"cam_K": [9, 0, 3, 0, 9, 2, 0, 0, 1]}
+    members = {f"000004_000015.{name}": json.dumps(value).encode() for name, value in
+               {"camera.json": camera, "gt.json": gt}.items()}  # fmt: skip
+    for split in ("train_pbr_web", "train_real_web"):
+        _write(tmp_path / split / "some.tar", members | {"000004_000015.rgb.png": _png(6, 4)})
+    shifted, straight = (ShardDataset(tmp_path, f"train_{kind}_web").image(4, 15).camera.K for kind in ("pbr", "real"))
+    assert torch.equal(shifted[:2, 2] + 0.5, straight[:2, 2])
+
+
+@pytest.mark.parametrize(("split", "packed"), [("train_pbr", "mine"), ("train_real", "train_pbr_web")])
+def test_pixels_stay_where_they_are_whatever_shards_are_called(tmp_path, split, packed):
+    dataset = BopDataset(make_bop(tmp_path / "bop", split), split)
+    write_shards(dataset, tmp_path / packed)
+    assert torch.equal(ShardDataset(tmp_path, packed).image(1, 3).camera.K, dataset.image(1, 3).camera.K)
 
 
 def test_masks_in_a_list_and_members_in_folders(tmp_path):

@@ -24,7 +24,11 @@ _NOTICEABLE = 1.05  # crop pixels per source pixel from which the loss of resolu
 
 
 def augment(
-    image: Float[Tensor, "batch 3 r r"], scale: Float[Tensor, "batch"], config: AugmentationConfig, draws: Draws
+    image: Float[Tensor, "batch 3 r r"],
+    scale: Float[Tensor, "batch"],
+    config: AugmentationConfig,
+    draws: Draws,
+    photographs: bool = False,
 ) -> Float[Tensor, "batch 3 r r"]:
     """Pictures as a camera might have taken them.
 
@@ -33,6 +37,8 @@ def augment(
         scale: `(B,)` crop pixels per source pixel, on the CPU.
         config: strengths and shares.
         draws: random numbers.
+        photographs: a camera has taken them already, so that they have no more detail than the source image: that is
+            not taken from them once more. Noise, filter and compression are as coarse as its pixels all the same.
 
     Returns:
         `(B, 3, r, r)` in [0, 1].
@@ -42,7 +48,7 @@ def augment(
     _shade(image, config, draws)
     _defocus(image, scale, config, draws)
     _motion_blur(image, scale, config, draws)
-    _expose(image, scale, config, draws)
+    _expose(image, scale, config, draws, photographs)
     _sharpen(image, scale, config, draws)
     _equalise(image, config, draws)
     image = _change_colors(image, config, draws)
@@ -109,7 +115,7 @@ def line_kernels(
     return kernel / kernel.sum(dim=(1, 2), keepdim=True)
 
 
-def _expose(image: Tensor, scale: Tensor, config: AugmentationConfig, draws: Draws) -> None:
+def _expose(image: Tensor, scale: Tensor, config: AugmentationConfig, draws: Draws, photographs: bool) -> None:
     """Lens blur, the sensor's resolution, noise and compression there, and enlargement to the crop's pixels."""
     count = len(image)
     loss = 1 + _strengths(draws, config.resolution, config.resolution_share, count)
@@ -135,8 +141,12 @@ def _expose(image: Tensor, scale: Tensor, config: AugmentationConfig, draws: Dra
             continue
         (down_x, up_x), (down_y, up_y) = (resampling(widths, phases[:, i], side, cells) for i in (0, 1))
         small = apply_separable(image[target], down_y @ blur_y, down_x @ blur_x)
+        detail = 0
+        if photographs:
+            kept = (loss[rows] <= _NOTICEABLE).to(draws.device, non_blocking=True)[:, None, None, None]
+            detail = kept * (apply_separable(image[target], blur_y, blur_x) - apply_separable(small, up_y, up_x))
         small = _read_out(small, noise[rows], filtering[rows], step[rows], draws)
-        image[target] = apply_separable(small, up_y, up_x)
+        image[target] = apply_separable(small, up_y, up_x) + detail
     rows = (~coarse).nonzero()[:, 0]
     if len(rows):
         target = rows.to(draws.device, non_blocking=True)

@@ -16,6 +16,7 @@ from cad2pose.data.bop_files import BopInstance, parse_instances, read_by_number
 from cad2pose.data.images import IMAGE_SUFFIXES, image_size, read_depth, read_image, read_mask
 from cad2pose.geometry.camera import Camera
 
+_CENTRED = 0.1  # shares of the image that a principal point may be off its middle
 _COLOUR_FOLDERS = ("rgb", "gray")
 
 
@@ -31,6 +32,7 @@ class BopImage:
         instances: annotated objects, empty where the ground truth is kept back.
         depth_path: depth image file, None where there is none.
         depth_scale: millimetres per unit of the depth image.
+        sensor: name of the camera where the scene has several, "" for one.
     """
 
     scene_id: int
@@ -40,6 +42,7 @@ class BopImage:
     instances: tuple[BopInstance, ...] = ()
     depth_path: Path | None = None
     depth_scale: float = 1.0
+    sensor: str = ""
 
     def read(self) -> Float[Tensor, "3 h w"]:
         """RGB image in [0, 1].
@@ -65,7 +68,7 @@ class BopImage:
 
     def mask_path(self, instance: BopInstance, visible: bool = True) -> Path:
         """File of an instance's mask: the visible part of its silhouette, or all of it."""
-        folder = "mask_visib" if visible else "mask"
+        folder = _of_sensor("mask_visib" if visible else "mask", self.sensor)
         return self.path.parent.parent / folder / f"{self.image_id:06d}_{instance.index:06d}.png"
 
     def read_mask(self, instance: BopInstance, visible: bool = True) -> Bool[Tensor, "h w"]:
@@ -139,11 +142,11 @@ class BopScene:
 
     def file(self, stem: str) -> Path:
         """Path of one of the scene's json files."""
-        return self.path / (f"{stem}_{self.sensor}.json" if self.sensor else f"{stem}.json")
+        return self.path / f"{_of_sensor(stem, self.sensor)}.json"
 
     def folder(self, kind: str) -> Path:
         """Path of one of the scene's image folders."""
-        return self.path / (f"{kind}_{self.sensor}" if self.sensor else kind)
+        return self.path / _of_sensor(kind, self.sensor)
 
     def instances(self, image_id: int) -> tuple[BopInstance, ...]:
         """Annotations of one image.
@@ -158,7 +161,10 @@ class BopScene:
         return parse_instances(self.annotations.get(image_id, []), info, where)
 
     def camera(self, image_id: int) -> Camera:
-        """Camera of one image; the image's header is read only where no json file tells the size.
+        """Camera of one image, of the size that its entry or else the data set tells.
+
+        A split may have images of another size than the data set states (T-LESS has): they are believed where the
+        principal point lies near their middle; where it does not, K was not changed with the size, and `read` fails.
 
         Raises:
             ValueError: if the image is not listed, or its entry or the image is broken.
@@ -167,14 +173,27 @@ class BopScene:
         entry = self.camera_entries.get(image_id)
         if not isinstance(entry, dict):
             raise ValueError(f"{where}: {'is not listed' if entry is None else 'must be a json object'}")
-        size = self.size
-        if size is None and not ("width" in entry and "height" in entry):
-            size = image_size(self.image_file(image_id))
+        stated = "width" in entry and "height" in entry
         try:
-            camera = Camera.from_bop(entry, *(size or (None, None)))
+            camera = Camera.from_bop(entry, *((None, None) if stated else self._size(image_id, entry)))
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
         return camera.from_half_integers() if self.half_pixel else camera
+
+    def _size(self, image_id: int, entry: dict[str, object]) -> tuple[int, int]:
+        """What the data set states, unless the image says otherwise and the entry's K agrees: splits may differ."""
+        if self.size is None:
+            return image_size(self.image_file(image_id))
+        file = self.image_files.get(image_id)
+        if file is None:
+            return self.size
+        try:
+            size = image_size(file)
+        except ValueError:  # whoever reads its pixels is told
+            return self.size
+        K = Camera.from_bop(entry, *size).K
+        centred = all(abs(float(K[i, 2]) + 0.5 - size[i] / 2) < _CENTRED * size[i] for i in range(2))
+        return size if centred else self.size
 
     def image_file(self, image_id: int) -> Path:
         """Path of one colour or gray image.
@@ -196,7 +215,7 @@ class BopScene:
         camera = self.camera(image_id)
         return BopImage(
             self.scene_id, image_id, self.image_file(image_id), camera, self.instances(image_id),
-            self.depth_files.get(image_id), self.depth_scale(image_id),
+            self.depth_files.get(image_id), self.depth_scale(image_id), self.sensor,
         )  # fmt: skip
 
     def depth_file(self, image_id: int) -> Path:
@@ -221,6 +240,10 @@ class BopScene:
             where = f"{self.file('scene_camera')}, image {image_id}"
             raise ValueError(f"{where}: depth_scale is {scale!r}; it must be a positive number")
         return float(scale)
+
+
+def _of_sensor(name: str, sensor: str) -> str:
+    return f"{name}_{sensor}" if sensor else name
 
 
 def find_sensors(scene: Path) -> list[str]:

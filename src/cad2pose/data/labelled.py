@@ -206,8 +206,7 @@ class LabelledCrops:
         center, radius = self._center[part_index].float(), self._radius[part_index].float()
         unit = (drawn.coordinates - center[:, :, None, None]) / radius[:, None, None, None] * inside[:, None]
         scale = (camera.K_virt[:, 0, 0] / camera.K_cam[:, 0, 0]).float()
-        # what the sensor has already lost is not taken away again: crops are enlarged photographs
-        image = augment(image, scale.clamp_max(1.0), self.config.augmentation, draws)
+        image = augment(image, scale, self.config.augmentation, draws, photographs=True)
         image = torch.full_like(image, OUTSIDE_FILL).lerp(image, valid)
         truth = CropTruth(T, inside, inside & (seen >= 0.5), unit)
         return CropBatch(image, valid, single, part_index, truth)

@@ -61,9 +61,10 @@ def open_images(folder: Path) -> LabelledImages:
 
 
 def is_for_testing(images: LabelledImages) -> bool:
-    """Whether the images are of a split called test or val, also by way of a link."""
+    """Whether any images are of a split called test or val, also by way of a link to it, its scenes or its shards."""
     folder = images.root / images.split
-    return any(name.lower().startswith(_TEST_SPLITS) for name in (folder.name, folder.resolve().name))
+    names = {folder.name, folder.resolve().name, *(one.resolve().parent.name for one in folder.iterdir())}
+    return any(name.lower().startswith(_TEST_SPLITS) for name in names)
 
 
 def seen_mask(

@@ -14,6 +14,7 @@ from cad2pose.data.bop import BopDataset
 from cad2pose.data.draws import Draws
 from cad2pose.data.images import read_mask
 from cad2pose.data.rle import encode_mask
+from cad2pose.data.shards import HALF_INTEGERS
 from cad2pose.files import remove_leftovers, replacing, write_text
 
 INDEX = "key_to_shard.json"
@@ -90,7 +91,9 @@ def _members(dataset: BopDataset, scene_id: int, image_id: int) -> Iterator[tupl
     yield f"{folder}{image.path.suffix.lower()}", image.path.read_bytes()
     if image.depth_path is not None:
         yield f"depth{image.depth_path.suffix.lower()}", image.depth_path.read_bytes()
-    yield "camera.json", _json(scene.camera_entries[image_id])
+    entry = scene.camera_entries[image_id]
+    assert isinstance(entry, dict)  # `image` has read it
+    yield "camera.json", _json({**entry, HALF_INTEGERS: scene.half_pixel})
     if image_id in scene.annotations:
         yield "gt.json", _json(scene.annotations[image_id])
     if scene.infos is not None and image_id in scene.infos:

@@ -26,6 +26,7 @@ from cad2pose.files import visible_files
 from cad2pose.geometry.camera import Camera
 
 _KEY = re.compile(r"(?:.*/)?((\d+)_(\d+))\.(\w.*)")
+HALF_INTEGERS = "half_integer_centres"  # entry of camera.json: whether K has pixel centres at half integers
 _JSON = ("camera.json", "gt.json", "gt_info.json")
 
 
@@ -122,7 +123,7 @@ class ShardDataset:
             camera = Camera.from_bop(entry, *image_size(picture))
         except ValueError as error:
             raise ValueError(f"{self._where(key, 'camera.json')}: {error}") from error
-        if has_half_integers(self.split):
+        if entry.get(HALF_INTEGERS, has_half_integers(self.split)):
             camera = camera.from_half_integers()
         files = {name: Encoded(self._where(key, name), data) for name, data in members.items() if name not in _JSON}
         scale = float(entry.get("depth_scale", 1.0))

@@ -65,7 +65,8 @@ def read_pieces(path: Path, keep_vertices: bool = False) -> list[MeshPiece]:
         scene = _open(path)
         placed = [scene.graph.get(node) for node in scene.graph.nodes_geometry]
         pieces = [
-            _piece(scene.geometry[name], keep_vertices).placed(np.asarray(transform)) for transform, name in placed
+            _piece(scene.geometry[name], keep_vertices, path.suffix.lower() == ".glb").placed(np.asarray(transform))
+            for transform, name in placed
         ]
     except _ContentError:
         raise
@@ -102,7 +103,8 @@ def _open(path: Path) -> trimesh.Scene:
     return trimesh.load_scene(text, file_type="obj", resolver=FilePathResolver(str(path)), process=False)
 
 
-def _piece(geometry: object, keep_vertices: bool) -> MeshPiece:
+def _piece(geometry: object, keep_vertices: bool, linear: bool) -> MeshPiece:
+    """A geometry; `linear` colours (all but textures) are made displayed ones."""
     vertices = np.array(getattr(geometry, "vertices", np.zeros((0, 3))), dtype=np.float64).reshape(-1, 3)
     if not isinstance(geometry, trimesh.Trimesh):
         return MeshPiece(vertices, np.zeros((0, 3), dtype=np.int64))
@@ -129,10 +131,10 @@ def _piece(geometry: object, keep_vertices: bool) -> MeshPiece:
     visual = geometry.visual
     image = _texture(visual) if isinstance(visual, TextureVisuals) and not keep_vertices else None
     if image is None or not isinstance(visual, TextureVisuals) or len(np.shape(visual.uv)) != 2:
-        return MeshPiece(vertices, faces, normals, _vertex_colors(geometry))
+        return MeshPiece(vertices, faces, normals, _vertex_colors(geometry, linear))
     uv = np.asarray(visual.uv, dtype=np.float64)
     if len(uv) != len(vertices) or not np.isfinite(uv).all():
-        return MeshPiece(vertices, faces, normals, _vertex_colors(geometry))
+        return MeshPiece(vertices, faces, normals, _vertex_colors(geometry, linear))
     vertices, faces, uv, normals = refine_for_texture(vertices, faces, uv, normals, image.size)
     fine = TextureVisuals(uv=uv, material=visual.material).to_color()
     return MeshPiece(vertices, faces, normals, np.asarray(fine.vertex_colors, dtype=np.float32)[:, :3] / 255)
@@ -144,7 +146,7 @@ def _texture(visual: TextureVisuals) -> Image.Image | None:
     return image if isinstance(image, Image.Image) else None
 
 
-def _vertex_colors(geometry: trimesh.Trimesh) -> np.ndarray | None:
+def _vertex_colors(geometry: trimesh.Trimesh, linear: bool) -> np.ndarray | None:
     """RGB in [0, 1] per vertex from vertex colours, a texture or a plain material; or None."""
     visual = geometry.visual
     if visual is None or not visual.defined:
@@ -156,10 +158,18 @@ def _vertex_colors(geometry: trimesh.Trimesh) -> np.ndarray | None:
         if image is None and plain:
             return None
         if image is None or visual.uv is None:
-            return np.tile(np.asarray(material.main_color[:3], dtype=np.float32) / 255, (len(geometry.vertices), 1))
-        visual = visual.to_color()
+            plain_color = np.asarray(material.main_color[:3], dtype=np.float32) / 255
+            return np.tile(_displayed(plain_color) if linear else plain_color, (len(geometry.vertices), 1))
+        visual, linear = visual.to_color(), False
     colors = np.asarray(getattr(visual, "vertex_colors", ()), dtype=np.float32).reshape(-1, 4)[:, :3] / 255
-    return colors if len(colors) == len(geometry.vertices) else None
+    if len(colors) != len(geometry.vertices):
+        return None
+    return _displayed(colors) if linear else colors
+
+
+def _displayed(linear: np.ndarray) -> np.ndarray:
+    """Linear light, as glTF has factors and colours of vertices (its textures are sRGB), as values of sRGB."""
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055).astype(np.float32)
 
 
 def _missing_picture(path: Path) -> str:
