@@ -127,6 +127,22 @@ def test_separable_filter_equals_two_products(generator: torch.Generator) -> Non
     assert torch.allclose(apply_separable(image, vertical, horizontal), expected, atol=1e-5)
 
 
+def test_photographs_keep_their_detail_and_get_noise_as_coarse_as_their_pixels(generator: torch.Generator) -> None:
+    image = torch.rand(6, 3, 48, 48, generator=generator) * 0.2 + 0.4
+    scale = torch.full((6,), 3.0)
+    quiet = replace(OFF, native=True)
+    kept, reduced = (augment(image, scale, quiet, Draws(1), photographs=taken) for taken in (True, False))
+    base = augment(image, torch.ones(6), quiet, Draws(1))
+    torch.testing.assert_close(kept, base, atol=1e-5, rtol=0)
+    assert float((reduced - base).std()) > 0.02
+    noisy = replace(quiet, noise=0.1, noise_share=1.0)
+    grain = augment(image, scale, noisy, Draws(1), photographs=True) - kept
+    like = augment(image, scale, noisy, Draws(1)) - reduced
+    torch.testing.assert_close(grain, like, atol=1e-5, rtol=0)
+    neighbours = (grain[..., 1:] * grain[..., :-1]).mean() / grain.square().mean()
+    assert float(neighbours) > 0.6
+
+
 def test_line_kernels_average_along_their_direction() -> None:
     kernel = line_kernels(torch.tensor([6.0, 6.0]), torch.tensor([0.0, math.pi / 2]), 11)
     assert torch.allclose(kernel.sum((1, 2)), torch.ones(2))

@@ -3,12 +3,15 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from cad2pose.geometry import geodesic_distance
-from cad2pose.parts import builtin_part
+from cad2pose.parts import Part, builtin_part
+from cad2pose.parts.solids import SurfaceBuilder
 from cad2pose.solvers import Level, SamplingOptions, SolverOptions, Surface, key_symmetry, solve
+from cad2pose.solvers.key_symmetry import turns_apart
 from planted_queries import Planted, gaussian_keys, plant
 
 SMALL = SolverOptions(
@@ -22,12 +25,27 @@ def invariant(name, points):
     radius, angle = torch.hypot(x, y), torch.atan2(y, x)
     if name == "nut":  # six turns, and upside down
         return torch.stack((radius, z * z, z * (6 * angle).sin(), 0.3 * radius * (6 * angle).cos()), -1)
+    if name == "gear":  # twelve turns, no way up
+        return torch.stack((radius, z, 0.5 * radius * (12 * angle).sin(), 0.5 * radius * (12 * angle).cos()), -1)
     return torch.stack((radius, z * z), -1)
 
 
-def symmetric_crops(name, surface, count):
+def gear(teeth):
+    """A flat ring with as many teeth, no way up alike."""
+    angle = np.arange(4 * teeth) * (2 * math.pi / (4 * teeth))
+    radius = np.where(np.arange(4 * teeth) % 4 < 2, 40.0, 32.0)
+    solid = SurfaceBuilder()
+    low, high = (np.stack((radius * s * np.cos(angle), radius * s * np.sin(angle), np.full(4 * teeth, z)), 1)
+                 for s, z in ((1.0, 0.0), (0.9, 12.0)))  # fmt: skip
+    solid.strip(low, high, (0.5, 0.5, 0.5))
+    solid.polygon(low[::-1], (0.5, 0.5, 0.5))
+    solid.polygon(high, (0.5, 0.5, 0.5))
+    return Part.from_mesh("gear", solid.mesh())
+
+
+def symmetric_crops(name, surface, count, part=None):
     """As `plant` makes them, with keys and queries of invariant coordinates."""
-    planted = plant(builtin_part(name), surface, count, 64, width=0.06, seed=5)
+    planted = plant(part or builtin_part(name), surface, count, 64, width=0.06, seed=5)
     places = planted.maps.queries[:, :3] * 0.06**2
     shown = planted.maps.mask_logits > 0
     features = invariant(name, places.movedim(1, -1))
@@ -98,3 +116,24 @@ def test_a_bushing_may_turn_about_its_axis(surfaces):
     assert (torch.linalg.eigvalsh(solution.covariance)[:, 1:] > 0).all()
     # what is left of its symmetry is upside down
     assert ((solution.probability > 0).sum(1) <= 3).all()
+
+
+def test_twelve_teeth_are_not_a_free_turn():
+    part = gear(12)
+    surface = Surface.of_part(part, 12_000)
+    crops = symmetric_crops("gear", surface, 3, part)
+    symmetry = key_symmetry(surface, crops.keys)
+    assert not symmetry.axis.any()
+    solution = solve(surface, crops.keys, crops.maps, SMALL, symmetry=symmetry)
+    assert solution.found.all()
+    assert (solution.free_axis == 0).all()
+    assert ((solution.probability > 0).sum(1) >= 6).all(), "the other teeth are alternatives"
+    about = torch.cat((solution.rotation[:, 0, :, 2], torch.zeros(3, 3)), 1).double()
+    assert (torch.einsum("bi,bij,bj->b", about, solution.covariance, about) > 1e-7).all()
+
+
+def test_turns_fall_between_the_teeth_of_any_part():
+    """Up to 40 teeth, one turn at least is a fifth of a tooth or more away from all of them."""
+    for teeth in range(2, 41):
+        phase = turns_apart() * teeth / (2 * math.pi) % 1
+        assert float(torch.minimum(phase, 1 - phase).max()) > 0.2

@@ -54,6 +54,18 @@ def test_poses_are_found_among_wrong_coordinates(wrong, least):
     assert ((found.inliers > 0.8 * (1 - wrong)) & (found.inliers < least + 0.01)).all()
 
 
+def test_poses_do_not_hang_on_where_the_files_origin_lies():
+    maps, T = planted(6, 0.5)
+    origin = torch.tensor([20.0, -60.0, 9.0], dtype=torch.float64)
+    moved = replace(maps, points=maps.points + origin[:, None, None])
+    found = robust_pnp(moved)
+    assert found.reasons == (None,) * 6
+    assert (geodesic_distance(found.T_virt_obj[:, :3, :3], T[:, :3, :3]).rad2deg() < 3).all()
+    centre = found.T_virt_obj[:, :3, :3] @ origin + found.T_virt_obj[:, :3, 3]
+    torch.testing.assert_close(centre, T[:, :3, 3].expand(6, 3), rtol=0.02, atol=0.05)
+    assert (found.T_virt_obj[:, 2, 3] < 0).any(), "an origin behind the camera is none of the part's business"
+
+
 def test_plain_ransac_would_not_do():
     """Why it is not OpenCV's plain solvePnPRansac."""
     maps, T = planted(5, 0.9)

@@ -11,6 +11,7 @@ from cad2pose.solvers import Level, SamplingOptions, SearchOptions, SolverOption
 from cad2pose.solvers.distinct import Gap, distinct
 from cad2pose.solvers.hypotheses import Hypotheses
 from cad2pose.solvers.uncertainty import covariance, fit_factor, squared_distance, within_90
+from cad2pose.solvers.usable import unusable
 from planted_queries import plant
 
 SMALL = SolverOptions(
@@ -67,6 +68,14 @@ def test_crops_of_no_use_say_why_and_leave_the_others_alone(surface, planted):
     angle, shift = errors(solution, planted, [4])
     assert angle < 3
     assert shift < 0.02
+
+
+def test_pixels_on_a_line_do_not_lose_a_pose_that_is_known(planted):
+    logits = torch.full_like(planted.maps.mask_logits, -6.0)
+    logits[:, 30] = 6.0
+    maps = replace(planted.maps, mask_logits=logits)
+    assert all("on a line" in (reason or "") for reason in unusable(maps))
+    assert unusable(maps, started=True) == [None] * len(maps)
 
 
 def test_a_crop_without_hypotheses_says_so(surface, planted):

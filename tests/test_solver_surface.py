@@ -63,6 +63,40 @@ def test_areas_seen_are_those_of_the_rendered_silhouette(name):
     assert errors.abs().max() < 0.12
 
 
+@pytest.mark.parametrize("name", ["bracket", "nut"])
+def test_a_mesh_that_is_inside_out_shows_the_same_surface(name):
+    part = builtin_part(name)
+    turned = Mesh.from_arrays(part.mesh.vertices, part.mesh.faces[:, [0, 2, 1]])
+    right, inverted = Surface.of_part(part, COUNT), Surface.of_part(Part.from_mesh(name, turned), COUNT)
+    assert float(inverted.areas[2048].sum()) == pytest.approx(float(right.areas[2048].sum()), rel=0.02)
+    # from anywhere the same area faces the camera
+    shown = [((s.normals[:2048] @ s.directions.T).clamp_min(0) * s.visible.T * s.areas[2048][:, None]).sum(0)
+             for s in (right, inverted)]  # fmt: skip
+    torch.testing.assert_close(shown[1], shown[0], rtol=0.1, atol=0.02)
+
+
+def test_an_open_sheet_shows_both_sides():
+    angle = torch.linspace(0, torch.pi, 40, dtype=torch.float64)
+    rows = [torch.stack((30 * angle.cos(), 30 * angle.sin(), torch.full_like(angle, z)), 1) for z in (0.0, 50.0)]
+    a = torch.arange(39)
+    faces = torch.cat((torch.stack((a, a + 1, a + 41), 1), torch.stack((a, a + 41, a + 40), 1)))
+    surface = Surface.of_part(Part.from_mesh("sheet", Mesh.from_arrays(torch.cat(rows), faces)), COUNT)
+    bulge = torch.tensor([0.0, 1.0, 0.0])
+    for view in (bulge, -bulge):
+        index = int((surface.directions @ view).argmax())
+        facing = (surface.normals[:2048] @ surface.directions[index]).clamp_min(0) * surface.visible[index]
+        silhouette = 60.0 * 50 / (30.0**2 + 25**2)  # in square radii
+        assert float((facing * surface.areas[2048]).sum()) == pytest.approx(silhouette, rel=0.12)
+
+
+def test_slenderness():
+    """The radius over the second extent: of a bar of 80 x 10 x 10 between its side and its diagonal."""
+    assert Surface.of_part(builtin_part("bracket"), COUNT).slenderness == 1.0
+    bar = box_mesh(5.0)
+    part = Part.from_mesh("bar", Mesh.from_arrays(bar.vertices * torch.tensor([8.0, 1, 1]).double(), bar.faces))
+    assert 0.97 * part.radius / (10 * 2**0.5) < Surface.of_part(part, COUNT).slenderness < 1.05 * part.radius / 10
+
+
 def test_inner_surfaces_are_dropped():
     outer, inner = box_mesh(10.0), box_mesh(4.0)
     mesh = Mesh.from_arrays(

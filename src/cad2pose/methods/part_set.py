@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cad2pose.parts import Part, sample_surface
+from cad2pose.parts.diagnosis import diagnose
 from cad2pose.parts.surface import sample_by_area, triangle_weights
 
 SURFACE_POINTS = 8192
@@ -55,7 +56,7 @@ class PartSet(nn.Module):
             even = sample_surface(part.mesh, SPARSE_POINTS, seed=0)
             surface.append((dense.points - part.center) / part.radius)
             sparse.append((even.points - part.center) / part.radius)
-            normals.append(even.normals)
+            normals.append(-even.normals if diagnose(part.mesh).inside_out else even.normals)
         self._keep("centre", torch.stack([part.center for part in parts]))
         self._keep("radius", torch.tensor([part.radius for part in parts]))
         self._keep("surface", torch.stack(surface))

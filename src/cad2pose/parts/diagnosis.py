@@ -52,6 +52,11 @@ class MeshDiagnosis:
         return self.open_edges == 0 and self.crowded_edges == 0
 
     @property
+    def inside_out(self) -> bool:
+        """A closed surface all of which faces inward."""
+        return self.watertight and not self.twisted_edges and self.volume < 0
+
+    @property
     def orientation(self) -> str:
         """In words, which way the triangles face."""
         if self.twisted_edges:

@@ -6,21 +6,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from cad2pose.parts.diagnosis import MeshDiagnosis, diagnose
+from cad2pose.parts.diagnosis import diagnose
 from cad2pose.parts.distance_field import DistanceField
 from cad2pose.parts.part import Part
 from cad2pose.parts.surface import farthest_points, sample_by_area
 from cad2pose.parts.triangle_distance import distance_to_triangles
-from cad2pose.parts.visibility import count_views, sphere_directions
+from cad2pose.parts.visibility import count_views, seen_sides, sphere_directions
 
 _DIRECTIONS = 96
 _HIDING = 60_000  # points that may hide others
-_LEAST_VIEWS = 2
-_SHEET_VIEWS = _DIRECTIONS // 6  # that show the other side of a sheet, too
 _LEAST_SHARE = 0.02  # of the drawn points that have to be seen
 _CORNER = 0.98  # corner probes lie that far from their triangle's middle towards its corner
 _FACING = 0.05  # cosine above which two pieces of surface face the same way
@@ -156,7 +154,7 @@ def see_surface(
     corners = part.mesh.vertices[part.mesh.faces[faces]]
     hiding = part.normalize(sample_by_area(part.mesh, _HIDING, generator).points)
     front, back = count_views(part.normalize(points), flat, hiding, sphere_directions(_DIRECTIONS))
-    outward, inward = _seen_sides(front, back, diagnose(part.mesh))
+    outward, inward = seen_sides(front, back, diagnose(part.mesh), _DIRECTIONS)
     kept = torch.cat((outward.nonzero()[:, 0], inward.nonzero()[:, 0]))
     if len(kept) < _LEAST_SHARE * count:
         raise ValueError(f"part {part.name}: hardly any of its surface can be seen from outside; check the mesh")
@@ -182,22 +180,6 @@ def see_surface(
         part, points, normals, corners, colors, probing, even[:_EVEN],
         _reach(points, corners, 2 * faces[kept] + (side[:, 0] > 0)), tree, field, sides, side_trees,
     )  # fmt: skip
-
-
-def _seen_sides(
-    front: Int[Tensor, "n"], back: Int[Tensor, "n"], mesh: MeshDiagnosis
-) -> tuple[Bool[Tensor, "n"], Bool[Tensor, "n"]]:
-    """Which points count as seen on the side of their normals, and which on the other side.
-
-    A closed surface shows one side, that of its normals unless triangles are turned round. Only where it is open both
-    sides count, if many views show the other one.
-    """
-    seen, from_behind = front >= _LEAST_VIEWS, back >= _LEAST_VIEWS
-    if not mesh.watertight:
-        return seen, from_behind & (~seen | (back >= _SHEET_VIEWS))
-    if mesh.twisted_edges or mesh.inverted_components:
-        return seen & (front >= back), from_behind & (back > front)
-    return seen, torch.zeros_like(seen)
 
 
 def _query(tree: KDTree, places: Float[Tensor, "k 3"], count: int) -> Int[Tensor, "k c"]:

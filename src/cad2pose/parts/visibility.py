@@ -8,12 +8,15 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from cad2pose.geometry.rotation import rotation_to_ray
+from cad2pose.parts.diagnosis import MeshDiagnosis
 
 _POINTS_PER_CELL = 16  # of those that may hide, in the mean over the buffer's cells
 _SLACK = (1.5, 12.0)  # depth tolerance in cells: times 1 + slope of the surface, and at most
 _STRICT = (0.6, 3.0)  # the same where being seen from one of many directions is enough
 _GRAZING = 0.05  # cosine to the viewing direction below which a surface does not count as seen
 _NOTHING = -2.0
+_LEAST_VIEWS = 2
+_SHEET_SHARE = 6  # one in so many views that show the other side of a sheet, too
 
 
 def sphere_directions(count: int) -> Float[Tensor, "count 3"]:
@@ -73,6 +76,27 @@ def count_views(
     seen = visibility(points, normals, hiding, directions, _STRICT)
     facing = (normals @ directions.T).T
     return (seen & (facing > _GRAZING)).sum(0), (seen & (facing < -_GRAZING)).sum(0)
+
+
+def seen_sides(
+    front: Int[Tensor, "n"], back: Int[Tensor, "n"], mesh: MeshDiagnosis, directions: int
+) -> tuple[Bool[Tensor, "n"], Bool[Tensor, "n"]]:
+    """Which points count as seen on the side of their normals, and which on the other side.
+
+    A closed surface shows one side, that of its normals unless triangles are turned round. Only where it is open both
+    sides count, if many views show the other one.
+
+    Args:
+        front, back: `(n,)` from how many directions each side is seen (`count_views`).
+        mesh: what is known of the surface.
+        directions: number of all directions.
+    """
+    seen, from_behind = front >= _LEAST_VIEWS, back >= _LEAST_VIEWS
+    if not mesh.watertight:
+        return seen, from_behind & (~seen | (back >= directions // _SHEET_SHARE))
+    if mesh.twisted_edges or mesh.inverted_components:
+        return seen & (front >= back), from_behind & (back > front)
+    return seen, torch.zeros_like(seen)
 
 
 def _cell(across: Float[Tensor, "n 2"], cells: int) -> Int[Tensor, "n"]:

@@ -32,6 +32,7 @@ _SMOOTHED = 32  # points whose keys are averaged: what differs from point to poi
 _PLACE, _KEY = 0.15, 0.63  # radii, and spreads of the keys: what is as good as elsewhere
 _ALIKE = 0.45  # mean cost of a symmetry, of at most 1
 _RING = 12
+_TURNS = 12
 _CANDIDATES, _ROUNDS = 96, 16
 _SETTLED = 2e-3  # rad; a rotation that moves less is exact
 
@@ -89,6 +90,15 @@ def key_symmetry(
     return KeySymmetry(found.float().to(device), axis.float().to(device))
 
 
+def turns_apart() -> Float64[Tensor, "12"]:
+    """Angles in rad by which "any turn is as good" is judged: square multiples of the golden angle.
+
+    Even steps would be the very symmetries of a part with as many teeth, which does not turn freely.
+    """
+    steps = torch.arange(1, _TURNS + 1, dtype=torch.float64).square()
+    return steps * (math.pi * (3 - 5**0.5)) % (2 * math.pi)
+
+
 class _Matcher:
     """Turns points, and says where they end up."""
 
@@ -135,7 +145,7 @@ def _axis(
         like = along.abs() > math.cos(0.12)
         weight = (angle[like] / 2).sin().square() * along[like].sign()
         axis = torch.nn.functional.normalize((axes[like] * weight[:, None]).sum(0), dim=0)
-        worst = float(match.cost(_about(axis, _RING), _FINE)[1:].max())
+        worst = float(match.cost(rotation_from_axis_angle(axis * turns_apart()[:, None]), _FINE).max())
         if worst < best_cost:
             best, best_cost = axis, worst
     return best

@@ -99,17 +99,19 @@ def _pose(
     nothing = np.full((4, 4), np.nan)
     if len(points) < max(_LEAST, options.least_inliers):
         return nothing, 0, f"{len(points)} cells show the part; PnP needs at least {max(_LEAST, options.least_inliers)}"
+    center = points.mean(axis=0)  # wherever the file's origin lies
     usac = cv2.UsacParams()
     usac.confidence, usac.maxIterations, usac.threshold = options.confidence, options.iterations, options.threshold
     usac.score, usac.sampler = cv2.SCORE_METHOD_MSAC, cv2.SAMPLING_UNIFORM
     usac.loMethod, usac.randomGeneratorState = cv2.LOCAL_OPTIM_INNER_LO, options.seed
     try:
-        found, _, turn, shift, inliers = cv2.solvePnPRansac(points, place, K.copy(), None, params=usac)
+        found, _, turn, shift, inliers = cv2.solvePnPRansac(points - center, place, K.copy(), None, params=usac)
     except cv2.error:  # of degenerate points
         found, turn, shift, inliers = False, None, None, None
     count = 0 if inliers is None else len(inliers)
     if not found or turn is None or shift is None or count < options.least_inliers or shift[2, 0] <= 0:
         return nothing, count, f"PnP found no pose that {options.least_inliers} of {len(points)} coordinates agree on"
     T = np.eye(4)
-    T[:3, :3], T[:3, 3] = cv2.Rodrigues(turn)[0], shift[:, 0]
+    T[:3, :3] = cv2.Rodrigues(turn)[0]
+    T[:3, 3] = shift[:, 0] - T[:3, :3] @ center
     return (T, count, None) if np.isfinite(T).all() else (nothing, count, "PnP gave a pose that is not finite")

@@ -35,7 +35,9 @@ class SamplingOptions:
         exponent: of the weights; above 1 it prefers the likely.
         least_mask: mask probability below which no pixel is used.
         spread: least distance of the farthest two of three pixels, in map sides.
-        distance: nearest and farthest position, as the part's diameter in map sides: smallest and largest.
+        distance: farthest and nearest position, as the part's diameter in map sides: smallest and largest. A slender
+            part's largest is as many times larger as its radius is of its second extent: seen along its axis, it
+            fills a crop from far nearer.
         seed: of the draws.
     """
 
@@ -92,9 +94,8 @@ def _solved(
 ) -> tuple[Float[Tensor, "n 3 3"], Float[Tensor, "n 3"], Bool[Tensor, "n"]]:
     """The pose of every four correspondences, and whether it is one that the crop can show."""
     width = maps.queries.shape[-1]
-    found = proposed_poses(
-        surface.points, surface.normals, pixel, point, maps.K, width, options.spread, options.distance
-    )
+    distance = options.distance[0], options.distance[1] * surface.slenderness
+    found = proposed_poses(surface.points, surface.normals, pixel, point, maps.K, width, options.spread, distance)
     if found is not None:
         return found
     place = torch.stack((pixel % width, pixel // width), dim=-1).double()
@@ -105,7 +106,7 @@ def _solved(
     positions = surface.points[point].double()
     rotation, translation, valid, _ = choose_by_fourth(p3p(positions[:, :3], rays[:, :3]), positions[:, 3], rays[:, 3])
     apparent = 2 * focal[:, 0, 0].repeat_interleave(options.samples) / (translation[:, 2].clamp_min(1e-6) * width)
-    kept = valid & (apparent > options.distance[0]) & (apparent < options.distance[1])
+    kept = valid & (apparent > distance[0]) & (apparent < distance[1])
     kept &= _spread(place[:, :3]) >= options.spread * width
     seen = positions[:, :3] @ rotation.transpose(1, 2) + translation[:, None]
     normals = surface.normals[point[:, :3]].double() @ rotation.transpose(1, 2)

@@ -54,7 +54,7 @@ def solve(
         symmetry: of the keys; without it no free axis is found, and only those alternatives that proposals led to.
     """
     options = options or SolverOptions()
-    reasons = unusable(maps)
+    reasons = unusable(maps, start is not None)
     usable = torch.tensor([reason is None for reason in reasons], device=maps.K.device)
     maps = _blanked(maps, usable)
     if start is None:

@@ -11,12 +11,12 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from cad2pose.parts import Part
+from cad2pose.parts.diagnosis import diagnose
 from cad2pose.parts.surface import farthest_points, sample_by_area
-from cad2pose.parts.visibility import count_views, sphere_directions, visibility
+from cad2pose.parts.visibility import count_views, seen_sides, sphere_directions, visibility
 
 _HIDING = 40_000  # points entered in the visibility test's depth buffer
 _DIRECTIONS = 642
-_LEAST_VIEWS = 2
 EVEN_POINTS = (2048, 1024, 512, 256)
 _MOST_ROUNDS = 6
 
@@ -31,6 +31,7 @@ class Surface:
         areas: for s = 2048, 1024, ... the area `(s,)` that each of the first s points stands for, in square radii.
         directions: `(D, 3)` unit vectors from the centre towards viewpoints all around.
         visible: `(D, 2048)` which of the first points nothing hides, seen from there (facing away is no hiding).
+        slenderness: the radius of the sphere over the second of the part's three extents, at least 1.
     """
 
     points: Float[Tensor, "m 3"]
@@ -38,12 +39,14 @@ class Surface:
     areas: Mapping[int, Float[Tensor, "_"]]
     directions: Float[Tensor, "d 3"]
     visible: Bool[Tensor, "d s"]
+    slenderness: float = 1.0
 
     @classmethod
     def of_part(cls, part: Part, count: int = 50_000, seed: int = 0) -> Surface:
         """Sample a part: `count` points by area where the surface can be seen, the first ones spread evenly.
 
-        Inner surfaces (a cavity, the far side of a sheet's fold) are dropped: no query image can show them.
+        Inner surfaces (a cavity, the far side of a sheet's fold) are dropped: no query image can show them. Of a mesh
+        that is inside out the other side is taken, of open sheets both where both can be seen.
 
         Raises:
             ValueError: if hardly a point of the mesh can be seen from outside, or for a count below 6144.
@@ -54,13 +57,20 @@ class Surface:
         generator = torch.Generator().manual_seed(seed)
         directions = sphere_directions(_DIRECTIONS)
         hiding, _ = _draw(part, _HIDING, generator)
+        diagnosis = diagnose(part.mesh)
         points, normals = torch.zeros(0, 3, dtype=torch.float64), torch.zeros(0, 3, dtype=torch.float64)
         drawn = 0
         for _ in range(_MOST_ROUNDS):
             drawn_points, drawn_normals = _draw(part, max(2 * even, count - len(points)), generator)
-            seen = count_views(drawn_points, drawn_normals, hiding, directions[::8])[0] >= _LEAST_VIEWS
-            drawn += len(seen)
-            points, normals = torch.cat((points, drawn_points[seen])), torch.cat((normals, drawn_normals[seen]))
+            views = count_views(drawn_points, drawn_normals, hiding, directions[::8])
+            outward, inward = seen_sides(*views, diagnosis, len(directions[::8]))
+            drawn += len(outward)
+            sides = torch.cat((drawn_points[outward], drawn_points[inward]))
+            facing = torch.cat((drawn_normals[outward], -drawn_normals[inward]))
+            if bool(inward.any()):  # some are left out in the end, of either side as many
+                mixed = torch.randperm(len(sides), generator=generator)
+                sides, facing = sides[mixed], facing[mixed]
+            points, normals = torch.cat((points, sides)), torch.cat((normals, facing))
             if len(points) >= count:
                 break
         if len(points) < even:
@@ -73,7 +83,7 @@ class Surface:
         points, normals = points[order], normals[order]
         areas = {size: _shares(points, size).float() * total for size in EVEN_POINTS}
         visible = visibility(points[:even], normals[:even], hiding, directions)
-        return cls(points.float(), normals.float(), areas, directions.float(), visible)
+        return cls(points.float(), normals.float(), areas, directions.float(), visible, _slenderness(points[:even]))
 
     def shown(
         self, rotation: Float[Tensor, "n 3 3"], position: Float[Tensor, "n 3"], count: int
@@ -111,7 +121,12 @@ class Surface:
         points, normals, directions, visible = (
             tensor.to(device) for tensor in (self.points, self.normals, self.directions, self.visible)
         )
-        return Surface(points, normals, areas, directions, visible)
+        return Surface(points, normals, areas, directions, visible, self.slenderness)
+
+
+def _slenderness(points: Float[Tensor, "m 3"]) -> float:
+    along = (points - points.mean(0)) @ torch.linalg.svd(points - points.mean(0), full_matrices=False)[2].T
+    return max(1.0, 1.0 / max(float((along.amax(0) - along.amin(0))[1]), 1e-3))
 
 
 def _shares(points: Float[Tensor, "m 3"], size: int) -> Float[Tensor, "{size}"]:

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from cad2pose.geometry import axis_angle_from_rotation, rotation_from_axis_angle
 from cad2pose.solvers.hypotheses import Hypotheses
+from cad2pose.solvers.key_symmetry import turns_apart
 from cad2pose.solvers.score import PoseScore
 
 CHI_SQUARE_90 = {5: 9.2364, 6: 10.6446}
 """What a chi-square variable of so many degrees of freedom stays below with probability 0.9."""
 
-_TURNS = 12
 _AS_LIKELY = 0.01
 
 
@@ -40,9 +40,9 @@ def free_axes(
     if not bool(axis.any()) or not len(poses):
         return free
     axes = poses.rotation @ axis
-    angle = torch.arange(1, _TURNS, device=axes.device) * (2 * math.pi / _TURNS)
+    angle = turns_apart().to(axes)
     rotation = (rotation_from_axis_angle(axes[:, None] * angle[:, None]) @ poses.rotation[:, None]).flatten(0, 1)
-    row, position = (t.repeat_interleave(_TURNS - 1, dim=0) for t in (poses.row, poses.position))
+    row, position = (t.repeat_interleave(len(angle), dim=0) for t in (poses.row, poses.position))
     there = score(row, rotation, position).unflatten(0, (len(poses), -1))
     loss = (score(poses.row, poses.rotation, poses.position)[:, None] - there).amax(1)
     free[poses.row] = axes * (independent * loss < -math.log(_AS_LIKELY))[:, None]

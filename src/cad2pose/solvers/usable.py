@@ -10,8 +10,13 @@ _LEAST_MASK = 0.3
 _THIN = 0.5  # pixels; a mask whose pixels lie that close to one line shows no part
 
 
-def unusable(maps: QueryMaps) -> list[str | None]:
-    """Why a crop can have no pose, for those that cannot."""
+def unusable(maps: QueryMaps, started: bool = False) -> list[str | None]:
+    """Why a crop can have no pose, for those that cannot.
+
+    Args:
+        maps: of crops.
+        started: there are poses to start from, so that pixels on a line (a rod's) do not leave everything open.
+    """
     finite = torch.isfinite(maps.queries).all(1).flatten(1).all(1) & torch.isfinite(maps.mask_logits).flatten(1).all(1)
     shown = maps.in_mask(_LEAST_MASK).double()
     v, u = (torch.arange(n, device=shown.device, dtype=shown.dtype) for n in shown.shape[1:])
@@ -31,7 +36,7 @@ def unusable(maps: QueryMaps) -> list[str | None]:
             reasons.append(f"no pixel shows the part: the mask's probability is below {_LEAST_MASK} everywhere")
         elif pixels < 4:
             reasons.append(f"{pixels} pixels show the part; a pose needs at least 4 correspondences")
-        elif across < _THIN**2:
+        elif across < _THIN**2 and not started:
             reasons.append(f"the {pixels} pixels that show the part lie on a line, which leaves its pose open")
         else:
             reasons.append(None)
