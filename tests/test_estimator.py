@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cad2pose.estimator import EstimatorOptions, PoseEstimator, best_per_object, fuse_poses
-from cad2pose.estimator.boxes import posed_boxes, undistort_boxes
+from cad2pose.estimator.boxes import posed_boxes
 from cad2pose.geometry import (
     Camera,
     axis_angle_from_rotation,
@@ -18,6 +18,7 @@ from cad2pose.geometry import (
     rotation_about_z,
     rotation_from_axis_angle,
     transform_points,
+    undistort_boxes,
 )
 from cad2pose.methods import SurfEmbMethod
 from cad2pose.model_file import Model, save_model
@@ -226,12 +227,12 @@ def test_a_lens_is_undone_once(generator):
 def test_boxes_follow_poses_that_can_be_right(generator):
     part = wedge()
     truth = _pose(part, generator)
-    size = torch.tensor([320.0, 240.0]).double()
+    image = torch.tensor([0.0, 0, 320, 240]).double()
     box = _box(part, truth)
     jittered = box + torch.tensor([4.0, -3, 5, -2])
     far = truth.clone()
     far[0, 3] += 2000
-    posed = posed_boxes(jittered.expand(2, 4), torch.stack((truth, far)), part.mesh.vertices, CAMERA.K, size)
+    posed = posed_boxes(jittered.expand(2, 4), torch.stack((truth, far)), part.mesh.vertices, CAMERA.K, image)
     torch.testing.assert_close(posed[0], box)
     torch.testing.assert_close(posed[1], jittered)
 

@@ -8,13 +8,16 @@ import pytest
 import torch
 
 from cad2pose.geometry import (
+    Camera,
     VirtualCamera,
     make_transform,
     project_points,
     random_rotations,
     transform_points,
+    undistort_boxes,
     unproject_pixels,
     virtual_camera,
+    warp_depth_to_crops,
     warp_to_crops,
 )
 from cad2pose.geometry.crop import OUTSIDE_FILL, minification
@@ -222,3 +225,50 @@ def test_what_lies_behind_the_source_camera_is_outside() -> None:
     _, valid = warp_to_crops(torch.ones(1, 1, HEIGHT, WIDTH, dtype=F64), crops)
     assert not valid[depth < 0].any()
     assert valid.any()
+
+
+def test_a_crop_is_looked_up_through_the_lens() -> None:
+    """A part near the corner of a wide-angle image: undistorting the whole image to its own size would lose it."""
+    camera = Camera.from_values(500.0, 500.0, 319.5, 239.5, 640, 480, (-0.2, 0.0, 0.001, -0.001))
+    box = torch.tensor([[5.0, 5, 60, 60]], dtype=F64)
+    straight = undistort_boxes(box, camera)
+    assert float(straight[0, 0]) < -20
+    crops = virtual_camera(camera.K[None], straight, torch.tensor([[640.0, 480]], dtype=F64), 64)
+    place = torch.tensor([40.0, 25.0])  # in the crop
+    source = torch.linalg.inv(crops.homography[0]) @ torch.tensor([*place.tolist(), 1.0], dtype=F64)
+    bent = camera.bent_pixels(source[:2] / source[2])
+    v, u = torch.meshgrid(torch.arange(480.0), torch.arange(640.0), indexing="ij")
+    image = torch.exp(-((u - bent[0]) ** 2 + (v - bent[1]) ** 2) / (2 * 4.0**2))[None, None]
+    crop, valid = warp_to_crops(image.double(), crops, fill=0.0, lens=camera.lens)
+    rows, columns = crop[0, 0].sum(1), crop[0, 0].sum(0)
+    steps = torch.arange(64, dtype=F64)
+    found = torch.stack(((columns * steps).sum() / columns.sum(), (rows * steps).sum() / rows.sum()))
+    torch.testing.assert_close(found, place.double(), atol=0.3, rtol=0)
+    middle = slice(16, 48)
+    assert float(valid[0, 0, middle, middle].mean()) > 0.97
+    undistorted = camera.undistort_image(image[0].double())[None]
+    assert float(warp_to_crops(undistorted, crops)[1][0, 0, middle, middle].mean()) < 0.3
+
+
+def test_depth_is_looked_up_through_the_lens() -> None:
+    camera = Camera.from_values(500.0, 500.0, 319.5, 239.5, 640, 480, (-0.2, 0.0, 0.001, -0.001))
+    v, u = torch.meshgrid(torch.arange(480.0), torch.arange(640.0), indexing="ij")
+    depth = 500 + u + 2 * v  # of the bent image
+    crops = virtual_camera(
+        camera.K[None], torch.tensor([[100.0, 80, 60, 60]], dtype=F64), torch.tensor([[640.0, 480]], dtype=F64), 64
+    )
+    found = warp_depth_to_crops(depth.double(), crops, lens=camera.lens)[0, 20, 30]
+    source = torch.linalg.inv(crops.homography[0]) @ torch.tensor([30.0, 20, 1.0], dtype=F64)
+    seen = camera.bent_pixels(source[:2] / source[2]).round()
+    ray = torch.linalg.inv(camera.K) @ source
+    expected = (500 + seen[0] + 2 * seen[1]) * (crops.R_virt_cam[0] @ (ray / ray[2]))[2]
+    assert float(found) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_a_lens_model_that_turns_back_shows_nothing_twice() -> None:
+    camera = Camera.from_values(300.0, 300.0, 319.5, 239.5, 640, 480, (-0.5, 0.0, 0.0, 0.0))
+    rays = torch.tensor([[0.5, 0.0], [0.81, 0.0], [0.83, 0.0], [1.4, 0.0]], dtype=F64)  # 1 - 1.5 r^2 is 0 at 0.816
+    seen = camera.bent_pixels(rays * 300 + camera.K[:2, 2])
+    assert (seen[:2] > 0).all()
+    assert (seen[2:] == -1e6).all()
+    assert Camera.from_values(300.0, 300.0, 9.5, 9.5, 20, 20).lens is None

@@ -8,6 +8,7 @@ import trimesh
 from PIL import Image
 from scipy.spatial.distance import pdist
 from trimesh.visual import TextureVisuals
+from trimesh.visual.material import PBRMaterial
 
 from cad2pose.geometry import random_rotations
 from cad2pose.parts import (
@@ -105,7 +106,7 @@ def test_glb_colours_are_linear_and_become_displayed_ones(tmp_path: Path) -> Non
     grey = np.tile([55, 55, 55, 255], (8, 1)).astype(np.uint8)
     box(vertex_colors=grey).export(tmp_path / "vertices.glb")
     plain = box()
-    material = trimesh.visual.material.PBRMaterial(baseColorFactor=[55, 55, 55, 255])
+    material = PBRMaterial(baseColorFactor=[55, 55, 55, 255])
     plain.visual = TextureVisuals(material=material)
     plain.export(tmp_path / "factor.glb")
     for name in ("vertices.glb", "factor.glb"):

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cad2pose.data.bop import BopDataset
-from cad2pose.geometry import VirtualCamera, virtual_camera, warp_to_crops
+from cad2pose.geometry import VirtualCamera, undistort_boxes, virtual_camera, warp_to_crops
 from cad2pose.parts import Part
 
 
@@ -47,13 +47,14 @@ def real_crops(dataset: BopDataset, parts: Sequence[Part], crop_size: int, count
         pixels = image.read().double()[None]
         for instance in found[: count - len(boxes)]:
             assert instance.box_visible is not None
-            boxes.append(torch.tensor(instance.box_visible, dtype=torch.float64))
+            box = torch.tensor([instance.box_visible], dtype=torch.float64)
+            boxes.append(undistort_boxes(box, camera)[0])
             intrinsics.append(camera.K)
             sizes.append(torch.tensor([camera.width, camera.height], dtype=torch.float64))
             poses.append(instance.T_cam_obj)
             indices.append(place[instance.object_id])
             one = virtual_camera(camera.K[None], boxes[-1][None], sizes[-1][None], crop_size)
-            pictures.append(warp_to_crops(pixels, one)[0][0].float())
+            pictures.append(warp_to_crops(pixels, one, lens=camera.lens)[0][0].float())
         if len(boxes) >= count:
             break
     if not boxes:

@@ -1,4 +1,4 @@
-"""Boxes on their way to the crops: checked, freed of lens distortion, scaled, and moved to where a pose says."""
+"""Boxes on their way to the crops: checked, scaled, and moved to where a pose says."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cad2pose.geometry import Camera, clip_box, project_points, projected_box, unproject_pixels
+from cad2pose.geometry import Camera, clip_box, projected_box
 
 _MOST_GROWTH = 9.0  # in area, between a detector's box and that of the pose found from it
 _LEAST_OVERLAP = 0.5  # of the smaller of the two
-_UNDISTORT_STEPS = 30
 
 
 def check_boxes(box: Float[Tensor, "n 4"], camera: Camera) -> None:
@@ -31,26 +30,6 @@ def check_boxes(box: Float[Tensor, "n 4"], camera: Camera) -> None:
         )
 
 
-def undistort_boxes(box: Float[Tensor, "n 4"], camera: Camera) -> Float[Tensor, "n 4"]:
-    """The boxes in the image that `camera.undistort_image` makes: around where their outlines go."""
-    if not any(camera.distortion) or len(box) == 0:
-        return box
-    steps = torch.linspace(0, 1, 9, dtype=box.dtype)
-    zero, one = torch.zeros_like(steps), torch.ones_like(steps)
-    outline = torch.stack((torch.cat((steps, steps, zero, one)), torch.cat((zero, one, steps, steps))), dim=-1)
-    pixels = box[:, None, :2] - 0.5 + box[:, None, 2:] * outline
-    K = camera.K.to(box).expand(len(box), -1, -1)
-    seen = unproject_pixels(K, pixels)[..., :2]
-    rays = seen
-    for _ in range(_UNDISTORT_STEPS):  # fixed point; a lens bends little, so it contracts
-        rays = rays + (seen - camera.distort(rays))
-    if not bool(torch.isfinite(rays).all()) or float((camera.distort(rays) - seen).abs().max()) > 1e-3:
-        raise ValueError(f"a box lies where the lens model {camera.distortion} cannot be inverted; check it")
-    straight = project_points(K, torch.cat((rays, torch.ones_like(rays[..., :1])), dim=-1)) + 0.5
-    least, most = straight.amin(1), straight.amax(1)
-    return torch.cat((least, most - least), dim=-1)
-
-
 def zoom_boxes(box: Float[Tensor, "n 4"], zooms: Float[Tensor, "z"]) -> Float[Tensor, "n z 4"]:
     """Every box scaled about its centre by every factor."""
     centre, side = box[:, None, :2] + box[:, None, 2:] / 2, box[:, None, 2:] * zooms[None, :, None]
@@ -62,16 +41,17 @@ def posed_boxes(
     T_cam_obj: Float[Tensor, "n 4 4"],
     vertices: Float[Tensor, "v 3"],
     K: Float[Tensor, "3 3"],
-    image_size: Float[Tensor, "2"],
+    image: Float[Tensor, "4"],
 ) -> Float[Tensor, "n 4"]:
-    """The box of the whole part in its estimated pose, cut off at the image's border as a detector's is.
+    """The box of the whole part in its estimated pose, cut off at the border of the image's box as a detector's is.
 
     Where a pose puts the part somewhere else altogether, or makes its box much larger or smaller, the pose is
     not to be trusted and the box stays as it was.
     """
     count = len(box)
     whole = projected_box(vertices.expand(count, -1, -1), T_cam_obj, K.expand(count, -1, -1))
-    posed = clip_box(whole, image_size.expand(count, -1))
+    corner = torch.nn.functional.pad(image[:2], (0, 2))
+    posed = clip_box(whole - corner, image[2:].expand(count, -1)) + corner
     return torch.where(_agree(box, posed)[:, None], posed, box)
 
 

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cad2pose.estimator.boxes import posed_boxes, undistort_boxes
+from cad2pose.estimator.boxes import posed_boxes
 from cad2pose.estimator.images import check_size, image_tensor
 from cad2pose.estimator.pose_estimator import PoseEstimator
-from cad2pose.geometry import Camera, virtual_camera, warp_to_crops
+from cad2pose.geometry import Camera, undistort_boxes, undistorted_image_box, virtual_camera, warp_to_crops
 from cad2pose.methods import QueryImageMethod
 from cad2pose.parts.part import Part
 from cad2pose.rendering import MeshSet, render
@@ -65,7 +65,7 @@ def inspect_estimates(
     """
     pixels = image_tensor(image)
     check_size(pixels, camera)
-    straight = camera.undistort_image(pixels)
+    whole = undistorted_image_box(camera)
     size = torch.tensor([camera.width, camera.height], dtype=torch.float64)
     boxes = undistort_boxes(estimates.box.to("cpu", torch.float64), camera)
     found: list[Inspection] = []
@@ -77,11 +77,13 @@ def inspect_estimates(
         box, T_cam_obj = boxes[row : row + 1], estimates.T_cam_obj[row : row + 1].double()
         there = bool(estimates.found[row])
         if there:
-            box = posed_boxes(box, T_cam_obj, part.mesh.used_vertices, camera.K, size)
+            box = posed_boxes(box, T_cam_obj, part.mesh.used_vertices, camera.K, whole)
         config = method.config
         crops = virtual_camera(camera.K[None], box, size[None], config.crop_size, config.pad)
         with torch.inference_mode():
-            picture, valid = warp_to_crops(straight[None].to(estimator.device), crops.to(estimator.device))
+            picture, valid = warp_to_crops(
+                pixels[None].to(estimator.device), crops.to(estimator.device), lens=camera.lens
+            )
             which = torch.tensor([index], device=estimator.device)
             batch = CropBatch(picture, valid, crops.to(estimator.device, torch.float32), which)
             maps = method.query_maps(method(batch), batch)

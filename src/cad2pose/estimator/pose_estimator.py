@@ -15,14 +15,21 @@ from torch import Tensor
 
 from cad2pose.confidence import pose_spread
 from cad2pose.devices import pick_device
-from cad2pose.estimator.boxes import check_boxes, posed_boxes, undistort_boxes, zoom_boxes
+from cad2pose.estimator.boxes import check_boxes, posed_boxes, zoom_boxes
 from cad2pose.estimator.fusion import fuse_copies
 from cad2pose.estimator.images import check_size, depth_tensor, image_tensor
 from cad2pose.estimator.looking import Look, poses_in_source
 from cad2pose.estimator.options import EstimatorOptions
 from cad2pose.estimator.stages import Stages
 from cad2pose.files import visible_files
-from cad2pose.geometry import Camera, virtual_camera, warp_depth_to_crops, warp_to_crops
+from cad2pose.geometry import (
+    Camera,
+    undistort_boxes,
+    undistorted_image_box,
+    virtual_camera,
+    warp_depth_to_crops,
+    warp_to_crops,
+)
 from cad2pose.model_file import Model, load_model
 from cad2pose.parts.part import Part
 from cad2pose.structures import CropBatch, Detections, PoseDetails, PoseEstimates, Poses
@@ -41,12 +48,11 @@ class _Known:
 
 @dataclass(frozen=True)
 class _View:
-    """An undistorted image on the device, with its camera and, where there is one, its depth image."""
+    """An image on the device, as the lens made it, with its camera and, where there is one, its depth image."""
 
     pixels: Float[Tensor, "3 h w"]
     depth: Float[Tensor, "h w"] | None
-    K: Float[Tensor, "3 3"]
-    size: Float[Tensor, "2"]
+    camera: Camera
     stages: Stages
 
 
@@ -226,9 +232,7 @@ class PoseEstimator:
             reason = f"the depth image is {width} x {height} pixels, the image {camera.width} x {camera.height}"
             return _no_poses([reason] * len(object_id))
         view = _View(
-            camera.undistort_image(pixels).to(self.device),
-            None if measured is None else camera.undistort_depth(measured).to(self.device),
-            camera.K, torch.tensor([camera.width, camera.height], dtype=torch.float64), stages,
+            pixels.to(self.device), None if measured is None else measured.to(self.device), camera, stages
         )  # fmt: skip
         box = undistort_boxes(detections.box.to("cpu", torch.float64), camera)
         found = self._fused(view, object_id, box)
@@ -274,13 +278,15 @@ class PoseEstimator:
     ) -> Poses:  # fmt: skip
         """One batch of crops through the network."""
         count, config = len(box), model.method.config
-        K, size = view.K.expand(count, -1, -1), view.size.expand(count, -1)
-        camera = virtual_camera(K, box, size, config.crop_size, config.pad, roll)
+        seen_by = view.camera
+        size = torch.tensor([[seen_by.width, seen_by.height]], dtype=torch.float64).expand(count, -1)
+        camera = virtual_camera(seen_by.K.expand(count, -1, -1), box, size, config.crop_size, config.pad, roll)
+        on_device = camera.to(self.device)
         with torch.inference_mode():
             with view.stages.timed("crops"):
                 images = view.pixels[None].expand(count, -1, -1, -1)
-                crops, valid = warp_to_crops(images, camera.to(self.device))
-                depth = None if view.depth is None else warp_depth_to_crops(view.depth, camera.to(self.device))
+                crops, valid = warp_to_crops(images, on_device, lens=seen_by.lens)
+                depth = None if view.depth is None else warp_depth_to_crops(view.depth, on_device, seen_by.lens)
                 batch = CropBatch(crops, valid, camera.to(self.device, torch.float32), part_index.to(self.device))
             return poses_in_source(self._look_at(model, batch, depth, view.stages), camera)
 
@@ -288,10 +294,10 @@ class PoseEstimator:
         self, view: _View, object_id: Int[Tensor, "n"], box: Float[Tensor, "n 4"], T_cam_obj: Float[Tensor, "n 4 4"]
     ) -> Float[Tensor, "n 4"]:
         """Boxes of the parts as first estimated, for the second pass."""
-        box = box.clone()
+        box, image = box.clone(), undistorted_image_box(view.camera)
         for i in object_id.unique().tolist():
             rows = (object_id == i) & ~torch.isnan(T_cam_obj[:, 0, 0])
-            box[rows] = posed_boxes(box[rows], T_cam_obj[rows], self._known[i].vertices, view.K, view.size)
+            box[rows] = posed_boxes(box[rows], T_cam_obj[rows], self._known[i].vertices, view.camera.K, image)
         return box
 
 

@@ -1,6 +1,6 @@
 """Maths of rotations, rigid transforms, cameras and crops; batched torch, no state."""
 
-from cad2pose.geometry.boxes import clip_box, mask_box, projected_box
+from cad2pose.geometry.boxes import clip_box, mask_box, projected_box, undistort_boxes, undistorted_image_box
 from cad2pose.geometry.camera import Camera, invert_intrinsics, project_points, resized_intrinsics, unproject_pixels
 from cad2pose.geometry.crop import (
     VirtualCamera,
@@ -31,6 +31,7 @@ __all__ = [
     "invert_intrinsics", "invert_transform", "log_se3", "make_transform", "mask_box", "nearest_rotation",
     "project_points", "projected_box", "quaternion_from_rotation", "random_rotations", "resized_intrinsics",
     "rotate_transform", "rotation_about_z", "rotation_from_6d", "rotation_from_axis_angle", "rotation_from_quaternion",
-    "rotation_to_ray", "rotations_towards", "six_d_from_rotation", "skew", "transform_points", "unproject_pixels",
+    "rotation_to_ray", "rotations_towards", "six_d_from_rotation", "skew", "transform_points", "undistort_boxes",
+    "undistorted_image_box", "unproject_pixels",
     "virtual_camera", "warp_depth_to_crops", "warp_to_crops",
 ]  # fmt: skip

@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cad2pose.geometry.crop import sample_image
+from cad2pose.geometry.crop import Lens, sample_image
 
 _DISTORTION_LENGTHS = (0, 4, 5, 8)
+_WIDEST = 8.0  # |(x/z, y/z)|, 83 degrees off the axis
 
 
 def project_points(K: Float[Tensor, "*batch 3 3"], points: Float[Tensor, "*batch n 3"]) -> Float[Tensor, "*batch n 2"]:
@@ -183,7 +185,7 @@ class Camera:
             raise ValueError(f"the image is {width} x {height} pixels but its camera {self.width} x {self.height}")
         if not any(self.distortion):
             return image
-        colour, valid = sample_image(image[None], self._bent_pixels(image))
+        colour, valid = sample_image(image[None], self._bent_grid(image))
         return (colour * valid)[0]
 
     def undistort_depth(self, depth: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
@@ -199,18 +201,41 @@ class Camera:
             )
         if not any(self.distortion):
             return depth
-        u, v = self._bent_pixels(depth)[0].round().clamp(-1, max(depth.shape)).long().unbind(-1)
+        u, v = self._bent_grid(depth)[0].round().clamp(-1, max(depth.shape)).long().unbind(-1)
         inside = (u >= 0) & (v >= 0) & (u < self.width) & (v < self.height)
         return torch.where(inside, depth[v.clamp(0, self.height - 1), u.clamp(0, self.width - 1)], 0.0)
 
-    def _bent_pixels(self, like: Tensor) -> Float[Tensor, "1 h w 2"]:
+    @property
+    def lens(self) -> Lens:
+        """`bent_pixels`, or None where there is no distortion; for `warp_to_crops`."""
+        return self.bent_pixels if any(self.distortion) else None
+
+    def bent_pixels(self, pixels: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2"]:
+        """Where the lens shows what pixels of a camera without distortion would, with the same K.
+
+        Far outside (-1e6) where the lens model does not reach: beyond some angle its polynomial turns back.
+        """
+        K = self.K.to(pixels)
+        rays = unproject_pixels(K, pixels.reshape(-1, 2))[:, :2]
+        bent = project_points(K, torch.cat((self.distort(rays), torch.ones_like(rays[:, :1])), dim=1))
+        reached = torch.linalg.vector_norm(rays, dim=1, keepdim=True) < self._lens_reach
+        return torch.where(reached, bent, -1e6).reshape(pixels.shape)
+
+    @cached_property
+    def _lens_reach(self) -> float:
+        """Largest |(x/z, y/z)| up to which the lens shows what is farther out farther out; infinite for most lenses."""
+        if not any(self.distortion):
+            return math.inf
+        radius = torch.linspace(0, _WIDEST, 4001, dtype=torch.float64)
+        radial = Camera(self.K, self.width, self.height, (*self.distortion[:2], 0.0, 0.0, *self.distortion[4:]))
+        shown = radial.distort(torch.stack((radius, torch.zeros_like(radius)), dim=1))[:, 0]
+        back = (shown.diff() <= 0).nonzero()
+        return float(radius[back[0, 0]]) if len(back) else math.inf
+
+    def _bent_grid(self, like: Tensor) -> Float[Tensor, "1 h w 2"]:
         """Where the lens shows what every pixel without distortion would."""
-        K = self.K.to(like)
         v, u = torch.meshgrid(torch.arange(self.height), torch.arange(self.width), indexing="ij")
-        pixels = torch.stack((u, v), dim=-1).to(like).reshape(1, -1, 2)
-        rays = unproject_pixels(K[None], pixels)
-        bent = torch.cat((self.distort(rays[..., :2]), rays[..., 2:]), dim=-1)
-        return project_points(K[None], bent).reshape(1, self.height, self.width, 2)
+        return self.bent_pixels(torch.stack((u, v), dim=-1).to(like))[None]
 
     def without_distortion(self) -> Camera:
         """The camera that belongs to `undistort_image`'s result."""

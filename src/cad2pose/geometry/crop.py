@@ -8,7 +8,7 @@ T_virt_obj = R_virt_cam T_cam_obj holds exactly, roll included. Everything downs
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,7 @@ from cad2pose.geometry.rotation import rotation_about_z, rotation_to_ray
 DEFAULT_PAD = 1.5
 OUTSIDE_FILL = 0.5
 _MAX_SUPERSAMPLING = 8
+Lens = Callable[[Tensor], Tensor] | None
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def minification(homography: Float[Tensor, "batch 3 3"], size: int) -> Float[Ten
 
 
 def warp_to_crops(
-    image: Float[Tensor, "batch c h w"], camera: VirtualCamera, fill: float = OUTSIDE_FILL
+    image: Float[Tensor, "batch c h w"], camera: VirtualCamera, fill: float = OUTSIDE_FILL, lens: Lens = None
 ) -> tuple[Float[Tensor, "batch c size size"], Float[Tensor, "batch 1 size size"]]:
     """Warp images into their virtual cameras without aliasing.
 
@@ -199,6 +200,8 @@ def warp_to_crops(
         image: `(B, C, H, W)`, one per camera; expand one image for several boxes of it (it is not copied).
         camera: B cameras.
         fill: value of the pixels that lie outside the source image.
+        lens: where it shows what pixels of an image without distortion would (`Camera.lens`), where images are as the
+            lens made them.
 
     Returns:
         crops `(B, C, r, r)` and the share of each crop pixel `(B, 1, r, r)` that the source image covers.
@@ -215,6 +218,8 @@ def warp_to_crops(
         shrink = math.ceil(count / _MAX_SUPERSAMPLING)
         samples = math.ceil(count / shrink)
         pixels, front = crop_pixels(H_cam_virt[rows], size, samples)
+        if lens is not None:
+            pixels = lens(pixels)
         if image.stride(0) == 0:
             shared = sample_image(image[:1], pixels.flatten(0, 1)[None], shrink)
             colour, inside = (s[0].unflatten(1, pixels.shape[:2]).transpose(0, 1) for s in shared)
@@ -227,7 +232,9 @@ def warp_to_crops(
     return crops, covered
 
 
-def warp_depth_to_crops(depth: Float[Tensor, "h w"], camera: VirtualCamera) -> Float[Tensor, "batch size size"]:
+def warp_depth_to_crops(
+    depth: Float[Tensor, "h w"], camera: VirtualCamera, lens: Lens = None
+) -> Float[Tensor, "batch size size"]:
     """Depth images of the crop cameras from that of the source camera.
 
     Every crop pixel takes the source pixel nearest to it: means of depths before and behind an edge would be depths of
@@ -236,12 +243,15 @@ def warp_depth_to_crops(depth: Float[Tensor, "h w"], camera: VirtualCamera) -> F
     Args:
         depth: `(H, W)` z in the source camera, 0 where nothing was measured.
         camera: B cameras of this image.
+        lens: as of `warp_to_crops`.
     """
     height, width = depth.shape
-    pixels, front = crop_pixels(torch.linalg.inv(camera.homography).to(depth.dtype), camera.size)
+    straight, front = crop_pixels(torch.linalg.inv(camera.homography).to(depth.dtype), camera.size)
+    pixels = straight if lens is None else lens(straight)
     u, v = pixels.nan_to_num().clamp(-1, max(height, width) + 1).round().long().unbind(-1)
     inside = front & (u >= 0) & (v >= 0) & (u < width) & (v < height)
     u, v = u.clamp(0, width - 1), v.clamp(0, height - 1)
-    rays = torch.stack((u, v, torch.ones_like(u)), dim=-1).to(depth.dtype)
+    of_pixels = torch.stack((u, v), dim=-1).to(depth.dtype) if lens is None else straight
+    rays = torch.cat((of_pixels, torch.ones_like(of_pixels[..., :1])), dim=-1)
     into = (camera.R_virt_cam @ torch.linalg.inv(camera.K_cam)).to(depth.dtype)[:, 2]
     return torch.where(inside, depth[v, u] * torch.einsum("bijk,bk->bij", rays, into), 0.0).clamp_min(0)

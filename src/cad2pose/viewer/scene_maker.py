@@ -10,8 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cad2pose.estimator import Inspection, PoseEstimator, inspect_estimates, surface_keys_of
-from cad2pose.estimator.boxes import undistort_boxes
-from cad2pose.geometry import Camera, virtual_camera, warp_to_crops
+from cad2pose.geometry import Camera, undistort_boxes, virtual_camera, warp_to_crops
 from cad2pose.methods import QueryImageMethod
 from cad2pose.pictures import EmbeddingPalette, embedding_colours, query_picture
 from cad2pose.solvers import Surface
@@ -126,7 +125,7 @@ class SceneMaker:
         box = undistort_boxes(one.box.to("cpu", torch.float64), camera)
         size = torch.tensor([[camera.width, camera.height]], dtype=torch.float64)
         crops = virtual_camera(camera.K[None], box, size, config.crop_size, config.pad)
-        picture, _ = warp_to_crops(camera.undistort_image(image.cpu())[None], crops)
+        picture, _ = warp_to_crops(image.cpu()[None], crops, lens=camera.lens)
         return picture[0], crops.K_virt[0], crops.R_virt_cam[0]
 
 
