@@ -5,8 +5,8 @@
 Every target takes its object's box of the highest score, as the estimator does. A box is held against the box of the
 visible part and that of the whole silhouette, whichever it overlaps more. Errors of the centre are in box sides, errors
 of the sides logarithms of ratios; deviations are robust (1.4826 times the median absolute deviation) beside plain ones,
-which tails rule. Rendered crops are of the data set's parts, as training makes them and as it is judged; there the boxes
-of the visible and of the whole part are those of the crop's masks. The last line is one JSON object.
+which tails rule. Rendered crops are of the data set's parts, as training makes them and as it is judged; there the
+boxes of the visible and of the whole part are those of the crop's masks. The last line is one JSON object.
 """
 
 from __future__ import annotations

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cad2pose.estimator.stages import Stages
 from cad2pose.geometry import Camera
+
+
+@dataclass(frozen=True)
+class View:
+    """An image on the device, as the lens made it, with its camera and, where there is one, its depth image."""
+
+    pixels: Float[Tensor, "3 h w"]
+    depth: Float[Tensor, "h w"] | None
+    camera: Camera
+    stages: Stages
+
 
 _ALLOWED = "a float tensor [3, H, W] in [0, 1], or a uint8 or uint16 numpy array H x W, H x W x 3 (RGB) or H x W x 4"
 

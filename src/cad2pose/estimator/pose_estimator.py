@@ -17,7 +17,7 @@ from cad2pose.confidence import pose_spread
 from cad2pose.devices import pick_device
 from cad2pose.estimator.boxes import check_boxes, posed_boxes, zoom_boxes
 from cad2pose.estimator.fusion import fuse_copies
-from cad2pose.estimator.images import check_size, depth_tensor, image_tensor
+from cad2pose.estimator.images import View, check_size, depth_tensor, image_tensor
 from cad2pose.estimator.looking import Look, poses_in_source
 from cad2pose.estimator.options import EstimatorOptions
 from cad2pose.estimator.stages import Stages
@@ -44,16 +44,6 @@ class _Known:
     part_index: int
     symmetry: Float[Tensor, "k 3 3"]
     vertices: Float[Tensor, "v 3"]
-
-
-@dataclass(frozen=True)
-class _View:
-    """An image on the device, as the lens made it, with its camera and, where there is one, its depth image."""
-
-    pixels: Float[Tensor, "3 h w"]
-    depth: Float[Tensor, "h w"] | None
-    camera: Camera
-    stages: Stages
 
 
 class PoseEstimator:
@@ -231,7 +221,7 @@ class PoseEstimator:
             height, width = measured.shape
             reason = f"the depth image is {width} x {height} pixels, the image {camera.width} x {camera.height}"
             return _no_poses([reason] * len(object_id))
-        view = _View(
+        view = View(
             pixels.to(self.device), None if measured is None else measured.to(self.device), camera, stages
         )  # fmt: skip
         box = undistort_boxes(detections.box.to("cpu", torch.float64), camera)
@@ -243,7 +233,7 @@ class PoseEstimator:
         lost = torch.isnan(again.T_cam_obj[:, 0, 0])  # the first pass may have seen more
         return Poses.join([again, found])[torch.where(lost, rows + len(box), rows)]
 
-    def _fused(self, view: _View, object_id: Int[Tensor, "n"], box: Float[Tensor, "n 4"]) -> Poses:
+    def _fused(self, view: View, object_id: Int[Tensor, "n"], box: Float[Tensor, "n 4"]) -> Poses:
         """One pose per box: all copies of its crop are looked at, model by model, then fused part by part."""
         ids = object_id.tolist()
         found, order = [_no_poses([])], [torch.zeros(0, dtype=torch.int64)]
@@ -260,7 +250,7 @@ class PoseEstimator:
                 order.append(rows[mine])
         return Poses.join(found)[torch.cat(order).argsort()]
 
-    def _copies(self, view: _View, model: Model, part_index: Int[Tensor, "n"], box: Float[Tensor, "n 4"]) -> Poses:
+    def _copies(self, view: View, model: Model, part_index: Int[Tensor, "n"], box: Float[Tensor, "n 4"]) -> Poses:
         """Poses from every zoomed and rolled copy of every box; the copies of a box follow each other."""
         zooms = zoom_boxes(box, torch.tensor(self.options.zooms, dtype=box.dtype))
         rolls = torch.tensor([math.radians(angle) for angle in self.options.rolls], dtype=box.dtype)
@@ -273,7 +263,7 @@ class PoseEstimator:
         return Poses.join([self._look(view, model, *chunk) for chunk in chunks])
 
     def _look(
-        self, view: _View, model: Model, part_index: Int[Tensor, "b"], box: Float[Tensor, "b 4"],
+        self, view: View, model: Model, part_index: Int[Tensor, "b"], box: Float[Tensor, "b 4"],
         roll: Float[Tensor, "b"],
     ) -> Poses:  # fmt: skip
         """One batch of crops through the network."""
@@ -291,7 +281,7 @@ class PoseEstimator:
             return poses_in_source(self._look_at(model, batch, depth, view.stages), camera)
 
     def _posed(
-        self, view: _View, object_id: Int[Tensor, "n"], box: Float[Tensor, "n 4"], T_cam_obj: Float[Tensor, "n 4 4"]
+        self, view: View, object_id: Int[Tensor, "n"], box: Float[Tensor, "n 4"], T_cam_obj: Float[Tensor, "n 4 4"]
     ) -> Float[Tensor, "n 4"]:
         """Boxes of the parts as first estimated, for the second pass."""
         box, image = box.clone(), undistorted_image_box(view.camera)
