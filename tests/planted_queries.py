@@ -34,13 +34,18 @@ def gaussian_keys(points: Tensor) -> Tensor:
     return torch.cat((points, points.square().sum(-1, keepdim=True)), dim=-1)
 
 
-def plant(part: Part, surface: Surface, count: int, side: int, width: float = 0.05, seed: int = 0) -> Planted:
-    """Crops of `side` pixels that a part fills to about two thirds, in random poses; `width` of the distributions."""
+def plant(
+    part: Part, surface: Surface, count: int, side: int, width: float = 0.05, seed: int = 0, lens: float = 3.0
+) -> Planted:
+    """Crops of `side` pixels that a part fills to about two thirds, in random poses.
+
+    `width` of the distributions; `lens` is the focal length in sides: the part is about 3.2 times as many radii away.
+    """
     generator = torch.Generator().manual_seed(seed)
     rotation = random_rotations(count, generator, torch.float64)
-    focal = 3.0 * side
+    focal = lens * side
     away = 2 * focal / (0.62 * side) * (1 + 0.1 * torch.rand(count, generator=generator, dtype=torch.float64))
-    across = 0.06 * (torch.rand(count, 2, generator=generator, dtype=torch.float64) - 0.5) * away[:, None] / 3
+    across = 0.06 * (torch.rand(count, 2, generator=generator, dtype=torch.float64) - 0.5) * away[:, None] / lens
     position = torch.cat((across, away[:, None]), dim=1)
     K = torch.tensor([[focal, 0, (side - 1) / 2], [0, focal, (side - 1) / 2], [0, 0, 1.0]]).expand(count, 3, 3)
     translation = position * part.radius - (rotation @ part.center[:, None])[..., 0]

@@ -125,6 +125,22 @@ def test_refinement_finds_the_pose_and_never_lowers_the_score(score, planted):
     assert ((found.position - planted.position).norm(dim=1) / planted.position[:, 2]).median() < 0.01
 
 
+@pytest.mark.parametrize("fused", [True, False], ids=["compiled", "torch"])
+def test_depth_is_found_from_far_away_as_from_near(surface, monkeypatch, fused):
+    """From 10 radii to 320: the picture is all but the same, and so is what a start 6 % off ends at."""
+    if not fused:
+        monkeypatch.setattr(kernels, "climbed_on_cpu", lambda *pose: None)
+    off = {}
+    for lens in (3.0, 100.0):
+        planted = plant(builtin_part("bracket"), surface, COUNT, 64, width=0.08, lens=lens)
+        assert planted.position[:, 2].min() > 3 * lens
+        score = PoseScore(surface, planted.keys, planted.maps, OPTIONS)
+        found = refine(score, torch.arange(COUNT), planted.rotation, planted.position * 1.06)
+        off[lens] = (found.position[:, 2] / planted.position[:, 2] - 1).abs().median()
+    assert off[3.0] < 0.01
+    assert off[100.0] < 0.01
+
+
 def test_a_depth_prior_is_a_gaussian_in_the_logarithm(score, planted):
     row = torch.arange(COUNT)
     position = planted.position * 1.04

@@ -193,15 +193,24 @@ def _linearize(
 
 @_summing
 @no_type_check
-def _damped_step(found, damping, largest, step):
-    """The damped step, by Cholesky's decomposition; zeros where there is none. Returns its largest part."""
+def _damped_step(found, p, damping, largest, step):
+    """The damped step, by Cholesky's decomposition; zeros where there is none. Returns its largest part.
+
+    The last unknown is a share of the position (see `refine`).
+    """
     L, y = np.empty((_STEP, _STEP)), np.empty(_STEP)
-    floor = 0.0
     at = _STEP
     for i in range(_STEP):
         for j in range(i + 1):
             L[i, j] = found[at]
             at += 1
+    for j in range(3):
+        L[5, j] = p[0] * L[3, j] + p[1] * L[4, j] + p[2] * L[5, j]
+    across, down = p[0] * L[3, 3] + p[1] * L[4, 3] + p[2] * L[5, 3], p[0] * L[4, 3] + p[1] * L[4, 4] + p[2] * L[5, 4]
+    L[5, 5] = p[0] * across + p[1] * down + p[2] * (p[0] * L[5, 3] + p[1] * L[5, 4] + p[2] * L[5, 5])
+    L[5, 3], L[5, 4] = across, down
+    floor = 0.0
+    for i in range(_STEP):
         floor += L[i, i] / 6
     floor = max(floor, 1e-9)
     proper = True
@@ -218,7 +227,7 @@ def _damped_step(found, damping, largest, step):
                 L[i, i] = math.sqrt(max(one, 1e-300))
             else:
                 L[i, j] = one / L[j, j]
-        one = found[i]
+        one = found[i] if i < 5 else p[0] * found[3] + p[1] * found[4] + p[2] * found[5]
         for k in range(i):
             one -= L[i, k] * y[k]
         y[i] = one / L[i, i]
@@ -232,8 +241,11 @@ def _damped_step(found, damping, largest, step):
             y[k] = 0.0
         most = max(most, abs(y[k]))
     factor = largest / max(most, largest)
-    for k in range(_STEP):
+    for k in range(5):
         step[k] = y[k] * factor
+    step[5] = 0.0
+    for k in range(3):
+        step[3 + k] += p[k] * y[5] * factor
     return most * factor
 
 
@@ -291,7 +303,7 @@ def climb(
             now = _with_prior(now, here, p[2], prior_depth[n], prior_sigma, prior_samples[n])
         factor, taken = damping, 0
         for _ in range(iterations):
-            going = _damped_step(here, factor, largest_step, step) >= tolerance
+            going = _damped_step(here, p, factor, largest_step, step) >= tolerance
             _perturb(R, p, step, R_next, p_next)
             following = _linearize(
                 points, normals, keys, areas, visible, directions, maps, K, sums, outliers, mask_weight, crop, R_next,

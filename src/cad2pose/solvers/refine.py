@@ -1,8 +1,10 @@
 """Refinement: poses climb the score by damped Newton-like steps on SE(3), many at once.
 
 Levenberg-Marquardt with the score's information matrix in place of the Hessian, left perturbations
-R <- exp(w) R, t <- t + d (rad, and radii of the bounding sphere). A step is taken only where the score, with the
-visible set of the new pose, is higher; so no step lowers it.
+R <- exp(w) R, t <- t + d (rad, and radii of the bounding sphere). Steps are sought for (w, across, scale): two of d are
+radii across the view, the third is a share of the position itself, a move along the ray. Written in radii, the depth of
+a part that is seen from far away changes the picture so little that damping would hold it where it is. A step is taken
+only where the score, with the visible set of the new pose, is higher; so no step lowers it.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ class RefineOptions:
     Attributes:
         iterations: most steps tried.
         damping: factor on the information matrix in the first step; it falls with every success.
-        tolerance: where a step is smaller (rad, radii), nothing more is tried.
-        largest_step: in rad or radii.
+        tolerance: where a step is smaller (rad, radii, share of the position), nothing more is tried.
+        largest_step: in the same units.
     """
 
     iterations: int = 20
@@ -108,7 +110,7 @@ def refine(
     damping = torch.full_like(now.value, options.damping)
     accepted = torch.zeros_like(row)
     for _ in range(options.iterations):
-        step = _step(now, damping, options.largest_step)
+        step, size = _step(now, position[active], damping, options.largest_step)
         rotation_next, position_next = perturb(step, rotation[active], position[active])
         following = judged(active, rotation_next, position_next)
         better = following.value > now.value
@@ -118,7 +120,7 @@ def refine(
         value[active] = now.value
         accepted[active] += better
         damping = torch.where(better, damping * 0.4, damping * 4).clamp(1e-3, 1e3)
-        going = (step.abs().amax(1) >= options.tolerance).nonzero()[:, 0]
+        going = (size >= options.tolerance).nonzero()[:, 0]
         if not len(going):
             break
         if len(going) < len(active):
@@ -142,13 +144,20 @@ def perturb(
     return rotation_from_axis_angle(step[:, :3]) @ rotation, position + step[:, 3:]
 
 
-def _step(now: Linearization, damping: Float[Tensor, "n"], largest: float) -> Float[Tensor, "n 6"]:
-    diagonal = torch.diagonal(now.information, dim1=1, dim2=2)
+def _step(
+    now: Linearization, position: Float[Tensor, "n 3"], damping: Float[Tensor, "n"], largest: float
+) -> tuple[Float[Tensor, "n 6"], Float[Tensor, "n"]]:
+    """The damped step as a left perturbation, and its largest part in the unknowns that it is sought in."""
+    along = torch.eye(6, dtype=position.dtype, device=position.device).repeat(len(position), 1, 1)
+    along[:, 3:, 5] = position
+    information = along.transpose(1, 2) @ now.information @ along
+    gradient = (along.transpose(1, 2) @ now.gradient[..., None])[..., 0]
+    diagonal = torch.diagonal(information, dim1=1, dim2=2)
     floor = diagonal.mean(1, keepdim=True).clamp_min(1e-9)
-    damped = (now.information + torch.diag_embed(0.1 * diagonal + 1e-2 * floor)) * damping[:, None, None]
-    step = torch.linalg.solve_ex(damped.double(), now.gradient.double())[0].to(now.gradient)
-    step = torch.nan_to_num(step)
-    return step * (largest / step.abs().amax(1, keepdim=True).clamp_min(largest))
+    damped = (information + torch.diag_embed(0.1 * diagonal + 1e-2 * floor)) * damping[:, None, None]
+    step = torch.nan_to_num(torch.linalg.solve_ex(damped.double(), gradient.double())[0].to(gradient))
+    step = step * (largest / step.abs().amax(1, keepdim=True).clamp_min(largest))
+    return (along @ step[..., None])[..., 0], step.abs().amax(1)
 
 
 def _chosen(better: Bool[Tensor, "n"], a: Linearization, b: Linearization) -> Linearization:

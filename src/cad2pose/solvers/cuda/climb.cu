@@ -141,15 +141,31 @@ __device__ void add_prior(Found* found, float z, float depth, float sigma, float
     found->information[CURVATURE - 1] += 1 / (sigma * sigma * z * z * samples);
 }
 
-// The damped step, by Cholesky's decomposition; zeros where there is none. Returns its largest part.
-__device__ float damped_step(const Found& at, double damping, float largest, float* step) {
-    double L[CURVATURE], y[STEP], floor = 0, most = 0;
-    for (int k = 0, d = 0; k < STEP; k++, d += k + 1) floor += at.information[d] / 6.0;
+// The damped step, by Cholesky's decomposition; zeros where there is none. Returns its largest part. The last unknown is
+// a share of the position p (see refine.py).
+__device__ float damped_step(const Found& at, const float* p, double damping, float largest, float* step) {
+    double L[CURVATURE], y[STEP], I[CURVATURE], floor = 0, most = 0, scale = 0, slope = 0;
+    for (int k = 0; k < CURVATURE; k++) I[k] = at.information[k];
+    for (int j = 0; j < 5; j++) {  // the last row; of the packed lower triangle, row i begins at i (i + 1) / 2
+        double sum = 0;
+        for (int k = 3; k < STEP; k++) {
+            sum += (double)p[k - 3] * at.information[k > j ? k * (k + 1) / 2 + j : j * (j + 1) / 2 + k];
+        }
+        I[15 + j] = sum;
+    }
+    for (int k = 3; k < STEP; k++) {
+        slope += (double)p[k - 3] * at.gradient[k];
+        for (int j = 3; j < STEP; j++) {
+            scale += (double)p[k - 3] * p[j - 3] * at.information[k > j ? k * (k + 1) / 2 + j : j * (j + 1) / 2 + k];
+        }
+    }
+    I[20] = scale;
+    for (int k = 0, d = 0; k < STEP; k++, d += k + 1) floor += I[d] / 6.0;
     floor = fmax(floor, 1e-9);
     bool proper = true;
     for (int i = 0, row = 0; i < STEP; row += ++i) {
         for (int j = 0, other = 0; j <= i; other += ++j) {
-            double value = at.information[row + j];
+            double value = I[row + j];
             if (i == j) value += 0.1 * value + 1e-2 * floor;
             value *= damping;
             for (int k = 0; k < j; k++) value -= L[row + k] * L[other + k];
@@ -160,7 +176,7 @@ __device__ float damped_step(const Found& at, double damping, float largest, flo
                 L[row + j] = value / L[other + j];
             }
         }
-        y[i] = at.gradient[i];
+        y[i] = i < 5 ? (double)at.gradient[i] : slope;
         for (int k = 0; k < i; k++) y[i] -= L[row + k] * y[k];
         y[i] /= L[row + i];
     }
@@ -173,7 +189,9 @@ __device__ float damped_step(const Found& at, double damping, float largest, flo
         most = fmax(most, fabs(y[k]));
     }
     double factor = largest / fmax(most, (double)largest);
-    for (int k = 0; k < STEP; k++) step[k] = y[k] * factor;
+    for (int k = 0; k < 5; k++) step[k] = y[k] * factor;
+    step[5] = 0;
+    for (int k = 0; k < 3; k++) step[3 + k] += p[k] * y[5] * factor;
     return most * factor;
 }
 
@@ -228,7 +246,7 @@ extern "C" __global__ void __launch_bounds__(256) climb(
         __syncthreads();
         if (threadIdx.x == 0) {
             float step[STEP];
-            shared.going = damped_step(shared.here, shared.damping, largest_step, step) >= tolerance;
+            shared.going = damped_step(shared.here, shared.now.p, shared.damping, largest_step, step) >= tolerance;
             perturb(shared.now, step, &shared.next);
         }
         __syncthreads();
