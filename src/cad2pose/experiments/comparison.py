@@ -27,7 +27,7 @@ from cad2pose.training.loop import MODEL, run_settings
 from cad2pose.training.run_folder import RunFolder
 
 _JUDGED = "judged.json"
-_JUDGE = 2  # to be raised when poses or their errors come out otherwise: finished runs are then judged again
+_JUDGE = 3  # to be raised when poses or their errors come out otherwise: finished runs are then judged again
 _VALIDATION_SEED = 1_000_000
 _JUDGE_SEED = 2_000_000  # of crops that no training and no validation has seen
 _BATCH = 16

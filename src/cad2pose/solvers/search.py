@@ -50,8 +50,8 @@ def search_poses(
 ) -> Hypotheses:
     """The poses of the grid for every crop, as many for each; none for a crop whose mask shows nothing.
 
-    `keys` do not count: which of the poses agrees with the queries is the score's business. Distances come of the mask's
-    area, so a part of which the image's border cuts off much is looked for too far away; sampling does not mind.
+    `keys` do not count: which of the poses agrees with the queries is the score's business. Distances come of the
+    mask's area, so a part of which the image's border cuts off much is looked for too far away; sampling does not mind.
     """
     options = options or SearchOptions()
     rotations = rotation_grid(options.directions, options.turns).to(surface.points)
