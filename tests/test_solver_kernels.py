@@ -225,14 +225,14 @@ def test_sampled_poses(scene: tuple[Surface, Planted, Hypotheses]) -> None:
     torch.testing.assert_close(found.position, expected.position, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("proposals", [SamplingOptions(samples=1500, kept=300), SearchOptions(directions=64)])
+@pytest.mark.parametrize("proposals", [SamplingOptions(samples=1500, kept=300), SearchOptions(directions=32)])
 @emulated
 def test_the_whole_solver(
     scene: tuple[Surface, Planted, Hypotheses], proposals: SamplingOptions | SearchOptions
 ) -> None:
     surface, planted, _ = scene
     symmetry = key_symmetry(surface, planted.keys)
-    options = SolverOptions(proposals=proposals)
+    options = SolverOptions(proposals=proposals, distinct=8)
     expected = solve(surface, planted.keys, planted.maps, options, symmetry=symmetry)
     with kernels():
         found = solve(surface, planted.keys, planted.maps, options, symmetry=symmetry)
