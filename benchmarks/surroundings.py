@@ -24,9 +24,9 @@ from cad2pose.data.augmentation import apply_separable, gaussian_matrix
 from cad2pose.data.bop import BopDataset, find_dataset
 from cad2pose.data.pose_prior import PosePrior
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
+from cad2pose.experiments.pixel_matches import crops_of
 from cad2pose.experiments.report import markdown_table
 from cad2pose.rendering import MeshSet, render
-from photograph_matches import crops_of
 
 _BATCH, _EDGE, _LEAST = 16, 4, 50
 _QUANTILES = (0.1, 0.5, 0.9)

@@ -17,7 +17,8 @@ from cad2pose.data.recorded import RecordedCrops
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.estimator.looking import Look
 from cad2pose.experiments.contestants import CONTESTANTS, WAYS, Size, chosen
-from cad2pose.experiments.photographs import RECORD, Photographs, PhotographScores, read_scores
+from cad2pose.experiments.photographs import RECORD, Photographs, PhotographScores, read_pixels, read_scores
+from cad2pose.experiments.pixel_matches import PixelScores
 from cad2pose.files import write_text
 from cad2pose.model_file import Model, load_model
 from cad2pose.parts import Part
@@ -161,6 +162,11 @@ def on_photographs(out: Path) -> list[PhotographScores]:
     return [row for run in _finished_runs(out) for row in read_scores(run[0] / RECORD, *run[1:])]
 
 
+def pixels_of_photographs(out: Path) -> list[PixelScores]:
+    """The same of the photographs' pixels."""
+    return [row for run in _finished_runs(out) for row in read_pixels(run[0] / RECORD, *run[1:])]
+
+
 def _finished_runs(out: Path) -> list[tuple[Path, str, str, int]]:
     """Folder, part, contestant and seed of every run that was judged."""
     found: list[tuple[Path, str, str, int]] = []
@@ -259,11 +265,8 @@ def _errors(model: Model, look: Look, batch: CropBatch) -> CropErrors:
     eye = torch.eye(4, dtype=T.dtype, device=T.device)
     errors = pose_crop_errors(model.method, batch, torch.where(there[:, None, None], T, eye), poses.score)
     lost = ~there.cpu()
-    rotation, translation = (
-        errors.rotation.masked_fill(lost, _NO_POSE[0]),
-        errors.translation.masked_fill(lost, _NO_POSE[1]),
-    )
-    return CropErrors(errors.part_index, rotation, translation, errors.depth, errors.score)
+    turn, shift = errors.rotation.masked_fill(lost, _NO_POSE[0]), errors.translation.masked_fill(lost, _NO_POSE[1])
+    return CropErrors(errors.part_index, turn, shift, errors.depth, errors.score)
 
 
 def _timed(

@@ -18,13 +18,16 @@ from cad2pose.data.results import Results
 from cad2pose.estimator import PoseEstimator, best_per_object
 from cad2pose.evaluation import ScoringOptions, evaluate
 from cad2pose.experiments.contestants import WAYS
+from cad2pose.experiments.pixel_matches import PixelScores, pixel_matches
 from cad2pose.files import write_text
 from cad2pose.methods.gdrnet import GdrNetMethod
+from cad2pose.methods.query_image import QueryImageMethod
 from cad2pose.model_file import Model, load_model
 from cad2pose.parts import Part
 from cad2pose.structures import PoseEstimates
 
 RECORD = "photographs.json"
+_JUDGE = 2  # to be raised when poses or figures come out otherwise: finished runs are then judged again
 _MEASURES = {
     "mean_AR": "mean_AR_MSSD_MSPD", "AR_MSSD": "AR_MSSD", "AR_MSPD": "AR_MSPD", "add_s": "recall_ADD_S_0p1d",
 }  # fmt: skip
@@ -112,12 +115,22 @@ class Photographs:
             rows.append({"way": way, "targets": total["n"], "estimated": total["n_estimated"], "figures": figures})
         return rows
 
+    def pixels(self, model: Model) -> list[list[float]]:
+        """`PIXEL_FIGURES` of every photograph; nothing for models without a query image, or without annotated boxes."""
+        if not isinstance(model.method, QueryImageMethod):
+            return []
+        try:
+            return pixel_matches(model, self._dataset).tolist()
+        except ValueError:  # scores of poses need no boxes
+            return []
+
     def judge_once(self, model_file: Path, ways: Sequence[str], device: torch.device) -> None:
-        """As `judge`, kept beside the model; what is there for these photographs and ways is not done again."""
-        record, wanted = model_file.with_name(RECORD), {**self.settings, "ways": list(ways)}
+        """As `judge` and `pixels`, kept beside the model; what is there for these photographs is not done again."""
+        record, wanted = model_file.with_name(RECORD), {**self.settings, "ways": list(ways), "judge": _JUDGE}
         if not record.is_file() or json.loads(record.read_text())["settings"] != wanted:
-            rows = self.judge(load_model(model_file, device), ways, device)
-            write_text(record, json.dumps({"settings": wanted, "rows": rows}))
+            model = load_model(model_file, device)
+            rows, pixels = self.judge(model, ways, device), self.pixels(model)
+            write_text(record, json.dumps({"settings": wanted, "rows": rows, "pixels": pixels}))
 
 
 def read_scores(record: Path, part: str, contestant: str, seed: int) -> list[PhotographScores]:
@@ -125,3 +138,9 @@ def read_scores(record: Path, part: str, contestant: str, seed: int) -> list[Pho
     if not record.is_file():
         return []
     return [PhotographScores(part, contestant, seed=seed, **row) for row in json.loads(record.read_text())["rows"]]
+
+
+def read_pixels(record: Path, part: str, contestant: str, seed: int) -> list[PixelScores]:
+    """What it kept of the pixels; nothing where there is none."""
+    found = json.loads(record.read_text()).get("pixels") if record.is_file() else None
+    return [PixelScores(part, contestant, seed, tuple(map(tuple, found)))] if found else []

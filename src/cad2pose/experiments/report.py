@@ -9,10 +9,18 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from cad2pose.experiments.comparison import Comparison, ComparisonConfig, as_json, on_photographs
+from cad2pose.experiments.comparison import (
+    Comparison,
+    ComparisonConfig,
+    as_json,
+    on_photographs,
+    pixels_of_photographs,
+)
 from cad2pose.experiments.contestants import CONTESTANTS
 from cad2pose.experiments.photographs import RECORD, PhotographScores
+from cad2pose.experiments.pixel_matches import PIXEL_FIGURES, PixelScores, pixel_cells
 from cad2pose.files import replacing, write_text
 
 _DRAWS = 2000
@@ -33,7 +41,7 @@ def write_report(found: Sequence[Comparison], config: ComparisonConfig, out: Pat
 
     What was judged on photographs is read from the folder, and goes to the page and to `photographs.json`.
     """
-    seen = on_photographs(out)
+    seen, matched = on_photographs(out), pixels_of_photographs(out)
     lines = [f"{config.samples:,} training crops a run, judged on {config.judged} fresh crops each; {device}.", ""]
     for part in dict.fromkeys(one.part for one in found):
         rows = [one for one in found if one.part == part and CONTESTANTS[one.contestant].shown]
@@ -43,6 +51,10 @@ def write_report(found: Sequence[Comparison], config: ComparisonConfig, out: Pat
         real = [one for one in seen if one.part == part and CONTESTANTS[one.contestant].shown]
         if real:
             lines += ["On photographs, from one look at every box:", "", photographs_table(real), ""]
+        pixels = [one for one in matched if one.part == part and CONTESTANTS[one.contestant].shown]
+        if pixels:
+            lines += ["Their pixels, around the annotated boxes (in brackets: how far from the first of the same seed,",
+                      "95 % intervals over crops):", "", pixels_table(pixels), ""]  # fmt: skip
     lines += [
         "In brackets: 95 % bootstrap intervals over crops, all seeds together. Errors are modulo the symmetries;",
         "translations in % of the distance. Times are of batches of 16: processor time on a CPU, else wall time.", "",
@@ -88,6 +100,18 @@ def photographs_table(seen: Sequence[PhotographScores]) -> str:
         found = f"{np.mean([run.estimated for run in runs]):.4g} of {runs[0].targets}"
         rows.append([contestant, way, _seeds(runs), found, *cells])
     return markdown_table(("contestant", "poses from", "seeds", "targets", *_PHOTOGRAPHS), rows)
+
+
+def pixels_table(matched: Sequence[PixelScores]) -> str:
+    """How well pixels find their surface points, run by run, next to the first contestant of the same seed."""
+    first: dict[int, torch.Tensor] = {}
+    rows = []
+    for one in matched:
+        figures = torch.tensor(one.figures)
+        cells = pixel_cells(figures, first.get(one.seed))
+        first.setdefault(one.seed, figures)
+        rows.append([one.contestant, str(one.seed), str(len(figures)), *cells])
+    return markdown_table(("contestant", "seed", "crops", *PIXEL_FIGURES), rows)
 
 
 def _seeds(runs: Sequence[Comparison] | Sequence[PhotographScores]) -> str:

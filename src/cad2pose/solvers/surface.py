@@ -30,8 +30,8 @@ class Surface:
         normals: `(m, 3)` of the triangles they lie on, outward.
         areas: for s = 2048, 1024, ... the area `(s,)` that each of the first s points stands for, in square radii.
         directions: `(D, 3)` unit vectors from the centre towards viewpoints all around.
-        visible: `(D, 2048)` which of the first points nothing hides, seen from there (facing away is no hiding) and from
-            far away: at three radii or nearer a part with holes hides more of itself than that, up to a third.
+        visible: `(D, 2048)` which of the first points nothing hides, seen from there (facing away is no hiding) and
+            from far away: at three radii or nearer a part with holes hides more of itself than that, up to a third.
         slenderness: the radius of the sphere over the second of the part's three extents, at least 1.
     """
 
