@@ -28,6 +28,7 @@ from cad2pose.data.check import check_bop
 from cad2pose.data.shards import ShardDataset
 from cad2pose.data.tabletop import Tabletop, TabletopConfig
 from cad2pose.data.worker_pool import run_tasks
+from cad2pose.files import alone
 from cad2pose.geometry import Camera
 from cad2pose.parts import builtin_part
 from cad2pose.rendering import MeshSet, rasterize
@@ -122,7 +123,7 @@ def _runs(process: str) -> bool:
 
 
 def test_two_runs_do_not_share_a_folder(written):
-    with bop_writer._alone(written), pytest.raises(ValueError, match="another run is writing"):
+    with alone(written), pytest.raises(ValueError, match="another run is writing"):
         write_dataset(small_parts(), CAMERA, PLAN, written)
 
 

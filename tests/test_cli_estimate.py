@@ -97,10 +97,12 @@ def _bop_list(*rows):
     return json.dumps([dict(zip(keys, row, strict=True)) for row in rows])
 
 
-def test_detections_keep_the_best_of_each_object(world):
+def test_every_box_has_a_pose_unless_fewer_instances_are_asked_for(world):
     box = [40, 30, 60, 50]
     (world / "d.json").write_text(_bop_list((3, 7, 5, box, 0.9), (3, 7, 5, [10, 10, 60, 50], 0.8), (3, 7, 6, box, 0.7)))
     assert _run(world, *_image(world), "--detections", world / "d.json") == 0
+    assert sorted(read_results_csv(world / "out" / "results.csv").object_id.tolist()) == [5, 5, 6]
+    assert _run(world, *_image(world), "--detections", world / "d.json", "--instances", "1") == 0
     results = read_results_csv(world / "out" / "results.csv")
     assert sorted(results.object_id.tolist()) == [5, 6]
     assert results.scene_id.unique().tolist() == [3]
@@ -203,12 +205,14 @@ def test_bop_objects_and_all_images(world, bop):
     assert read_results_csv(world / "out" / "results.csv").image_id.tolist() == [0]
     assert _run(world, *arguments, "--all-images") == 0
     results = read_results_csv(world / "out" / "results.csv")
-    assert results.image_id.tolist() == [0, 1, 2]
+    assert results.image_id.tolist() == [0, 0, 1, 1, 2, 2]
     assert results.object_id.unique().tolist() == [5]
+    assert _run(world, *arguments, "--all-images", "--instances", "1") == 0
+    assert read_results_csv(world / "out" / "results.csv").image_id.tolist() == [0, 1, 2]
 
 
 def test_bop_without_targets_takes_every_image(world, bop):
-    assert _run(world, "--bop", bop, "--detections", world / "d.json") == 0
+    assert _run(world, "--bop", bop, "--detections", world / "d.json", "--instances", "1") == 0
     assert len(read_results_csv(world / "out" / "results.csv")) == 6
 
 
@@ -219,7 +223,10 @@ def test_combinations_that_mean_nothing(world, capsys):
     image = _image(world)
     assert "either --image" in _refused(world, capsys)
     assert "one of --box" in _refused(world, capsys, *image)
-    assert "one of --box" in _refused(world, capsys, *image, *BOX, "--detections", "x.json")
+    message = _refused(world, capsys, *image, *BOX, "--detections", "x.json")
+    assert "one of --box" in message
+    assert "--box and --detections are given" in message
+    assert "--instances is 0" in _refused(world, capsys, *image, *BOX, "--instances", "0")
     assert "needs --camera" in _refused(world, capsys, *image[:2], *BOX)
     assert "--bop needs --detections" in _refused(world, capsys, "--bop", world)
     assert "not both" in _refused(world, capsys, *image, *BOX, "--bop", world)
@@ -271,8 +278,21 @@ def test_models_that_cannot_be(world, capsys):
     assert "serve object id 5" in _refused(world, capsys, *given, model=".")
 
 
-def test_a_late_bad_image_stops_the_run_before_anything_is_written(world, capsys):
+def test_images_of_another_size_and_broken_ones_are_left_out(world, capsys):
     _picture(world / "images" / "000001.png")
+    _picture(world / "images" / "000002.png", (60, 80, 3))
+    (world / "images" / "000003.png").write_bytes((world / "images" / "000001.png").read_bytes()[:60])
+    (world / "images" / "000004.png").write_bytes(b"no picture")
+    assert _run(world, *_image(world, "images"), *BOX) == 2
+    message = capsys.readouterr().err
+    assert "000002.png" in message
+    assert "3 of 4 images were left out" in message
+    images = json.loads((world / "out" / "results.json").read_text())["images"]
+    assert ["left_out" in image for image in images] == [False, True, True, True]
+    assert "80 x 60" in images[1]["left_out"]
+
+
+def test_images_none_of_which_is_right_stop_the_run_before_anything_is_written(world, capsys):
     _picture(world / "images" / "000002.png", (60, 80, 3))
     assert "000002.png is 80 x 60" in _refused(world, capsys, *_image(world, "images"), *BOX)
 
@@ -333,10 +353,12 @@ def test_depth_images_go_by_name_and_scale(world, capsys):
     (world / "depth" / "b.png").unlink()
     assert _run(world, *images, *BOX, "--depth", world / "depth", out="second") == 2
     assert "no depth image named b" in capsys.readouterr().err
+    assert not (world / "second").exists()
     (world / "depth" / "b.png").write_bytes(b"not a picture")
     assert _run(world, *images, *BOX, "--depth", world / "depth", out="second") == 2
     assert "b.png" in capsys.readouterr().err
-    assert not (world / "second").exists()
+    images = json.loads((world / "second" / "results.json").read_text())["images"]
+    assert ["left_out" in image for image in images] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch
 
 from cad2pose.cli import main
 from cad2pose.data.synthetic import SyntheticCrops
+from cad2pose.files import alone
 from cad2pose.methods import SurfEmbMethod
 from cad2pose.model_file import load_model
 from cad2pose.parts import save_ply, write_models_info
@@ -223,3 +224,9 @@ def test_a_head_is_trained_on_a_frozen_query_network(tmp_path, capsys):
     same = {name for name, value in both[0].items() if torch.equal(value, both[1][name])}
     assert {name for name in both[0] if name.startswith(("encoder.", "decoder.", "keys."))} <= same
     assert "head.output_bias" not in same
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path, capsys):
+    with alone(tmp_path / "run"):
+        assert main(["train", *TINY, "bracket", "--out", str(tmp_path / "run")]) == 2
+    assert "another run is writing into" in capsys.readouterr().err

@@ -75,6 +75,7 @@ def test_both_forms_of_bop_are_read() -> None:
         ({"width": 640, "height": 480, "fx": 0, "fy": 500, "cx": 320, "cy": 240}, "positive pixels, got fx = 0"),
         ({"width": 640, "height": 480, "cam_K": [1, 0, 0, 0, 1, 0, 0, 1, 1]}, "must look like"),
         ({"width": 640, "height": 0, "cam_K": [1, 0, 0, 0, 1, 0, 0, 0, 1]}, "640 x 0"),
+        ({"width": 640, "height": 480, "fx": 0.8, "fy": 0.8, "cx": 0.5, "cy": 0.5}, "shares of the image's size"),
         ({"width": 9, "height": 9, "cam_K": [1, 0, 0, 0, 1, 0, 0, 0, 1], "distortion": [0.1]}, "1 coefficients"),
         ({"width": 9, "height": 9, "cam_K": [1, 0, 0, 0, 1, 0, 0, 0, 1], "distortion": 0.1}, "distortion must be"),
         ({"width": 9, "height": 9, "cam_K": [1, 0, 0, 0, 1, 0, 0, 0, 1], "distortion": [math.nan] * 4}, "finite ones"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import tempfile
@@ -11,6 +12,25 @@ from pathlib import Path
 
 _MARK = ".cad2pose-"
 _ASIDE = re.compile(re.escape(_MARK) + r".*-[a-z0-9_]{8}(\.\w+)?")  # the names that `_aside` makes
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep another process out of a folder, which is made, while this one writes into it.
+
+    Raises:
+        ValueError: if another one is at it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another run is writing into {folder}; wait for it, or stop it") from None
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

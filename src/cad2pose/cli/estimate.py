@@ -130,7 +130,8 @@ def _estimate(
             try:
                 found = estimator.estimate(pixels, task.camera, task.detections, min_score, depth)
             except ValueError as error:
-                raise ValueError(f"{task.path}: {error}") from error
+                broken.append((task, f"{task.path}: {error}"))
+                continue
             found = best_per_object(found, task.counts)
             if inspect is not None:
                 inspect.save(task, pixels, found)

@@ -12,7 +12,7 @@ from cad2pose.data.detections import read_detections
 from cad2pose.data.image_tasks import ImageTask, no_detections, of_objects
 from cad2pose.data.images import IMAGE_SUFFIXES, image_size, read_mask
 from cad2pose.files import visible_files
-from cad2pose.geometry import mask_box
+from cad2pose.geometry import Camera, mask_box
 from cad2pose.structures import Detections
 
 _DIGITS = 18  # of image numbers; more do not fit 64 bits
@@ -67,12 +67,14 @@ def tasks_of_images(
     objects: Collection[int] = (),
     depth: Path | None = None,
     depth_scale: float = 1.0,
+    instances: int | None = None,
 ) -> list[ImageTask]:
     """Tasks of image files, of which exactly one of `box`, `mask` and `detections` says where to look.
 
     A box holds for every image. A mask is a file, or a folder of files named after their images, and so is a depth
     image. Detections go by the images' numbers (000017.png is image 17); a single image whose name is no number takes
-    those of a file about one image.
+    those of a file about one image. An image that cannot be read, or is of another size than its camera, is left to
+    whoever reads it, as long as there are others. At most `instances` poses of an object are kept, else one per box.
 
     Raises:
         FileNotFoundError, ValueError: for anything missing or malformed.
@@ -81,8 +83,9 @@ def tasks_of_images(
     numbers = _numbers(files)
     stems = [file.stem for file in files]
     found = {} if detections is None else _detections_by_number(detections, files, numbers, objects)
+    cameras = _cameras(camera, files)
     tasks = []
-    for number, file in zip(numbers, files, strict=True):
+    for number, file, known in zip(numbers, files, cameras, strict=True):
         scene_id = 0
         if detections is not None:
             scene_id, boxes = found.get(number, (0, no_detections()))
@@ -92,9 +95,25 @@ def tasks_of_images(
             boxes = single_box(chosen, object_id)
         name = file.stem if stems.count(file.stem) == 1 else file.name
         measured = None if depth is None else _named_after(depth, file, "depth image")
-        known = find_camera(camera, *image_size(file))
-        tasks.append(ImageTask(scene_id, number, name, file, known, boxes, 1, measured, depth_scale))
+        count = max(1, len(boxes)) if instances is None else instances
+        tasks.append(ImageTask(scene_id, number, name, file, known, boxes, count, measured, depth_scale))
     return tasks
+
+
+def _cameras(path: Path, files: Sequence[Path]) -> list[Camera]:
+    """Of every image; an image that has none (broken, or of another size) gets that of the others."""
+    found: list[Camera | None] = []
+    errors: list[ValueError] = []
+    for file in files:
+        try:
+            found.append(find_camera(path, *image_size(file)))
+        except ValueError as error:
+            errors.append(error)
+            found.append(None)
+    first = next((camera for camera in found if camera is not None), None)
+    if first is None:
+        raise errors[0]
+    return [camera or first for camera in found]
 
 
 def _numbers(files: Sequence[Path]) -> list[int]:

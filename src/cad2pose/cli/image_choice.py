@@ -31,6 +31,8 @@ class ImageChoice:
         objects: look for these objects only; all that the model knows by default.
         targets: targets file in place of the dataset's own (SPLIT_targets_bop19.json).
         all_images: every image that has detections, whatever the targets file asks for.
+        instances: keep at most so many poses of an object in an image, those with the best scores; else one per box, or
+            with a targets file as many as it says.
     """
 
     image: OptionalPath = None
@@ -46,11 +48,14 @@ class ImageChoice:
     objects: ObjectIds = ()
     targets: OptionalPath = None
     all_images: bool = False
+    instances: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
 
     def check(self) -> None:
         """Raise ValueError for options that mean nothing together."""
         if (self.image is None) == (self.bop is None):
             raise ValueError("give either --image (with --camera) or --bop, and not both")
+        if self.instances is not None and self.instances < 1:
+            raise ValueError(f"--instances is {self.instances}; it must be 1 or more")
         if self.bop is not None:
             others = (self.box, self.mask, self.camera)
             if self.detections is None or any(given is not None for given in others):
@@ -58,8 +63,12 @@ class ImageChoice:
             return
         if self.camera is None:
             raise ValueError("--image needs --camera, a json file with fx, fy, cx, cy, width and height")
-        if sum(given is not None for given in (self.box, self.mask, self.detections)) != 1:
-            raise ValueError("--image needs one of --box X Y W H, --mask FILE and --detections FILE: where to look")
+        where = {"--box": self.box, "--mask": self.mask, "--detections": self.detections}
+        given = [name for name, value in where.items() if value is not None]
+        if len(given) != 1:
+            told = f"; {' and '.join(given)} are given" if given else ""
+            wanted = "--box X Y W H, --mask FILE and --detections FILE"
+            raise ValueError(f"--image needs one of {wanted}: where to look{told}")
 
     def tasks(
         self, estimator: PoseEstimator, depth: Path | None = None, depth_scale: float = 1.0, bop_depth: bool = False
@@ -80,13 +89,29 @@ class ImageChoice:
             assert self.detections is not None, "as `check` saw to"
             objects = self.objects or tuple(estimator.parts)
             return tasks_of_bop(
-                self.bop, self.split, self.detections, objects, self.targets, self.all_images, bop_depth
+                self.bop,
+                self.split,
+                self.detections,
+                objects,
+                self.targets,
+                self.all_images,
+                bop_depth,
+                self.instances,
             )
         assert self.image is not None, "as `check` saw to"
         assert self.camera is not None, "as `check` saw to"
         named = None if self.detections is not None else self._object_of_box(estimator)
         return tasks_of_images(
-            self.image, self.camera, named, self.box, self.mask, self.detections, self.objects, depth, depth_scale
+            self.image,
+            self.camera,
+            named,
+            self.box,
+            self.mask,
+            self.detections,
+            self.objects,
+            depth,
+            depth_scale,
+            self.instances,
         )
 
     def _object_of_box(self, estimator: PoseEstimator) -> int:
@@ -102,9 +127,12 @@ class ImageChoice:
 
 def check_tasks(estimator: PoseEstimator, tasks: Sequence[ImageTask]) -> None:
     """Find out before the first picture is written what is wrong with the last image."""
+    errors: list[Exception] = []
     for task in tasks:
-        task.check_size()
         try:
+            task.check_size()
             estimator.check(task.camera, task.detections)
-        except ValueError as error:
-            raise ValueError(f"{task.path}: {error}") from error
+        except (OSError, ValueError) as error:
+            errors.append(error if str(task.path) in str(error) else ValueError(f"{task.path}: {error}"))
+    if len(errors) == len(tasks) and errors:  # else the others are done, and these left out and named
+        raise errors[0]

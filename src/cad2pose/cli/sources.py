@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -116,6 +117,14 @@ def find_camera(path: Path, width: int | None = None, height: int | None = None)
     if not isinstance(entry, dict):
         raise ValueError(f"{path} must hold one JSON object with fx, fy, cx, cy, width and height")
     try:
-        return Camera.from_bop(entry, width, height)
+        camera = Camera.from_bop(entry, width, height)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    cx, cy = camera.K[:2, 2].tolist()
+    if not (0 <= cx <= camera.width and 0 <= cy <= camera.height):
+        warnings.warn(
+            f"{path}: the principal point {cx:g}, {cy:g} lies outside the image of {camera.width} x {camera.height} "
+            "pixels; is it of another image, or a digit off?",
+            stacklevel=2,
+        )
+    return camera

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,7 +21,7 @@ from cad2pose.cli.crop_style import CropSources, CropStyle
 from cad2pose.cli.sources import find_parts
 from cad2pose.cli.symmetry_remark import symmetry_remarks
 from cad2pose.devices import pick_device, use_threads
-from cad2pose.files import write_text
+from cad2pose.files import alone, write_text
 from cad2pose.methods import GdrNetConfig, MethodConfig, QueryConfig, SurfEmbConfig
 from cad2pose.model_file import Model, load_model
 from cad2pose.parts.mesh import Units
@@ -167,13 +168,15 @@ def _train(
             with suppress(OSError, ValueError):
                 write_text(out / PAGE, training_page(out))
 
-        model_file = train(
-            parts, model, crops, judge, training, out, device, settings, report, None, start, processes, page
-        )
+        with alone(out) if processes.first else nullcontext():
+            model_file = train(
+                parts, model, crops, judge, training, out, device, settings, report, None, start, processes, page
+            )
     if not processes.first:
         return None
-    size = model_file.stat().st_size / 1e6
-    console.print(f"model: {model_file} ({size:.1f} MB)", soft_wrap=True, highlight=False)
+    size, judged = model_file.stat().st_size / 1e6, _in_words(folder.last_validation())
+    judged = f"; at its last validation {judged}" if judged else ""
+    console.print(f"model: {model_file} ({size:.1f} MB){judged}", soft_wrap=True, highlight=False)
     return model_file
 
 
@@ -183,7 +186,8 @@ def _overfit(
 ) -> int:  # fmt: skip
     """Learn one batch by heart; 1 where a loss did not get there. Nothing is written."""
     crops = sources.training(training.seed)
-    console.print(_plan(parts, model, crops, training, device, start))
+    steps = replace(training, samples=_OVERFIT_STEPS * training.batch_size)
+    console.print(_plan(parts, model, crops, steps, device, start))
     with _progress_bar(console) as bar:
         task = bar.add_task("one batch by heart", total=_OVERFIT_STEPS, rate="", errors="")
 

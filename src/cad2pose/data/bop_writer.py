@@ -9,11 +9,9 @@ often they are stopped.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +24,7 @@ from torch import Tensor
 
 from cad2pose.data.tabletop import LabelledPhoto, Tabletop, TabletopConfig, check_input
 from cad2pose.data.worker_pool import run_tasks
-from cad2pose.files import remove_leftovers, write_bytes, write_text
+from cad2pose.files import alone, remove_leftovers, write_bytes, write_text
 from cad2pose.geometry import Camera, mask_box
 from cad2pose.parts import Part, save_ply, write_models_info
 from cad2pose.parts.fingerprint import describe_part
@@ -95,7 +93,7 @@ def write_dataset(
         raise ValueError(f"workers is {workers}; it must be 1 or more")
     check_input(parts, camera, plan.photos)
     _claim(out, parts, camera, plan)
-    with _alone(out):
+    with alone(out):
         remove_leftovers(out)
         _write_models(out, parts, camera)
         wanted = [(scene, image) for scene in range(plan.scenes) for image in range(plan.images)]
@@ -109,17 +107,6 @@ def write_dataset(
         for scene in range(plan.scenes):
             _finish_scene(out, scene, camera, plan.images)
         shutil.rmtree(out / _RECORDS, ignore_errors=True)
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Keep a second run out of the folder while this one writes."""
-    with (out / _SETTINGS).open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another run is writing into {out}; wait for it, or stop it") from None
-        yield
 
 
 def _claim(out: Path, parts: Sequence[Part], camera: Camera, plan: RenderPlan) -> None:

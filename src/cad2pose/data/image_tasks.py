@@ -70,6 +70,7 @@ def tasks_of_bop(
     targets: Path | None,
     all_images: bool,
     depth: bool = False,
+    instances: int | None = None,
 ) -> list[ImageTask]:
     """Tasks of a BOP split: what its targets file asks for, or every image that has detections.
 
@@ -80,6 +81,7 @@ def tasks_of_bop(
         targets: targets file in place of the data set's own.
         all_images: every image that has detections.
         depth: take the data set's depth images as well.
+        instances: at most so many poses of an object are kept; else as many as a targets file says, or one per box.
 
     Raises:
         FileNotFoundError, ValueError: for anything missing or malformed, or if nothing is left to do.
@@ -94,7 +96,7 @@ def tasks_of_bop(
                 assert isinstance(counts, dict)
                 counts[target.object_id] = target.instance_count
     else:
-        wanted = {key: 1 for key in dataset.keys() if key in found}  # noqa: SIM118 - it yields images
+        wanted = {key: max(1, len(found[key])) for key in dataset.keys() if key in found}  # noqa: SIM118 - images
     tasks = []
     for (scene_id, image_id), counts in wanted.items():
         scene = dataset.scene(scene_id)
@@ -104,7 +106,8 @@ def tasks_of_bop(
         name = f"{scene_id:06d}_{image_id:06d}"
         path, camera = scene.image_file(image_id), scene.camera(image_id)
         measured, scale = (scene.depth_file(image_id), scene.depth_scale(image_id)) if depth else (None, 1.0)
-        tasks.append(ImageTask(scene_id, image_id, name, path, camera, boxes, counts, measured, scale))
+        kept = counts if instances is None else instances
+        tasks.append(ImageTask(scene_id, image_id, name, path, camera, boxes, kept, measured, scale))
     if not any(len(task.detections) for task in tasks):
         raise ValueError(
             f"{detections} has no box of the objects {sorted(objects)} in the images asked for of {dataset.root}, "

@@ -72,18 +72,18 @@ def read_results_csv(path: Path | str) -> Results:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for bad rows: wrong number of columns, something that is not a finite number, a wrong count in R or
-            t, R far from a rotation. Names file, lines and what is wrong with them.
+        ValueError: for an empty file, or bad rows: wrong number of columns, something that is not a finite number, a
+            wrong count in R or t, R far from a rotation. Names file, lines and what is wrong with them.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"results file {path} does not exist")
     rows: dict[int, tuple[list[int], list[float]]] = {}
     bad: dict[int, str] = {}
+    first = True
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
-            first = True
             for cells in reader:
                 if not any(cell.strip() for cell in cells):
                     continue
@@ -98,6 +98,8 @@ def read_results_csv(path: Path | str) -> Results:
                     bad[reader.line_num] = str(error)
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is not a text file in the form of a BOP results csv: {error}") from error
+    if first:
+        raise ValueError(f"{path} is empty, without even a header: it was not written to its end")
     table = torch.tensor([numbers for _, numbers in rows.values()], dtype=torch.float64).reshape(-1, 14)
     bad |= _not_rotations(list(rows), table[:, 1:10].reshape(-1, 3, 3))
     if bad:

@@ -19,7 +19,7 @@ from cad2pose.estimator.looking import Look
 from cad2pose.experiments.contestants import CONTESTANTS, WAYS, Size, chosen
 from cad2pose.experiments.photographs import RECORD, Photographs, PhotographScores, read_pixels, read_scores
 from cad2pose.experiments.pixel_matches import PixelScores
-from cad2pose.files import write_text
+from cad2pose.files import alone, write_text
 from cad2pose.model_file import Model, load_model
 from cad2pose.parts import Part
 from cad2pose.structures import CropBatch, CropSource
@@ -212,7 +212,8 @@ def _run(
             kind = hashlib.sha256(repr(style).encode()).hexdigest()[:12]
             seen = RecordedCrops(seen, _recorded(folder.parent.parent, seed) / kind, device)
         fresh = SyntheticCrops([part], judged, device, _VALIDATION_SEED)
-        train([part], method, seen, fresh, training, folder, device, settings, start=start)
+        with alone(folder):
+            train([part], method, seen, fresh, training, folder, device, settings, start=start)
     record = folder / _JUDGED
     wanted = {"judged": config.judged, "ways": list(contestant.ways), "judge": _JUDGE}
     if not record.is_file() or json.loads(record.read_text())["settings"] != wanted:

@@ -18,6 +18,7 @@ from torch import Tensor
 from cad2pose.geometry.crop import Lens, sample_image
 
 _DISTORTION_LENGTHS = (0, 4, 5, 8)
+_TINY, _NORMALISED = 64, 4.0  # pixels
 _WIDEST = 8.0  # |(x/z, y/z)|, 83 degrees off the axis
 
 
@@ -94,6 +95,11 @@ class Camera:
             raise ValueError(f"focal lengths must be positive pixels, got fx = {fx:g} and fy = {fy:g}")
         if self.width <= 0 or self.height <= 0:
             raise ValueError(f"image size must be positive, got {self.width} x {self.height}")
+        if self.width > _TINY and float(K[:2].abs().max()) < _NORMALISED:
+            raise ValueError(
+                f"fx = {float(K[0, 0]):g} and cx = {float(K[0, 2]):g} for an image {self.width} pixels wide: these are "
+                "shares of the image's size; give pixels (fx and cx times the width, fy and cy times the height)"
+            )
         if len(self.distortion) not in _DISTORTION_LENGTHS or not all(math.isfinite(c) for c in self.distortion):
             raise ValueError(
                 f"distortion has {len(self.distortion)} coefficients {self.distortion}; "

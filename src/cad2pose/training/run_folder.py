@@ -74,6 +74,14 @@ class RunFolder:
                 lines.append(line)
         return lines
 
+    def last_validation(self) -> dict[str, float]:
+        """Figures of the last validation, by their names in there; nothing before the first."""
+        begin = "validation/"
+        for line in reversed(self.curves()):
+            if found := {name.removeprefix(begin): value for name, value in line.items() if name.startswith(begin)}:
+                return found
+        return {}
+
 
 def _described(parts: Sequence[Part], settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"parts": [describe_part(part) for part in parts], **describe(settings)}
