@@ -99,12 +99,23 @@ def test_a_model_file_keeps_its_calibrations(tmp_path):
     assert load_model(tmp_path / "b").calibrations == {}
 
 
+def test_a_spread_smaller_than_any_fitted_on_makes_nothing_surer():
+    spread = torch.tensor([0.5, 2.0, 4.0])
+    open_ended, known = Calibration(3.0, -1.0, -1.5), Calibration(3.0, -1.0, -1.5, least_spread=2.0)
+    score = torch.full((3,), 0.4)
+    bare, clamped = (one.probability(score, spread) for one in (open_ended, known))
+    assert float(bare[0]) > float(bare[1])
+    torch.testing.assert_close(clamped, torch.stack((bare[1], bare[1], bare[2])))
+    assert calibrations_from_json({"refined": [[1.0, 2.0, 3.0]]}, 1) == {"refined": (Calibration(1.0, 2.0, 3.0),)}
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
         ({"guess": [[1, 2, 0]]}, "guess"), ({"refined": [[1, 2, 0]] * 2}, "not a list of 1"), ({"refined": 3}, "list"),
-        ({"refined": [[1.0, 2.0]]}, "three finite"), ({"refined": [[1.0, math.nan, 0.0]]}, "three finite"),
-        ({"refined": [[1.0, "x", 0.0]]}, "three finite"),
+        ({"refined": [[1.0, 2.0]]}, "three or four finite"),
+        ({"refined": [[1.0, math.nan, 0.0]]}, "three or four finite"),
+        ({"refined": [[1.0, "x", 0.0]]}, "three or four finite"),
     ],
 )  # fmt: skip
 def test_broken_calibrations_are_refused(value, message):

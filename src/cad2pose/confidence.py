@@ -29,16 +29,20 @@ class Calibration:
     Args:
         a, b, c: the numbers; a = 0 says that the score tells nothing, or that nothing could be learnt of it, c = 0 the
             same of the spread.
+        least_spread: the smallest that it was fitted on; a smaller one makes nothing surer. 0 where that is not known.
     """
 
     a: float
     b: float
     c: float = 0.0
+    least_spread: float = 0.0
 
     def probability(self, scores: Float[Tensor, "n"], spread: Float[Tensor, "n"] | None = None) -> Float[Tensor, "n"]:
         """Probability of the event for each score and spread (see `pose_spread`; 1 by default), float64."""
         logit = self.a * scores.double() + self.b
-        return torch.sigmoid(logit if spread is None else logit + self.c * spread.double().log())
+        if spread is None:
+            return torch.sigmoid(logit)
+        return torch.sigmoid(logit + self.c * spread.double().clamp_min(self.least_spread).log())
 
 
 def pose_spread(
@@ -67,7 +71,7 @@ Calibrations = Mapping[Way, tuple[Calibration | None, ...]]
 def calibrations_to_json(calibrations: Calibrations) -> dict[str, list[list[float] | None]]:
     """As plain values."""
     return {
-        way: [None if one is None else [one.a, one.b, one.c] for one in of_parts]
+        way: [None if one is None else [one.a, one.b, one.c, one.least_spread] for one in of_parts]
         for way, of_parts in calibrations.items()
     }
 
@@ -89,7 +93,7 @@ def calibrations_from_json(value: Any, parts: int) -> Calibrations:
 
 
 def _calibration(way: str, numbers: Any) -> Calibration:
-    whole = isinstance(numbers, list) and len(numbers) == 3
+    whole = isinstance(numbers, list) and len(numbers) in (3, 4)  # three in files of before
     if not whole or not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
-        raise ValueError(f"calibration of {way} is {numbers!r}; it must be three finite numbers")
+        raise ValueError(f"calibration of {way} is {numbers!r}; it must be three or four finite numbers")
     return Calibration(*map(float, numbers))

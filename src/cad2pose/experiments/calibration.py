@@ -141,7 +141,8 @@ def _fit(outcomes: Outcomes, index: int) -> Calibration | None:
     mine = outcomes.part_index == index
     if not bool(mine.any()):
         return None
-    return fit_calibration(outcomes.score[mine], outcomes.right[mine], outcomes.spread[mine])
+    fit = fit_calibration(outcomes.score[mine], outcomes.right[mine], outcomes.spread[mine])
+    return replace(fit, least_spread=float(outcomes.spread[mine].min()))
 
 
 def _tests(
