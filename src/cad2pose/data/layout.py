@@ -9,15 +9,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cad2pose.data.boxes import clip_box, extreme_points, projected_box
+from cad2pose.data.boxes import clip_box, projected_box
 from cad2pose.data.clutter import coarse_copy, random_shapes, unit_sized
 from cad2pose.data.draws import Draws
 from cad2pose.data.occluders import draw_hiding, place_clutter
 from cad2pose.data.support import Outlines, Support, place_support, settle, table_mesh
 from cad2pose.data.synthetic_config import SyntheticConfig
-from cad2pose.data.visible_box import VisibleBoxes, padded
+from cad2pose.data.visible_box import VisibleBoxes
 from cad2pose.geometry import VirtualCamera, project_points, rotate_transform, transform_points, virtual_camera
 from cad2pose.parts import BUILTIN_PARTS, Part, builtin_part
+from cad2pose.parts.bounds import extreme_points, padded
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cad2pose.data.draws import Draws
 from cad2pose.geometry import make_transform, random_rotations
-from cad2pose.parts.bounds import extreme_points
+from cad2pose.parts.bounds import extreme_points, padded
 from cad2pose.parts.mesh import Mesh
 
 _OUTLINE = 200  # directions in which a thing's outermost points are known
@@ -140,8 +140,7 @@ class Outlines:
 
     def __init__(self, meshes: Sequence[Mesh], center: Float[Tensor, "p 3"], resting: bool = True) -> None:
         outlines = [extreme_points(m.used_vertices, _OUTLINE) - c for m, c in zip(meshes, center, strict=True)]
-        longest = max(map(len, outlines))
-        self.points = torch.stack([o[torch.arange(longest).clamp_max(len(o) - 1)] for o in outlines])
+        self.points = padded(outlines)
         found = [resting_directions(m) if resting else torch.zeros(0, 3, dtype=torch.float64) for m in meshes]
         most = max(1, *map(len, found))
         self.resting = torch.stack([torch.cat((f, f.new_zeros(most - len(f), 3))) for f in found])

@@ -17,7 +17,7 @@ from torch import Tensor
 from cad2pose.data.occluders import allowed_cover
 from cad2pose.geometry import VirtualCamera, project_points, transform_points
 from cad2pose.parts import Mesh, Part, sample_surface
-from cad2pose.parts.bounds import extreme_points
+from cad2pose.parts.bounds import extreme_points, padded
 
 _SAMPLES = 250
 _RIM = 100  # directions in which a part's outermost points are known
@@ -98,12 +98,6 @@ class VisibleBoxes:
         facing = (normals * samples).sum(-1).abs()
         facing = torch.nn.functional.pad(facing, (0, points.shape[1] - facing.shape[1]))
         return facing / facing.sum(1, keepdim=True).clamp_min(1e-12)
-
-
-def padded(outlines: Sequence[Float[Tensor, "_ 3"]]) -> Float[Tensor, "n k 3"]:
-    """Sets of points as one tensor: the last one of each repeated."""
-    longest = max(map(len, outlines))
-    return torch.stack([points[torch.arange(longest).clamp_max(len(points) - 1)] for points in outlines])
 
 
 def _counted(shares: Float[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -41,6 +42,12 @@ def extreme_points(points: Float[Tensor, "n 3"], directions: int = 600) -> Float
     ring = (1 - z.square()).sqrt()
     spread = torch.stack((ring * angle.cos(), ring * angle.sin(), z), dim=-1)
     return points.double()[(points.double() @ spread.T).argmax(dim=0).unique()]
+
+
+def padded(outlines: Sequence[Float[Tensor, "_ 3"]]) -> Float[Tensor, "n k 3"]:
+    """Sets of points as one tensor: the last one of each repeated."""
+    longest = max(map(len, outlines))
+    return torch.stack([points[torch.arange(longest).clamp_max(len(points) - 1)] for points in outlines])
 
 
 def largest_distance(points: Float[Tensor, "n 3"]) -> float:
