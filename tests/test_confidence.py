@@ -10,11 +10,20 @@ import pytest
 import torch
 
 from cad2pose.cli import main
-from cad2pose.confidence import Calibration, Calibrations, calibrations_from_json, calibrations_to_json, pose_spread
+from cad2pose.confidence import (
+    Calibration,
+    Calibrations,
+    calibrations_from_json,
+    calibrations_to_json,
+    pose_spread,
+    save_calibrations,
+)
 from cad2pose.data import SyntheticConfig, SyntheticCrops
 from cad2pose.estimator import EstimatorOptions, PoseEstimator
-from cad2pose.experiments import calibrate, calibration, usual_ways
-from cad2pose.geometry import Camera
+from cad2pose.experiments import calibrate, calibration, calibration_crops, crops_in_all, usual_ways
+from cad2pose.experiments.calibration_crops import inside as inside_of
+from cad2pose.experiments.calibration_crops import photograph
+from cad2pose.geometry import Camera, projected_box
 from cad2pose.methods import GdrNetMethod, SurfEmbMethod
 from cad2pose.model_file import Model, load_model, save_model
 from cad2pose.structures import Detections, PoseDetails, PoseEstimates
@@ -109,13 +118,51 @@ def test_a_spread_smaller_than_any_fitted_on_makes_nothing_surer():
     assert calibrations_from_json({"refined": [[1.0, 2.0, 3.0]]}, 1) == {"refined": (Calibration(1.0, 2.0, 3.0),)}
 
 
+def test_a_box_that_may_not_show_the_part_makes_nothing_likely():
+    spread, score = torch.tensor([1.0, 1.0]), torch.tensor([0.2, 0.6])
+    of_pose = Calibration(0.5, 1.0, -1.5)
+    known = replace(of_pose, shown=(20.0, -8.0))
+    shown = known.probability_shown(score)
+    torch.testing.assert_close(shown, torch.sigmoid(torch.tensor([-4.0, 4.0], dtype=torch.float64)), atol=1e-6, rtol=0)
+    torch.testing.assert_close(known.probability(score, spread), of_pose.probability(score, spread) * shown)
+    assert of_pose.probability_shown(score).tolist() == [1.0, 1.0]
+    assert calibrations_from_json(calibrations_to_json({"refined": (known, None)}), 2) == {"refined": (known, None)}
+
+
+def test_calibrations_beside_a_model_file_hold_in_place_of_its_own(tmp_path):
+    path, model = tmp_path / "m.safetensors", random_model()
+    save_model(path, model.method, model.parts, model.info, {"refined": (HALF,)})
+    written = path.read_bytes()
+    beside = save_calibrations(path, {"refined": (replace(HALF, shown=(3.0, -1.0)),)})
+    assert (beside.name, path.read_bytes()) == ("m.calibration.json", written)
+    assert load_model(path).calibrations == {"refined": (replace(HALF, shown=(3.0, -1.0)),)}
+    kept = beside.read_text()
+    beside.write_text(kept.replace("refined", "guess"))
+    with pytest.raises(ValueError, match="damaged .*delete it, or renew it"):
+        load_model(path)
+    beside.write_text("[]")
+    with pytest.raises(ValueError, match="damaged"):
+        load_model(path)
+    beside.write_text(kept)
+    path.write_bytes(written)
+    assert load_model(path).calibrations != {"refined": (HALF,)}
+    other = tmp_path / "other.safetensors"
+    save_model(other, model.method, model.parts, {"samples": "7"})
+    path.write_bytes(other.read_bytes())
+    with pytest.raises(ValueError, match="of another model than m.safetensors"):
+        load_model(path)
+    save_model(path, model.method, model.parts, model.info)
+    assert not beside.exists(), "they were the other file's"
+    assert load_model(path).calibrations == {}
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
         ({"guess": [[1, 2, 0]]}, "guess"), ({"refined": [[1, 2, 0]] * 2}, "not a list of 1"), ({"refined": 3}, "list"),
-        ({"refined": [[1.0, 2.0]]}, "three or four finite"),
-        ({"refined": [[1.0, math.nan, 0.0]]}, "three or four finite"),
-        ({"refined": [[1.0, "x", 0.0]]}, "three or four finite"),
+        ({"refined": [[1.0, 2.0]]}, "three, four or six finite"),
+        ({"refined": [[1.0, math.nan, 0.0]]}, "three, four or six finite"),
+        ({"refined": [[1.0, "x", 0.0]]}, "three, four or six finite"),
     ],
 )  # fmt: skip
 def test_broken_calibrations_are_refused(value, message):
@@ -134,9 +181,11 @@ def test_a_wide_crop_is_a_photograph_of_what_the_crop_shows():
         truth = batch.truth.T_virt_obj[row].double()
         model.method.plant(truth[None])
         estimator = PoseEstimator([model], "cpu", EstimatorOptions(recrop=False))
-        found = calibration._estimate(estimator, batch, row, wide.pad, 1)
+        view = photograph(batch, row, wide.pad)
+        found = estimator.estimate(view.image, view.camera, Detections(torch.tensor([1]), view.box, torch.ones(1)))
         assert float(found.score[0]) == 0.75
-        inside = calibration._within(batch.valid[row, 0] == 1)
+        inside = inside_of(batch.valid[row, 0] == 1)
+        torch.testing.assert_close(view.T_cam_obj, truth, atol=0, rtol=0)
         torch.testing.assert_close(found.T_cam_obj[0], truth, atol=1e-3, rtol=1e-5)
         seen = model.method.seen[0]
         if inside == (0, 48, 0, 48):
@@ -148,8 +197,8 @@ def test_what_is_outside_of_the_image_is_cut_off():
     valid[:, :3] = False
     valid[8:] = False
     valid[7, 6:] = False  # an edge that is not quite straight
-    assert calibration._within(valid) == (0, 7, 3, 12)
-    assert calibration._within(torch.ones(4, 4, dtype=torch.bool)) == (0, 4, 0, 4)
+    assert inside_of(valid) == (0, 7, 3, 12)
+    assert inside_of(torch.ones(4, 4, dtype=torch.bool)) == (0, 4, 0, 4)
 
 
 @pytest.fixture
@@ -157,21 +206,22 @@ def honest(monkeypatch):
     """Estimates that are right with the square of their score as chance, or always where they say they are precise."""
     generator = torch.Generator().manual_seed(0)
 
-    def estimate(estimator, batch, row, pad, object_id):
+    def estimate(estimator, seen, boxes):
         score, chance, other = torch.rand(3, generator=generator).tolist()
         precise = other < 0.3
-        T = batch.truth.T_virt_obj[row].double()[None].clone()
+        T = seen.T_cam_obj[None].clone()
         T[:, 2, 3] += 60 * (chance > score**2 and not precise)
+        if seen.kind == calibration_crops.WITHOUT:
+            T, score = torch.eye(4).double()[None], score / 10
         details = PoseDetails.unknown([None])
         details = replace(details, covariance=torch.eye(6).double()[None] * (1e-4 if precise else 100.0))
-        ids, box = torch.tensor([object_id]), torch.zeros(1, 4)
-        return PoseEstimates(ids, T, torch.tensor([score]).double(), box, details=details)
+        return PoseEstimates(boxes.object_id, T, torch.tensor([score]).double(), boxes.box, details=details)
 
     def crops(parts, config, device, seed):
         return SyntheticCrops(parts, replace(config, crop_size=32, pictures=4), device, seed)
 
     monkeypatch.setattr(calibration, "_estimate", estimate)
-    monkeypatch.setattr(calibration, "SyntheticCrops", crops)
+    monkeypatch.setattr(calibration_crops, "SyntheticCrops", crops)
 
 
 def test_scores_are_learnt_from_some_crops_and_tested_on_others(honest):
@@ -181,7 +231,7 @@ def test_scores_are_learnt_from_some_crops_and_tested_on_others(honest):
         model, STYLE, ("regression",), torch.device("cpu"), 150, 250, lambda way, n: done.append((way, n))
     )
     assert known["search"] == (HALF, None)
-    assert done[-1] == ("regression", 2 * 400)
+    assert done[-1] == ("regression", 2 * (crops_in_all(150) + crops_in_all(250)))
     assert [(test.part, test.fitted, test.tested) for test in tests] == [
         ("a", 150, 250), ("b", 150, 250), ("all parts", 300, 500),
     ]  # fmt: skip
@@ -195,6 +245,39 @@ def test_scores_are_learnt_from_some_crops_and_tested_on_others(honest):
     assert all(0.4 < test.right < 0.7 for test in tests)
     assert tests[-1].error < 0.1
     assert sum(b.count for b in tests[-1].bins) == 500
+    assert [(test.rough, test.without) for test in tests] == [(62, 62), (62, 62), (124, 124)]
+    for test in tests:
+        assert test.without_promised is not None
+        assert test.rough_right is not None
+        assert test.rough_promised == pytest.approx(test.rough_right, abs=0.15)
+        assert test.without_promised < 0.15
+    for fit in known["regression"]:
+        assert fit is not None
+        assert fit.shown is not None
+        assert fit.probability_shown(torch.tensor([0.0, 0.5])).tolist() == [
+            pytest.approx(0.25, abs=0.25), pytest.approx(1, abs=0.03),
+        ]  # fmt: skip
+
+
+def test_some_crops_show_the_part_in_a_rough_box_and_some_do_not_show_it():
+    model = random_model(wedge(1, "a"), wedge(2, "b"))
+    seen = list(calibration_crops.calibration_crops(model, STYLE, 5, 8, torch.device("cpu")))
+    assert len(seen) == 2 * crops_in_all(8) == 24
+    assert [one.part_index for one in seen] == [0, 1] * 12
+    assert [one.kind for one in seen[::2]] == [0, 0, 0, 0, 1, 2] * 2
+    off = []
+    for one in seen:
+        assert bool(torch.isnan(one.T_cam_obj).all()) == (one.kind == calibration_crops.WITHOUT)
+        image, end = torch.tensor([one.camera.width, one.camera.height]), one.box[0, :2] + one.box[0, 2:]
+        assert bool((end > 0).all() & (one.box[0, :2] < image).all())
+        if one.kind != calibration_crops.WITHOUT:
+            part = model.parts[one.part_index]
+            whole = projected_box(part.mesh.used_vertices[None], one.T_cam_obj[None], one.camera.K[None])
+            off.append((one.kind, float((one.box[0, 2:] / whole[0, 2:]).log().abs().mean())))
+    usual = [error for kind, error in off if kind == calibration_crops.USUAL]
+    rough = [error for kind, error in off if kind == calibration_crops.ROUGH]
+    assert sum(usual) / len(usual) < 0.2
+    assert sum(rough) / len(rough) > 1.5 * sum(usual) / len(usual)
 
 
 def test_every_method_has_a_way():
@@ -218,6 +301,14 @@ def test_the_command_writes_the_model_anew(honest, tmp_path, capsys):
     assert there.info["samples"] == "7"
     figures = json.loads((tmp_path / "f").read_text())
     assert [(f["way"], f["tested"]) for f in figures] == [("regression", 8), ("refined", 8)]
+    assert figures[0]["rough"] == figures[0]["without"] == 2
+    before = path.read_bytes()
+    assert main(["calibrate", str(path), *size, "--beside"]) == 0
+    assert path.read_bytes() == before
+    assert "model.calibration.json" in capsys.readouterr().out
+    assert set(load_model(path).calibrations) == {"regression", "refined"}
+    assert main(["calibrate", str(path), *size, "--beside", "--out", str(tmp_path / "c")]) == 2
+    assert "give one of them" in capsys.readouterr().err
     assert main(["calibrate", str(path), *size, "--ways", "pnp"]) == 2
     assert "regresses no coordinates" in capsys.readouterr().err
     assert main(["calibrate", str(path), "--fit-crops", "0", "--device", "cpu"]) == 2

@@ -160,6 +160,28 @@ def test_the_visible_part_is_what_the_picture_shows() -> None:
     assert (differs & visible).sum() > 0.9 * visible.sum()
 
 
+def test_a_part_that_is_left_out_is_neither_seen_nor_in_the_truth() -> None:
+    source, shown = crops(), torch.arange(12) % 3 > 0
+    batch = source.batch(2, 12, shown)
+    whole, truth = truth_of(source.batch(2, 12)), truth_of(batch)
+    assert bool(torch.isnan(truth.T_virt_obj[~shown]).all())
+    assert not bool(truth.mask_full[~shown].any() | truth.mask_visible[~shown].any() | truth.coordinates[~shown].any())
+    torch.testing.assert_close(truth.T_virt_obj[shown], whole.T_virt_obj[shown])
+    assert torch.equal(truth.mask_full[shown], whole.mask_full[shown])
+    assert torch.equal(source.batch(2, 12, shown).image, batch.image)
+    # red parts on nothing: where they are left out, other things of other colours stand, or none
+    part = builtin_part("nut")
+    red = replace(part, mesh=replace(part.mesh, colors=torch.tensor([1.0, 0, 0]).repeat(len(part.mesh.vertices), 1)))
+    plain = SyntheticConfig.evaluation(crop_size=48, pictures=4, augmentation=AugmentationConfig.off())
+    lonely = replace(plain, clutter=ClutterConfig(occluders=0, others=0, blob_share=0.0))
+    alone = SyntheticCrops([red], lonely, "cpu", 1)
+    picture, there = alone.batch(0, 32, torch.arange(32) % 2 > 0), truth_of(alone.batch(0, 32)).mask_full
+    redness = picture.image[:, 0] - picture.image[:, 1:].amax(1)
+    mean = torch.stack([values[mask].mean() for values, mask in zip(redness, there, strict=True)])
+    assert mean[1::2].min() > 0.2
+    assert mean[0::2].median() < 0.05
+
+
 def test_evaluation_crops_are_upright_and_mostly_visible() -> None:
     batch = crops(SyntheticConfig.evaluation(crop_size=48, pictures=4)).batch(0, 16)
     right = batch.camera.R_virt_cam[:, :2, 0]

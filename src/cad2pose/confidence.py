@@ -1,19 +1,25 @@
 """What a pose's score is worth: the chance that the pose is right, by the way that led to it.
 
-Platt, "Probabilistic Outputs for Support Vector Machines" (1999), with one number more than the score: how far off the
-pose may be. A model file keeps one fit for every part and way; `cad2pose calibrate` makes them.
+Platt, "Probabilistic Outputs for Support Vector Machines" (1999), twice: whether the box shows the part at all, and
+whether the pose is right where it does, which one number more than the score has a say in: how far off the pose may be.
+A model file keeps one fit for every part and way, or a file beside it does; `cad2pose calibrate` makes them.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from cad2pose.files import write_text
 
 RIGHT_BELOW = 0.1
 """MSSD as share of the diameter below which a pose counts as right: the event that a score should tell."""
@@ -24,25 +30,34 @@ Way = Literal["regression", "refined", "sampling", "search", "pnp"]
 
 @dataclass(frozen=True)
 class Calibration:
-    """p = sigmoid(a score + b + c log(spread)).
+    """p = p(shown) sigmoid(a score + b + c log(spread)), where p(shown) = sigmoid(d score + e).
 
     Args:
         a, b, c: the numbers; a = 0 says that the score tells nothing, or that nothing could be learnt of it, c = 0 the
             same of the spread.
         least_spread: the smallest that it was fitted on; a smaller one makes nothing surer. 0 where that is not known.
+        shown: d and e, of the chance that the box shows the part; None where nothing is known of boxes that do not:
+            p(shown) = 1.
     """
 
     a: float
     b: float
     c: float = 0.0
     least_spread: float = 0.0
+    shown: tuple[float, float] | None = None
 
     def probability(self, scores: Float[Tensor, "n"], spread: Float[Tensor, "n"] | None = None) -> Float[Tensor, "n"]:
         """Probability of the event for each score and spread (see `pose_spread`; 1 by default), float64."""
         logit = self.a * scores.double() + self.b
-        if spread is None:
-            return torch.sigmoid(logit)
-        return torch.sigmoid(logit + self.c * spread.double().clamp_min(self.least_spread).log())
+        if spread is not None:
+            logit = logit + self.c * spread.double().clamp_min(self.least_spread).log()
+        return torch.sigmoid(logit) * self.probability_shown(scores)
+
+    def probability_shown(self, scores: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+        """Probability that the box shows the part at all, float64; 1 where nothing is known of it."""
+        if self.shown is None:
+            return torch.ones_like(scores, dtype=torch.float64)
+        return torch.sigmoid(self.shown[0] * scores.double() + self.shown[1])
 
 
 def pose_spread(
@@ -71,7 +86,7 @@ Calibrations = Mapping[Way, tuple[Calibration | None, ...]]
 def calibrations_to_json(calibrations: Calibrations) -> dict[str, list[list[float] | None]]:
     """As plain values."""
     return {
-        way: [None if one is None else [one.a, one.b, one.c, one.least_spread] for one in of_parts]
+        way: [None if one is None else [one.a, one.b, one.c, one.least_spread, *(one.shown or ())] for one in of_parts]
         for way, of_parts in calibrations.items()
     }
 
@@ -93,7 +108,50 @@ def calibrations_from_json(value: Any, parts: int) -> Calibrations:
 
 
 def _calibration(way: str, numbers: Any) -> Calibration:
-    whole = isinstance(numbers, list) and len(numbers) in (3, 4)  # three in files of before
+    whole = isinstance(numbers, list) and len(numbers) in (3, 4, 6)  # three in files of before
     if not whole or not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
-        raise ValueError(f"calibration of {way} is {numbers!r}; it must be three or four finite numbers")
-    return Calibration(*map(float, numbers))
+        raise ValueError(f"calibration of {way} is {numbers!r}; it must be three, four or six finite numbers")
+    known = tuple(map(float, numbers))
+    return Calibration(*known[:4], shown=known[4:] or None)  # type: ignore[arg-type]
+
+
+def calibration_path(path: Path | str) -> Path:
+    """The file beside a model file that has calibrations learnt later."""
+    return Path(path).with_suffix(".calibration.json")
+
+
+def save_calibrations(path: Path | str, calibrations: Calibrations) -> Path:
+    """Write calibrations beside a model file, which stays as it is; they hold in place of its own.
+
+    Raises:
+        OSError: if the model file cannot be read, or this one not be written.
+    """
+    beside = calibration_path(path)
+    value = {"model": _digest(Path(path)), "calibrations": calibrations_to_json(calibrations)}
+    write_text(beside, json.dumps(value) + "\n")
+    return beside
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def calibrations_beside(path: Path, parts: int) -> Calibrations | None:
+    """Those in the file beside a model file of so many parts; None where there is none.
+
+    Raises:
+        ValueError: if it is damaged, or of another model file.
+    """
+    beside = calibration_path(path)
+    if not beside.is_file():
+        return None
+    again = f"delete it, or renew it with `cad2pose calibrate {path} --beside`"
+    try:
+        value = json.loads(beside.read_text())
+        calibrations = calibrations_from_json(value["calibrations"], parts)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{beside}: these calibrations are damaged ({error}); {again}") from error
+    if value.get("model") != _digest(path):
+        raise ValueError(f"{beside}: these calibrations are of another model than {path.name}; {again}")
+    return calibrations

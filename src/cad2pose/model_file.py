@@ -1,5 +1,7 @@
 """The self-contained model file: weights, parts, symmetries, conventions and version in one safetensors file.
 
+What its scores are worth is in it, too, or beside it where it was learnt later and the file is to stay as it is.
+
 No pickle: a file holds tensors and one JSON header, so reading it runs nothing that comes from it. Weights are kept in
 half precision (buffers, such as running statistics, as they are), meshes as float32 vertices, int32 faces and uint8
 colours.
@@ -21,7 +23,13 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from cad2pose import __version__
-from cad2pose.confidence import Calibrations, calibrations_from_json, calibrations_to_json
+from cad2pose.confidence import (
+    Calibrations,
+    calibration_path,
+    calibrations_beside,
+    calibrations_from_json,
+    calibrations_to_json,
+)
 from cad2pose.files import write_bytes
 from cad2pose.methods import GdrNetConfig, Method, MethodConfig, QueryConfig, SurfEmbConfig
 from cad2pose.parts.mesh import Mesh
@@ -101,6 +109,8 @@ def save_model(
 ) -> None:
     """Write a model file, whole or not at all; `parts` are the method's, in its order.
 
+    Calibrations beside a file of that name, which were another model's, are removed.
+
     Raises:
         ValueError: if a weight is not finite in half precision.
         OSError: if it cannot be written.
@@ -121,14 +131,16 @@ def save_model(
         header["calibrations"] = calibrations_to_json(calibrations)
     metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "header": json.dumps(header)}
     write_bytes(path, serialize(tensors, metadata))
+    calibration_path(path).unlink(missing_ok=True)
 
 
 def load_model(path: Path | str, device: torch.device | str = "cpu") -> Model:
-    """Read a model file; the method comes back in eval mode with float32 weights that need no gradient.
+    """Read a model file, and calibrations beside it; its method is in eval mode, float32, and needs no gradient.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is truncated, no cad2pose model, of another format version, or inconsistent.
+        ValueError: if it is truncated, no cad2pose model, of another format version, or inconsistent, or if the
+            calibrations beside it are not its own.
     """
     path = Path(path)
     if not path.is_file():
@@ -150,6 +162,9 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> Model:
         raise ValueError(f"{path}: the model file is damaged: {error} is missing") from error
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise ValueError(f"{path}: the model file is damaged or of another cad2pose: {error}") from error
+    beside = calibrations_beside(path, len(parts))
+    if beside is not None:
+        calibrations = beside
     return Model(method.to(device).eval().requires_grad_(False), parts, info, calibrations)
 
 

@@ -16,10 +16,10 @@ from rich.table import Table
 
 from cad2pose.cli.arguments import OptionalPath
 from cad2pose.cli.crop_style import CropStyle
-from cad2pose.confidence import Way
+from cad2pose.confidence import Way, calibration_path, save_calibrations
 from cad2pose.data.synthetic_config import SyntheticConfig
 from cad2pose.devices import pick_device, use_threads
-from cad2pose.experiments import TestedCalibration, calibrate, usual_ways
+from cad2pose.experiments import TestedCalibration, calibrate, crops_in_all, usual_ways
 from cad2pose.files import write_text
 from cad2pose.model_file import load_model, save_model
 
@@ -30,6 +30,7 @@ def calibrate_command(
     model: tyro.conf.Positional[Path],
     /,
     out: OptionalPath = None,
+    beside: bool = False,
     ways: Annotated[tuple[Way, ...], tyro.conf.arg(help_behavior_hint="")] = (),
     fit_crops: int = 400,
     test_crops: int = 400,
@@ -41,30 +42,36 @@ def calibrate_command(
     """Learn what a model's scores are worth, so that its estimates come with a chance to be right.
 
     Right is a pose whose surface is nowhere off by a tenth of the part's diameter or more (MSSD < 0.1 d). For every
-    part and way to a pose, p = sigmoid(a score + b + c log(spread)) is fitted on fresh rendered crops, written into the
-    model file, and tested on other crops; the spread is how far off the pose may be, by its covariance or distance.
-    `cad2pose train` does this at its end; do it again for crops nearer to yours, or other ways.
+    part and way to a pose, p = sigmoid(d score + e) sigmoid(a score + b + c log(spread)) is fitted on fresh rendered
+    crops, written into the model file, and tested on other crops; the spread is how far off the pose may be, by its
+    covariance or distance. The first factor is the chance that the box shows the part at all: for every four crops
+    there is one whose box does not, and one whose box is far off. `cad2pose train` does this at its end; do it again
+    for crops nearer to yours, or other ways.
 
     Args:
         model: model file.
         out: where to write the calibrated model; over the model file by default.
+        beside: leave the model file as it is, and write NAME.calibration.json beside it, which is read with it.
         ways: those to learn about (regression, refined, sampling, search, pnp); by default those that take
             milliseconds, or sampling where a model has no other.
-        fit_crops: of each part.
-        test_crops: of each part; none of them is among the former.
+        fit_crops: of each part, with boxes as detectors give; half as many others are added.
+        test_crops: the same to test on; none of them is among the former.
         style: what the crops are like, as for `cad2pose train`: give the views and the camera that the model was
             trained with. Light, tables, clutter, boxes and effects are those of judged crops whatever is said here.
         figures: json file to write the tests to.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
         threads: torch threads.
     """
+    if beside and out is not None:
+        raise ValueError("--beside leaves the model file as it is, --out writes another one; give one of them")
     use_threads(threads)
     console = Console()
     crops = SyntheticConfig(**style.settings()).judging()
-    tests = calibrate_file(console, model, crops, ways, fit_crops, test_crops, pick_device(device), out)
+    tests = calibrate_file(console, model, crops, ways, fit_crops, test_crops, pick_device(device), out, beside)
     if figures is not None:
         write_text(figures, json.dumps([asdict(test) for test in tests], indent=1) + "\n")
-    console.print(f"model: {out or model}", soft_wrap=True, highlight=False)
+    written = f"calibrations: {calibration_path(model)}" if beside else f"model: {out or model}"
+    console.print(written, soft_wrap=True, highlight=False)
 
 
 def calibrate_file(
@@ -76,6 +83,7 @@ def calibrate_file(
     tested: int,
     device: torch.device,
     out: Path | None = None,
+    beside: bool = False,
 ) -> list[TestedCalibration]:
     """As `calibrate`, of a model file, with a progress bar and a table of the tests.
 
@@ -86,12 +94,13 @@ def calibrate_file(
         fitted, tested: crops of each part.
         device: where.
         out: where the calibrated model goes; over the file by default.
+        beside: leave the file as it is, and write the calibrations beside it.
     """
     model = load_model(file, device)
     ways = tuple(dict.fromkeys(ways)) or usual_ways(model)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        total = (fitted + tested) * len(model.parts)
+        total = (crops_in_all(fitted) + crops_in_all(tested)) * len(model.parts)
         bars = {way: progress.add_task(f"calibrating {way}", total=total) for way in ways}
 
         def report(way: Way, done: int) -> None:
@@ -99,12 +108,25 @@ def calibrate_file(
 
         calibrations, tests = calibrate(model, crops, ways, device, fitted, tested, report)
     console.print(_table(tests))
-    save_model(out or file, model.method, model.parts, model.info, calibrations)
+    if beside:
+        save_calibrations(file, calibrations)
+    else:
+        save_model(out or file, model.method, model.parts, model.info, calibrations)
     return tests
 
 
 def _table(tests: Sequence[TestedCalibration]) -> Table:
-    table = Table("poses", "part", "crops", "right", "expected calibration error", title="calibration, fresh crops")
+    table = Table(
+        "poses", "part", "crops", "right", "expected calibration error", "of rough boxes: right, promised",
+        "without the part: promised", title="calibration, fresh crops",
+    )  # fmt: skip
     for test in tests:
-        table.add_row(test.way, test.part, str(test.tested), f"{test.right:.0%}", f"{test.error:.3f}")
+        rough, without = _share(test.rough_right) + ", " + _share(test.rough_promised), _share(test.without_promised)
+        table.add_row(
+            test.way, test.part, str(test.tested), _share(test.right), f"{test.error:.3f}", rough, without
+        )  # fmt: skip
     return table
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"

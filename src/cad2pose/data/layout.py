@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cad2pose.data.boxes import clip_box, projected_box
@@ -16,9 +16,18 @@ from cad2pose.data.occluders import draw_hiding, place_clutter
 from cad2pose.data.support import Outlines, Support, place_support, settle, table_mesh
 from cad2pose.data.synthetic_config import SyntheticConfig
 from cad2pose.data.visible_box import VisibleBoxes
-from cad2pose.geometry import VirtualCamera, project_points, rotate_transform, transform_points, virtual_camera
+from cad2pose.geometry import (
+    VirtualCamera,
+    make_transform,
+    project_points,
+    rotate_transform,
+    transform_points,
+    virtual_camera,
+)
 from cad2pose.parts import BUILTIN_PARTS, Part, builtin_part
 from cad2pose.parts.bounds import extreme_points, padded
+
+_STAND_IN = 0.7  # of parts that are left out, how many have something else in their place
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,7 @@ class Scene:
         clutter_index: `(B, m)` index into `SceneLayout.clutter`, -1 for none; occluders come first, the table is last.
         T_virt_clutter: `(B, m, 4, 4)` of those; rotations times sizes.
         up: `(B, 3)` normals of the tables in the crop cameras, zeros where there is none.
+        shown: `(B,)` False where the part is left out of the picture.
     """
 
     part_index: Int[Tensor, "batch"]
@@ -42,6 +52,12 @@ class Scene:
     clutter_index: Int[Tensor, "batch m"]
     T_virt_clutter: Float[Tensor, "batch m 4 4"]
     up: Float[Tensor, "batch 3"]
+    shown: Bool[Tensor, "batch"]
+
+    @property
+    def drawn(self) -> Int[Tensor, "batch"]:
+        """`part_index`, -1 where the part is left out."""
+        return torch.where(self.shown, self.part_index, -1)
 
     def seen_by(self, camera: VirtualCamera) -> Scene:
         """The same seen by other crop cameras of the same source cameras."""
@@ -50,7 +66,7 @@ class Scene:
         middle, up = ((turn @ vector[..., None])[..., 0] for vector in (self.middle, self.up))
         return Scene(
             self.part_index, camera, rotate_transform(turn, self.T_virt_obj), middle, self.clutter_index,
-            rotate_transform(turns, self.T_virt_clutter), up,
+            rotate_transform(turns, self.T_virt_clutter), up, self.shown,
         )  # fmt: skip
 
 
@@ -125,7 +141,22 @@ class SceneLayout:
             support = place_support(config.support, draws, self._part_outlines, part_index, T_virt_obj, middle, radius)
             index, transforms = self._with_table(support, draws, index, transforms, radius)
             up = support.up * support.present[:, None]
-        return Scene(part_index, camera, T_virt_obj, middle, index, transforms, up)
+        return Scene(part_index, camera, T_virt_obj, middle, index, transforms, up, torch.ones_like(part_index).bool())
+
+    def without(self, scene: Scene, gone: Bool[Tensor, "batch"], draws: Draws) -> Scene:
+        """The same with some parts left out; another thing of their size stands in for most of them."""
+        index = self._choose_clutter(draws, scene.part_index, 1)
+        index = torch.where(gone[:, None] & draws.chance(_STAND_IN, len(gone), 1), index, -1)
+        size = self._radius[scene.part_index, None, None]
+        transforms = make_transform(scene.T_virt_obj[:, :3, :3] * size, scene.middle)[:, None]
+        first = self.config.clutter.occluders
+        return replace(
+            scene, shown=scene.shown & ~gone,
+            clutter_index=torch.cat((scene.clutter_index[:, :first], index, scene.clutter_index[:, first:]), dim=1),
+            T_virt_clutter=torch.cat(
+                (scene.T_virt_clutter[:, :first], transforms, scene.T_virt_clutter[:, first:]), dim=1
+            ),
+        )  # fmt: skip
 
     def _with_table(
         self,

@@ -64,11 +64,20 @@ class SyntheticCrops:
         self._radius = torch.tensor([part.radius for part in parts], dtype=torch.float64)
         self._colorless = torch.tensor([part.mesh.colors is None for part in parts])
 
-    def batch(self, index: int, size: int) -> CropBatch:
-        """Batch number `index`, of `size` crops; parts take turns."""
+    def batch(self, index: int, size: int, shown: Bool[Tensor, "size"] | None = None) -> CropBatch:
+        """Batch number `index`, of `size` crops; parts take turns.
+
+        Args:
+            index: its number.
+            size: of the batch.
+            shown: `(size,)` False for crops that the part is left out of, as a detector that is mistaken gives them:
+                something else stands in its place, or nothing. Their masks are empty and their poses NaN.
+        """
         draws = Draws(self.seed, index, device=self.device)
         part_index = (index * size + torch.arange(size)) % len(self.parts)
         scene = self._scene(part_index, draws)
+        if shown is not None and not bool(shown.all()):
+            scene = self._layout.without(scene, ~shown, Draws(self.seed, index, 2))
         return self._picture(scene, draws)
 
     def batch_of(
@@ -114,8 +123,9 @@ class SyntheticCrops:
         image = augment(image, scale, self.config.augmentation, draws)
         image[cut] = torch.full_like(image[cut], OUTSIDE_FILL).lerp(image[cut], valid[cut])
         unit[cut] *= inside[cut, None]
+        T_virt_obj = torch.where(scene.shown[:, None, None], scene.T_virt_obj.float(), torch.nan)
         truth = CropTruth(
-            T_virt_obj=scene.T_virt_obj.float().to(self.device, non_blocking=True),
+            T_virt_obj=T_virt_obj.to(self.device, non_blocking=True),
             mask_full=inside,
             mask_visible=visible,
             coordinates=unit,
@@ -131,7 +141,7 @@ class SyntheticCrops:
     def _render(self, scene: Scene, K: Float[Tensor, "batch 3 3"], size: int) -> tuple[Rendering, Rendering]:
         """The part alone, and everything else."""
         target = render(
-            self._meshes, scene.part_index[:, None].to(self.device, non_blocking=True),
+            self._meshes, scene.drawn[:, None].to(self.device, non_blocking=True),
             scene.T_virt_obj[:, None].float().to(self.device, non_blocking=True), K, size, size,
         )  # fmt: skip
         index = scene.clutter_index.to(self.device, non_blocking=True)
@@ -177,7 +187,7 @@ class SyntheticCrops:
         on_table = self.config.support.share > 0
         albedo = paint(seen.colors, seen.slot, coordinates, recolored, self._pool, draws, on_table)
         clutter = torch.where(scene.clutter_index >= 0, scene.clutter_index + len(self.parts), -1)
-        index = torch.cat((scene.part_index[:, None], clutter), dim=1)
+        index = torch.cat((scene.drawn[:, None], clutter), dim=1)
         transforms = torch.cat((scene.T_virt_obj[:, None], scene.T_virt_clutter), dim=1)
         radius = self._radius[scene.part_index].float()
         return light(

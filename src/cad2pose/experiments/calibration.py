@@ -1,9 +1,4 @@
-"""What the scores of a model are worth, learnt and tested on fresh rendered crops.
-
-Every crop is rendered wider than the network takes it and given to the estimator as a photograph of its own, cut to
-what the source image holds, with the disturbed box as a detector's, so that both passes of the estimator are what they
-are on photographs.
-"""
+"""What the scores of a model are worth, learnt and tested on fresh rendered crops."""
 
 from __future__ import annotations
 
@@ -15,17 +10,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cad2pose.confidence import RIGHT_BELOW, Calibration, Calibrations, Way, pose_spread
-from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
+from cad2pose.data.synthetic_config import SyntheticConfig
 from cad2pose.estimator import EstimatorOptions, PoseEstimator
 from cad2pose.evaluation.calibration import ReliabilityBin, calibration_gap, fit_calibration, reliability
 from cad2pose.evaluation.pose_error import mssd_error
-from cad2pose.geometry import Camera
+from cad2pose.experiments.calibration_crops import ROUGH, USUAL, WITHOUT, BoxedPart, calibration_crops, crops_in_all
 from cad2pose.methods import PoseMethod, QueryImageMethod, RegressionMethod
 from cad2pose.model_file import Model
-from cad2pose.structures import CropBatch, Detections, PoseEstimates
+from cad2pose.structures import Detections, PoseEstimates
 
-_WIDER = 1.5  # than the network's crops
-_BATCH = 16
 _FIT_SEED, _TEST_SEED = 3_000_000, 4_000_000  # crops that no training, validation or comparison has seen
 
 OPTIONS: dict[Way, EstimatorOptions] = {
@@ -47,12 +40,14 @@ class Outcomes:
         score: `(N,)`, of poses that were found.
         spread: `(N,)` how far they may be off (see `pose_spread`).
         right: `(N,)` MSSD below a tenth of the diameter.
+        kind: `(N,)` kind of the box (see `calibration_crops`).
     """
 
     part_index: Tensor
     score: Float[Tensor, "n"]
     spread: Float[Tensor, "n"]
     right: Bool[Tensor, "n"]
+    kind: Tensor
 
 
 @dataclass(frozen=True)
@@ -62,10 +57,16 @@ class TestedCalibration:
     Args:
         way, part: what it is about; part is a name, or "all parts" for those of all parts together.
         calibration: the fit; None for all parts together.
-        fitted, tested: poses it was made from, and tested on.
+        fitted, tested: poses it was made from, and tested on, all of them with boxes as detectors give.
         right: share of the tested ones that were right.
         error: expected calibration error on them.
         bins: reliability on them.
+        rough: tested poses of rough boxes.
+        rough_right: share of them that was right.
+        rough_promised: and what was promised in the mean.
+        without: tested poses of boxes that do not show the part.
+        without_promised: what was promised of them in the mean.
+        without_likely: share of them that was called likely right (0.5 or more). These are None where there are none.
     """
 
     way: Way
@@ -76,6 +77,12 @@ class TestedCalibration:
     right: float
     error: float
     bins: tuple[ReliabilityBin, ...]
+    rough: int
+    rough_right: float | None
+    rough_promised: float | None
+    without: int
+    without_promised: float | None
+    without_likely: float | None
 
 
 def usual_ways(model: Model) -> tuple[Way, ...]:
@@ -110,8 +117,8 @@ def calibrate(
         style: of the crops; size and padding are the model's.
         ways: to a pose.
         device: where.
-        fitted, tested: crops of each part.
-        report: told how many crops of a way are done.
+        fitted, tested: crops of each part with boxes as detectors give; half as many others are added.
+        report: told how many of `crops_in_all` crops of a way are done.
 
     Returns:
         The calibrations for the model file, those of other ways that it has included, and the tests: part by part, and
@@ -122,13 +129,10 @@ def calibrate(
     """
     if min(fitted, tested) < 1:
         raise ValueError(f"calibration needs crops to fit on and to test on, got {fitted} and {tested} a part")
-    config = model.method.config
-    size = 2 * round(_WIDER * config.crop_size / 2)
-    wide = replace(style, crop_size=size, pad=config.pad * size / config.crop_size)
     estimators: dict[Way, PoseEstimator] = {way: PoseEstimator([model], device, OPTIONS[way]) for way in ways}
-    done = fitted * len(model.parts)
-    fit = _outcomes(model, estimators, wide, _FIT_SEED, fitted, device, report)
-    test = _outcomes(model, estimators, wide, _TEST_SEED, tested, device, lambda way, more: report(way, done + more))
+    done = crops_in_all(fitted) * len(model.parts)
+    fit = _outcomes(model, estimators, style, _FIT_SEED, fitted, device, report)
+    test = _outcomes(model, estimators, style, _TEST_SEED, tested, device, lambda way, more: report(way, done + more))
     known, tests = dict(model.calibrations), []
     for way in estimators:
         known[way] = fits = tuple(_fit(fit[way], index) for index in range(len(model.parts)))
@@ -139,10 +143,15 @@ def calibrate(
 def _fit(outcomes: Outcomes, index: int) -> Calibration | None:
     """Of one part; None where not a single pose was found."""
     mine = outcomes.part_index == index
-    if not bool(mine.any()):
+    there = mine & (outcomes.kind != WITHOUT)
+    if not bool(there.any()):
         return None
-    fit = fit_calibration(outcomes.score[mine], outcomes.right[mine], outcomes.spread[mine])
-    return replace(fit, least_spread=float(outcomes.spread[mine].min()))
+    fit = fit_calibration(outcomes.score[there], outcomes.right[there], outcomes.spread[there])
+    shown = None
+    if bool((mine & ~there).any()):
+        of_box = fit_calibration(outcomes.score[mine], outcomes.kind[mine] != WITHOUT)
+        shown = (of_box.a, of_box.b)
+    return replace(fit, least_spread=float(outcomes.spread[there].min()), shown=shown)
 
 
 def _tests(
@@ -156,20 +165,30 @@ def _tests(
     told = ~torch.isnan(promised)
 
     def tested(part: str, calibration: Calibration | None, of_fit: Tensor, of_test: Tensor) -> TestedCalibration:
-        bins = reliability(promised[of_test], test.right[of_test])
-        right = float(test.right[of_test].double().mean())
+        usual, rough, without = (of_test & (test.kind == kind) for kind in (USUAL, ROUGH, WITHOUT))
+        bins = reliability(promised[usual], test.right[usual])
         return TestedCalibration(
-            way, part, calibration, int(of_fit.sum()), int(of_test.sum()), right, calibration_gap(bins), bins
-        )
+            way, part, calibration,
+            fitted=int((of_fit & (fit.kind == USUAL)).sum()),
+            tested=int(usual.sum()), right=float(test.right[usual].double().mean()),
+            error=calibration_gap(bins), bins=bins,
+            rough=int(rough.sum()), rough_right=_mean(test.right[rough]), rough_promised=_mean(promised[rough]),
+            without=int(without.sum()), without_promised=_mean(promised[without]),
+            without_likely=_mean(promised[without] >= 0.5),
+        )  # fmt: skip
 
     found = [
         tested(part.name, fits[index], fit.part_index == index, rows)
         for index, part in enumerate(model.parts)
-        if bool((rows := told & (test.part_index == index)).any())
+        if bool(((rows := told & (test.part_index == index)) & (test.kind == USUAL)).any())
     ]
     if len(found) > 1:
         found.append(tested("all parts", None, torch.ones_like(fit.right), told))
     return found
+
+
+def _mean(values: Tensor) -> float | None:
+    return float(values.double().mean()) if len(values) else None
 
 
 def _outcomes(
@@ -181,62 +200,39 @@ def _outcomes(
     device: torch.device,
     report: Callable[[Way, int], None],
 ) -> dict[Way, Outcomes]:
-    """Of `count` fresh crops of every part, the same for all ways."""
-    source = SyntheticCrops(model.parts, style, device, seed)
-    found: dict[Way, list[tuple[int, Tensor, PoseEstimates]]] = {way: [] for way in estimators}
-    total = count * len(model.parts)  # parts take turns
-    for begun in range(0, total, _BATCH):
-        batch = source.batch(begun // _BATCH, _BATCH)
-        assert batch.truth is not None, "rendered crops know the truth"
-        for row, index in enumerate(batch.part_index[: total - begun].tolist()):
-            truth = batch.truth.T_virt_obj[row].double().cpu()
-            for way, estimator in estimators.items():
-                estimates = _estimate(estimator, batch, row, style.pad, model.parts[index].object_id)
-                if bool(estimates.found[0]):
-                    found[way].append((index, truth, estimates))
-                report(way, begun + row + 1)
+    """Of fresh crops of every part, `count` of them with usual boxes, the same for all ways."""
+    found: dict[Way, list[tuple[BoxedPart, PoseEstimates]]] = {way: [] for way in estimators}
+    for done, seen in enumerate(calibration_crops(model, style, seed, count, device), start=1):
+        boxes = Detections(torch.tensor([model.parts[seen.part_index].object_id]), seen.box, torch.ones(1))
+        for way, estimator in estimators.items():
+            estimates = _estimate(estimator, seen, boxes)
+            if bool(estimates.found[0]):
+                found[way].append((seen, estimates))
+            report(way, done)
     return {way: _judged(model, of_way) for way, of_way in found.items()}
 
 
-def _estimate(estimator: PoseEstimator, batch: CropBatch, row: int, pad: float, object_id: int) -> PoseEstimates:
-    """Of one crop, as of a photograph."""
-    size = batch.image.shape[-1]
-    side = size / pad
-    top, bottom, left, right = _within(batch.valid[row, 0] == 1)
-    K = batch.camera.K_virt[row].double().cpu().clone()
-    K[:2, 2] -= torch.tensor([left, top], dtype=K.dtype)
-    camera = Camera(K, right - left, bottom - top)
-    box = torch.tensor([[(size - side) / 2 - left, (size - side) / 2 - top, side, side]])
-    boxes = Detections(torch.tensor([object_id]), box, torch.ones(1))
-    return estimator.estimate(batch.image[row, :, top:bottom, left:right], camera, boxes)
+def _estimate(estimator: PoseEstimator, seen: BoxedPart, boxes: Detections) -> PoseEstimates:
+    return estimator.estimate(seen.image, seen.camera, boxes)
 
 
-def _within(valid: Bool[Tensor, "h w"]) -> tuple[int, int, int, int]:
-    """Top, bottom, left and right of a rectangle without an invalid pixel, found by taking the worst edge off."""
-    top, left = 0, 0
-    bottom, right = valid.shape
-    while not bool((inside := valid[top:bottom, left:right]).all()):
-        edges = (inside[0], inside[-1], inside[:, 0], inside[:, -1])
-        worst = min(range(4), key=lambda edge: float(edges[edge].float().mean()))
-        top, left = top + (worst == 0), left + (worst == 2)
-        bottom, right = bottom - (worst == 1), right - (worst == 3)
-    return top, bottom, left, right
-
-
-def _judged(model: Model, found: Sequence[tuple[int, Tensor, PoseEstimates]]) -> Outcomes:
+def _judged(model: Model, found: Sequence[tuple[BoxedPart, PoseEstimates]]) -> Outcomes:
     """Of poses with their parts and the truth."""
-    part_index = torch.tensor([index for index, _, _ in found], dtype=torch.int64)
+    part_index = torch.tensor([seen.part_index for seen, _ in found], dtype=torch.int64)
+    kind = torch.tensor([seen.kind for seen, _ in found], dtype=torch.int64)
     score, spread = torch.zeros(len(found), dtype=torch.float64), torch.ones(len(found), dtype=torch.float64)
     right = torch.zeros(len(found), dtype=torch.bool)
     for index, part in enumerate(model.parts):
         rows = (part_index == index).nonzero()[:, 0]
         if len(rows):
             mine = [found[row] for row in rows.tolist()]
-            T = torch.cat([one.T_cam_obj for _, _, one in mine])
-            score[rows] = torch.cat([one.score for _, _, one in mine])
-            covariance = torch.cat([one.details.covariance for _, _, one in mine])
+            T = torch.cat([estimates.T_cam_obj for _, estimates in mine])
+            score[rows] = torch.cat([estimates.score for _, estimates in mine])
+            covariance = torch.cat([estimates.details.covariance for _, estimates in mine])
             spread[rows] = pose_spread(T, covariance, part.center, part.radius)
             points, symmetries = part.mesh.used_vertices.double(), part.symmetries.transforms().double()
-            true = torch.stack([truth for _, truth, _ in mine])
-            right[rows] = mssd_error(T, true, points, symmetries) < RIGHT_BELOW * part.diameter
-    return Outcomes(part_index, score, spread, right)
+            there = kind[rows] != WITHOUT
+            truth = torch.stack([seen.T_cam_obj for seen, _ in mine])[there]
+            error = mssd_error(T[there], truth, points, symmetries)
+            right[rows[there]] = error < RIGHT_BELOW * part.diameter
+    return Outcomes(part_index, score, spread, right, kind)
