@@ -70,6 +70,16 @@ def test_a_box_in_an_image(world, capsys):
     assert sorted(p.name for p in (world / "out").iterdir()) == ["pictures", "results.csv", "results.json"]
 
 
+def test_a_box_is_given_for_every_instance(world, capsys):
+    assert _run(world, *_image(world), *BOX, "--box", "10", "10", "50", "40") == 0
+    content = json.loads((world / "out" / "results.json").read_text())
+    assert [entry["box"] for entry in content["images"][0]["poses"]] == [[40, 30, 60, 50], [10, 10, 50, 40]]
+    assert _run(world, *_image(world), *BOX, "--box", "10", "10", "50", out="second") == 2
+    assert not (world / "second").exists()
+    output = capsys.readouterr()
+    assert "Expected 4 values" in output.out + output.err
+
+
 def test_a_mask_is_its_box(world):
     mask = np.zeros((120, 160), dtype=np.uint8)
     mask[30:80, 40:100] = 1

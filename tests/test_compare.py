@@ -60,6 +60,10 @@ def test_every_contestant_can_be_made_in_all_sizes():
             assert config.crop_size >= (224 if size == "full" else 128)
         assert set(contestant.ways) <= set(WAYS)
         assert contestant.start in {None, *CONTESTANTS}
+    assert ComparisonConfig.__doc__ is not None
+    listed = ComparisonConfig.__doc__.split("any of ")[1].split("; comparison.md")[0]
+    shown = [name for name, contestant in CONTESTANTS.items() if contestant.shown]
+    assert " ".join(listed.split()).split(", ") == shown, "the help text names them"
     small = CONTESTANTS["e2e.all"].method("small"), CONTESTANTS["e2e.pose"].method("small")
     assert isinstance(small[0], QueryConfig)
     assert isinstance(small[1], QueryConfig)

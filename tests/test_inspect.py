@@ -4,6 +4,8 @@ import cv2
 import pytest
 import torch
 import trimesh
+from PIL import Image
+from trimesh.visual import TextureVisuals
 
 from cad2pose.cli.inspect import inspect_command
 from cad2pose.parts import builtin_part, save_ply, write_models_info
@@ -39,6 +41,19 @@ def test_file_with_models_info(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "--models-info" in text
     inspect_command(str(tmp_path / "part.ply"), object_id=3, models_info=tmp_path / "models_info.json", out=tmp_path)
     assert "any rotation about z" in capsys.readouterr().out
+
+
+def test_triangles_made_for_a_texture_are_told_from_the_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cube = trimesh.creation.box((50, 50, 50))
+    image = Image.effect_noise((64, 64), 50).convert("RGB")
+    cube.visual = TextureVisuals(uv=cube.vertices[:, :2] / 50 + 0.5, image=image)
+    cube.export(tmp_path / "cube.obj")
+    inspect_command(str(tmp_path / "cube.obj"), out=tmp_path)
+    text = " ".join(word for word in capsys.readouterr().out.split() if word != "│")
+    assert "the file's 12 divided for their texture" in text
+    assert "watertight yes" in text
 
 
 def test_bad_input_writes_nothing(tmp_path: Path) -> None:

@@ -218,6 +218,20 @@ def test_texture_within_a_triangle_is_not_lost(tmp_path: Path) -> None:
     assert bool(on_border.all()), "an edge with one triangle lies on the plate's border, or there is a gap"
 
 
+def test_texture_seams_do_not_open(tmp_path: Path) -> None:
+    """Faces of a cube that show more or less of a texture, and share no vertices: their edges are halved alike."""
+    cube = trimesh.creation.box((50, 50, 50))
+    corners = cube.vertices[cube.faces].reshape(-1, 3)
+    apart = trimesh.Trimesh(corners, np.arange(36).reshape(-1, 3), process=False)
+    uv = np.tile([[0.0, 0], [1, 0], [0, 1]], (12, 1)) * np.linspace(0.01, 1, 12).repeat(3)[:, None]
+    apart.visual = TextureVisuals(uv=uv, image=Image.new("RGB", (64, 64), (200, 0, 0)))
+    apart.export(tmp_path / "cube.obj")
+    mesh = load_mesh(tmp_path / "cube.obj")
+    assert len(mesh.faces) > 1000
+    found = diagnose(mesh)
+    assert (found.watertight, found.open_edges) == (True, 0)
+
+
 def test_textures_stop_dividing_in_time() -> None:
     rng = np.random.default_rng(0)
     vertices, faces = rng.normal(size=(50, 3)), rng.integers(0, 50, size=(40_000, 3))

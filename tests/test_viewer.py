@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from cad2pose.cli import main
-from cad2pose.cli.estimate_inputs import single_box
+from cad2pose.cli.estimate_inputs import boxes_of_object
 from cad2pose.estimator import EstimatorOptions, PoseEstimator
 from cad2pose.geometry import Camera
 from cad2pose.model_file import Model, save_model
@@ -41,7 +41,7 @@ def maker_of(model: Model) -> SceneMaker:
 
 
 def estimated(maker: SceneMaker, image: torch.Tensor) -> PoseEstimates:
-    return maker.estimator.estimate(image, CAMERA, single_box((40.0, 30.0, 60.0, 50.0), 1))
+    return maker.estimator.estimate(image, CAMERA, boxes_of_object([(40.0, 30.0, 60.0, 50.0)], 1))
 
 
 @pytest.fixture(scope="module")

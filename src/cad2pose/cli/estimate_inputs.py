@@ -18,11 +18,10 @@ from cad2pose.structures import Detections
 _DIGITS = 18  # of image numbers; more do not fit 64 bits
 
 
-def single_box(box: Sequence[float], object_id: int) -> Detections:
-    """One box of one object; ValueError for a box without area."""
-    return Detections(
-        torch.tensor([object_id]), torch.tensor([list(box)], dtype=torch.float64), torch.ones(1, dtype=torch.float64)
-    )
+def boxes_of_object(boxes: Sequence[Sequence[float]], object_id: int) -> Detections:
+    """Boxes of one object; ValueError for one without area."""
+    ids, scores = torch.full((len(boxes),), object_id), torch.ones(len(boxes), dtype=torch.float64)
+    return Detections(ids, torch.tensor([list(box) for box in boxes], dtype=torch.float64).view(-1, 4), scores)
 
 
 def box_of_mask(path: Path, image: Path) -> tuple[float, float, float, float]:
@@ -61,7 +60,7 @@ def tasks_of_images(
     images: Path,
     camera: Path,
     object_id: int | None,
-    box: Sequence[float] | None = None,
+    boxes: Sequence[Sequence[float]] = (),
     mask: Path | None = None,
     detections: Path | None = None,
     objects: Collection[int] = (),
@@ -69,9 +68,9 @@ def tasks_of_images(
     depth_scale: float = 1.0,
     instances: int | None = None,
 ) -> list[ImageTask]:
-    """Tasks of image files, of which exactly one of `box`, `mask` and `detections` says where to look.
+    """Tasks of image files, of which exactly one of `boxes`, `mask` and `detections` says where to look.
 
-    A box holds for every image. A mask is a file, or a folder of files named after their images, and so is a depth
+    Boxes hold for every image. A mask is a file, or a folder of files named after their images, and so is a depth
     image. Detections go by the images' numbers (000017.png is image 17); a single image whose name is no number takes
     those of a file about one image. An image that cannot be read, or is of another size than its camera, is left to
     whoever reads it, as long as there are others. At most `instances` poses of an object are kept, else one per box.
@@ -88,15 +87,15 @@ def tasks_of_images(
     for number, file, known in zip(numbers, files, cameras, strict=True):
         scene_id = 0
         if detections is not None:
-            scene_id, boxes = found.get(number, (0, no_detections()))
+            scene_id, known_boxes = found.get(number, (0, no_detections()))
         else:
             assert object_id is not None, "a box is of an object"
-            chosen = box if box is not None else box_of_mask(_named_after(mask, file, "mask"), file)
-            boxes = single_box(chosen, object_id)
+            chosen = boxes or [box_of_mask(_named_after(mask, file, "mask"), file)]
+            known_boxes = boxes_of_object(chosen, object_id)
         name = file.stem if stems.count(file.stem) == 1 else file.name
         measured = None if depth is None else _named_after(depth, file, "depth image")
-        count = max(1, len(boxes)) if instances is None else instances
-        tasks.append(ImageTask(scene_id, number, name, file, known, boxes, count, measured, depth_scale))
+        count = max(1, len(known_boxes)) if instances is None else instances
+        tasks.append(ImageTask(scene_id, number, name, file, known, known_boxes, count, measured, depth_scale))
     return tasks
 
 

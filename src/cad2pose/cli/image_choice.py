@@ -22,7 +22,7 @@ class ImageChoice:
     Attributes:
         image: image file, or a folder of images of one camera.
         camera: json file with fx, fy, cx, cy, width, height and, where the lens has one, distortion (OpenCV's order).
-        box: where the object is, in pixels from the image's upper left corner.
+        box: where the object is, in pixels from the image's upper left corner; one for every instance.
         mask: image that is not zero where the object is seen, or a folder of them named as the images.
         detections: json file of detections, BOP's list or a dictionary by image.
         object_id: whose box or mask it is, where the model knows several objects.
@@ -38,8 +38,10 @@ class ImageChoice:
     image: OptionalPath = None
     camera: OptionalPath = None
     box: Annotated[
-        tuple[float, float, float, float] | None, tyro.conf.arg(metavar="X Y W H", help_behavior_hint="")
-    ] = None
+        tuple[tuple[float, float, float, float], ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(metavar="X Y W H", help_behavior_hint="(repeatable)"),
+    ] = ()
     mask: OptionalPath = None
     detections: OptionalPath = None
     object_id: Annotated[int | None, tyro.conf.arg(metavar="ID", help_behavior_hint="")] = None
@@ -57,13 +59,13 @@ class ImageChoice:
         if self.instances is not None and self.instances < 1:
             raise ValueError(f"--instances is {self.instances}; it must be 1 or more")
         if self.bop is not None:
-            others = (self.box, self.mask, self.camera)
+            others = (self.box or None, self.mask, self.camera)
             if self.detections is None or any(given is not None for given in others):
                 raise ValueError("--bop needs --detections, and takes no --camera, --box or --mask")
             return
         if self.camera is None:
             raise ValueError("--image needs --camera, a json file with fx, fy, cx, cy, width and height")
-        where = {"--box": self.box, "--mask": self.mask, "--detections": self.detections}
+        where = {"--box": self.box or None, "--mask": self.mask, "--detections": self.detections}
         given = [name for name, value in where.items() if value is not None]
         if len(given) != 1:
             told = f"; {' and '.join(given)} are given" if given else ""

@@ -14,7 +14,7 @@ from cad2pose.cli.sources import builtin_name, find_part
 from cad2pose.cli.symmetry_remark import symmetry_remark
 from cad2pose.files import check_folder
 from cad2pose.parts.diagnosis import MeshDiagnosis, describe_symmetries, diagnose, units_remark
-from cad2pose.parts.mesh import Units
+from cad2pose.parts.mesh import Units, load_mesh
 from cad2pose.parts.part import Part
 
 _BUILT_IN = "built in"
@@ -63,7 +63,7 @@ def _table(part: Part, source: str, units: Units, models_info: Path | None) -> T
     unused = f" ({found.unused_vertices} without a triangle)" if found.unused_vertices else ""
     table.add_row("vertices", f"{len(mesh.vertices)}{unused}")
     flat = f" ({found.flat_faces} without area)" if found.flat_faces else ""
-    table.add_row("triangles", f"{len(mesh.faces)}{flat}")
+    table.add_row("triangles", f"{len(mesh.faces)}{flat}{_divided_words(part, source, units)}")
     table.add_row("size x, y, z", " x ".join(f"{side:.5g}" for side in (high - low).tolist()) + " mm")
     table.add_row("from", "({:.5g}, {:.5g}, {:.5g}) mm".format(*low.tolist()))
     table.add_row("diameter", f"{part.diameter:.6g} mm")
@@ -86,6 +86,14 @@ def _table(part: Part, source: str, units: Units, models_info: Path | None) -> T
         words.append(f"warning: {remark}")
     table.add_row("symmetries", "\n".join(words))
     return table
+
+
+def _divided_words(part: Part, source: str, units: Units) -> str:
+    """How many triangles the file has, where others were made of them."""
+    if source == _BUILT_IN or part.mesh.colors is None:
+        return ""
+    count = len(load_mesh(source, units, keep_vertices=True).faces)
+    return f", the file's {count} divided for their texture" if count != len(part.mesh.faces) else ""
 
 
 def _watertight_words(found: MeshDiagnosis) -> str:

@@ -32,7 +32,7 @@ _JUDGE = 3  # to be raised when poses or their errors come out otherwise: finish
 _VALIDATION_SEED = 1_000_000
 _JUDGE_SEED = 2_000_000  # of crops that no training and no validation has seen
 _BATCH = 16
-_NO_POSE = (180.0, 100.0)  # errors where there is no pose: degrees, % of the distance
+NO_POSE = (180.0, 100.0)  # errors where there is no pose: degrees, % of the distance
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,11 @@ class ComparisonConfig:
     """What is the same for all.
 
     Attributes:
-        contestants: names of `CONTESTANTS`.
+        contestants: any of flagship, end-to-end, detached, coarse, one-chart, queries+coordinates, no-symmetry,
+            surfemb, gdrnet, gdrnet-no-symmetry, gdrnpp, coordinates, e2e.all, e2e.pose, e2e.plain, e2e.group,
+            e2e.patch-pnp, pre.q, pre.q.plain, pre.c, raw-crop, without-tables, without-shadows, without-openness,
+            without-metal, without-recolouring, without-neighbours, without-photographs, without-blur, without-grain,
+            without-processing, without-colour-effects, without-holes, without-light; comparison.md says what they are.
         samples: training crops of every run.
         batch_size: crops per step.
         learning_rate, key_learning_rate: peak rates, of those contestants that have none of their own.
@@ -266,7 +270,7 @@ def _errors(model: Model, look: Look, batch: CropBatch) -> CropErrors:
     eye = torch.eye(4, dtype=T.dtype, device=T.device)
     errors = pose_crop_errors(model.method, batch, torch.where(there[:, None, None], T, eye), poses.score)
     lost = ~there.cpu()
-    turn, shift = errors.rotation.masked_fill(lost, _NO_POSE[0]), errors.translation.masked_fill(lost, _NO_POSE[1])
+    turn, shift = errors.rotation.masked_fill(lost, NO_POSE[0]), errors.translation.masked_fill(lost, NO_POSE[1])
     return CropErrors(errors.part_index, turn, shift, errors.depth, errors.score)
 
 

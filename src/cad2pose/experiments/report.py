@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from cad2pose.experiments.comparison import (
+    NO_POSE,
     Comparison,
     ComparisonConfig,
     as_json,
@@ -57,7 +58,8 @@ def write_report(found: Sequence[Comparison], config: ComparisonConfig, out: Pat
                       "95 % intervals over crops):", "", pixels_table(pixels), ""]  # fmt: skip
     lines += [
         "In brackets: 95 % bootstrap intervals over crops, all seeds together. Errors are modulo the symmetries;",
-        "translations in % of the distance. Times are of batches of 16: processor time on a CPU, else wall time.", "",
+        f"translations in % of the distance. A crop without a pose counts as {NO_POSE[0]:g} deg and {NO_POSE[1]:g} %.",
+        "Times are of batches of 16: processor time on a CPU, else wall time.", "",
     ]  # fmt: skip
     for name in dict.fromkeys(one.contestant for one in found if CONTESTANTS[one.contestant].shown):
         lines.append(f"- `{name}`: {CONTESTANTS[name].about}")
@@ -141,6 +143,7 @@ def _plot(found: Sequence[Comparison], out: Path) -> None:
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import AutoLocator, LogLocator
 
     for part in dict.fromkeys(one.part for one in found):
         shown = [one for one in found if one.part == part and CONTESTANTS[one.contestant].shown]
@@ -168,6 +171,11 @@ def _plot(found: Sequence[Comparison], out: Path) -> None:
             axes.set_ylabel("median rotation error (deg)")
             axes.set_yscale("log")
             axes.grid(alpha=0.3, which="both")
+        for axis in (left.yaxis, right.yaxis, right.xaxis):  # labels on short axes, too
+            low, high = axis.get_view_interval()
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)) if high > 5 * low else AutoLocator())
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter("")
         if left.get_legend_handles_labels()[0]:
             left.legend(fontsize=7)
         with replacing(out / f"{part}.png") as aside:

@@ -15,8 +15,9 @@ def refine_for_texture(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
     """The same surface with more vertices where the texture has detail that the triangles are too large for.
 
-    Edges longer than 1/160 of the part and than two texels are halved, round by round; both triangles at an edge see
-    the same edge, so no gaps arise. It stops before there are more than 200,000 triangles.
+    Edges longer than 1/160 of the part and than two texels are halved, round by round; both triangles at an edge halve
+    it, also where the texture has a seam and they share no vertices, so no gaps arise. It stops before there are more
+    than 200,000 triangles.
 
     Args:
         vertices: `(v, 3)`.
@@ -29,18 +30,21 @@ def refine_for_texture(
         vertices, faces, uv, normals.
     """
     span = float(np.ptp(vertices[faces.reshape(-1)], axis=0).max())
+    place = np.unique(vertices, axis=0, return_inverse=True)[1].reshape(-1)  # the same of vertices at a seam
     for _ in range(_ROUNDS):
         edges, of_face = _edges(faces)
         first, second = edges[:, 0], edges[:, 1]
         length = np.linalg.norm(vertices[first] - vertices[second], axis=1)
         shown = np.linalg.norm((uv[first] - uv[second]) * np.array(texels), axis=1)
-        long = (length > _FINEST * span) & (shown > _TEXELS)
+        _, same = _unordered(place[edges])
+        long = np.bincount(same, (length > _FINEST * span) & (shown > _TEXELS))[same] > 0
         if not long.any() or len(faces) + 2 * int(long.sum()) > _MOST_FACES:
             break
         middle = np.full(len(edges), -1)
         middle[long] = len(vertices) + np.arange(int(long.sum()))
         first, second = first[long], second[long]
         vertices = np.concatenate((vertices, (vertices[first] + vertices[second]) / 2))
+        place = np.concatenate((place, place.max() + 1 + same[long]))
         uv = np.concatenate((uv, (uv[first] + uv[second]) / 2))
         if normals is not None:
             between = normals[first] + normals[second]
@@ -53,9 +57,15 @@ def refine_for_texture(
 
 def _edges(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All edges once, `(e, 2)`, and which of them the edges 01, 12, 20 of every face are, `(f, 3)`."""
-    pairs = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
-    edges, index = np.unique(pairs, axis=0, return_inverse=True)
+    edges, index = _unordered(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2))
     return edges, index.reshape(-1, 3)
+
+
+def _unordered(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Different pairs of numbers, the smaller one first, and which of them each pair is."""
+    end = int(pairs.max()) + 1
+    different, index = np.unique(pairs.min(axis=1) * end + pairs.max(axis=1), return_inverse=True)
+    return np.stack((different // end, different % end), axis=1), index
 
 
 def _split(faces: np.ndarray, middle: np.ndarray) -> np.ndarray:
