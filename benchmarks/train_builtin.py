@@ -1,4 +1,4 @@
-"""Trains the shipped model of the built-in parts (src/cad2pose/weights/builtin.safetensors), or SurfEmb for them.
+"""Trains the shipped model of the built-in parts (src/cad2pose/weights/builtin.safetensors), or others for them.
 
 One small shared model, all of SO(3), light clutter and the blur and noise of an ordinary camera. Stopped, it goes on
 when called again.
@@ -6,6 +6,7 @@ when called again.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,8 @@ from cad2pose.data.augmentation import AugmentationConfig
 from cad2pose.data.occluders import ClutterConfig
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.devices import keep_freed_memory
-from cad2pose.methods import QueryConfig, SurfEmbConfig
+from cad2pose.experiments import CONTESTANTS
+from cad2pose.methods import GdrNetConfig, MethodConfig, QueryConfig, SurfEmbConfig
 from cad2pose.model_file import load_model
 from cad2pose.parts.builtin import BUILTIN_PARTS, builtin_part
 from cad2pose.training import TrainingConfig, train
@@ -28,7 +30,7 @@ VALIDATION_SEED = 7_000_003
 
 def main(
     out: Path,
-    method: Literal["query", "surfemb"] = "query",
+    method: Literal["query", "surfemb", "gdrnet"] = "query",
     positives_from: Literal["full", "visible"] = "full",
     samples: int = 296_000,
     crop_size: int = 96,
@@ -43,8 +45,8 @@ def main(
 
     Args:
         out: run folder.
-        method: query is the shipped model's.
-        positives_from: pixels that the contrastive loss draws, as in the method's settings.
+        method: query is the shipped model's; gdrnet is as published, but with maps for each of the four parts.
+        positives_from: pixels that the contrastive loss draws, as in the method's settings; gdrnet has none.
         samples: crops in all.
         crop_size: side of the crops in pixels.
         batch_size: crops a step.
@@ -56,12 +58,17 @@ def main(
     keep_freed_memory()
     where = torch.device(device)
     parts = [builtin_part(name) for name in BUILTIN_PARTS]
-    kind = QueryConfig if method == "query" else SurfEmbConfig
-    method_config = kind(crop_size=crop_size, positives_from=positives_from)
     config = TrainingConfig(
         samples=samples, batch_size=batch_size, learning_rate=learning_rate, key_learning_rate=key_learning_rate,
         flat_share=flat_share,
     )  # fmt: skip
+    method_config: MethodConfig
+    if method == "gdrnet":
+        method_config = GdrNetConfig(crop_size=crop_size, class_aware=True)
+        config = replace(config, **dict(CONTESTANTS["gdrnet"].training))
+    else:
+        kind = QueryConfig if method == "query" else SurfEmbConfig
+        method_config = kind(crop_size=crop_size, positives_from=positives_from)
     crops = SyntheticConfig(
         crop_size=crop_size,
         clutter=ClutterConfig(

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from cad2pose.cli import main
+from cad2pose.confidence import Calibration
 from cad2pose.data.images import read_image
 from cad2pose.data.results import read_results_csv
-from cad2pose.model_file import save_model
+from cad2pose.model_file import load_model, save_model
 from small_models import random_model, wedge
 
 CAMERA = {"fx": 300.0, "fy": 300.0, "cx": 79.5, "cy": 59.5, "width": 160, "height": 120}
@@ -45,13 +46,14 @@ def _image(world, name="image.png"):
 def _refused(world, capsys, *arguments, **settings):
     """The error message of a run that must write nothing."""
     assert _run(world, *arguments, **settings) == 2
-    assert not (world / "out").exists()
+    assert not (world / settings.get("out", "out")).exists()
     message = capsys.readouterr().err
     assert message.startswith("cad2pose: error: ")
     return message
 
 
 BOX = ("--box", "40", "30", "60", "50", "--object-id", "6")
+SURE = ("--min-confidence", "0.9")
 
 
 def test_a_box_in_an_image(world, capsys):
@@ -123,6 +125,18 @@ def test_every_box_has_a_pose_unless_fewer_instances_are_asked_for(world):
 @pytest.mark.parametrize("score", ["2", "-0.1", "nan"])
 def test_scores_that_no_pose_has_are_refused(world, capsys, score):
     assert "between 0 and 1" in _refused(world, capsys, *_image(world), *BOX, "--min-score", score)
+
+
+@pytest.mark.parametrize(("offset", "kept"), [(9.0, 1), (-9.0, 0)])
+def test_poses_that_are_hardly_right_are_left_out_if_asked(world, capsys, offset, kept):
+    assert "poses of object 6 are right is not known" in _refused(world, capsys, *_image(world), *BOX, *SURE)
+    model = load_model(world / "model.safetensors")
+    calibrations = {"regression": (None, Calibration(0.0, offset))}
+    save_model(world / "model.safetensors", model.method, model.parts, model.info, calibrations)
+    alone = ("--model", str(world / "model.safetensors"), "--out", str(world / "out"), "--no-refine", "--device", "cpu")
+    assert main(["estimate", *alone, *map(str, (*_image(world), *BOX, *SURE))]) == 0
+    assert len(read_results_csv(world / "out" / "results.csv").object_id) == kept
+    assert "between 0 and 1" in _refused(world, capsys, *_image(world), *BOX, *SURE[:1], "1.5", out="second")
 
 
 def test_images_get_their_own_boxes_or_none(world, capsys):

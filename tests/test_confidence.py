@@ -19,7 +19,7 @@ from cad2pose.confidence import (
     save_calibrations,
 )
 from cad2pose.data import SyntheticConfig, SyntheticCrops
-from cad2pose.estimator import EstimatorOptions, PoseEstimator
+from cad2pose.estimator import EstimatorOptions, PoseEstimator, likely_right
 from cad2pose.experiments import calibrate, calibration, calibration_crops, crops_in_all, usual_ways
 from cad2pose.experiments.calibration_crops import inside as inside_of
 from cad2pose.experiments.calibration_crops import photograph
@@ -75,6 +75,17 @@ def test_scores_of_another_kind_have_no_chance_stated(options):
     assert math.isnan(found.confidence[0])
     plain = PoseEstimator([model], "cpu", EstimatorOptions(batch_size=1, refine=False))
     assert float(plain.estimate(IMAGE, CAMERA, detections(1)).confidence[0]) == pytest.approx(0.622, abs=1e-3)
+
+
+def test_poses_that_are_hardly_right_can_be_left_out():
+    nothing = torch.full((4, 4), torch.nan, dtype=torch.float64)
+    model = model_of({"regression": (HALF, HALF, None)}, at(500.0), nothing, at(600.0))
+    found = PoseEstimator([model], "cpu").estimate(IMAGE, CAMERA, detections(1, 2))
+    assert likely_right(found, 0.6).object_id.tolist() == [1, 2], "a box without a pose keeps its reason"
+    assert likely_right(found, 0.7).object_id.tolist() == [2]
+    unknown = PoseEstimator([model], "cpu").estimate(IMAGE, CAMERA, detections(1, 3))
+    with pytest.raises(ValueError, match="object 3 are right is not known"):
+        likely_right(unknown, 0.1)
 
 
 def test_spread_is_what_the_covariance_says_or_the_distance():

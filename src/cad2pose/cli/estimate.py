@@ -19,7 +19,7 @@ from cad2pose.cli.debug_sheets import DebugSheets
 from cad2pose.cli.image_choice import ImageChoice, check_tasks
 from cad2pose.data.image_tasks import ImageTask
 from cad2pose.data.results import Results, write_results_csv
-from cad2pose.estimator import EstimatorOptions, PoseEstimator, best_per_object
+from cad2pose.estimator import EstimatorOptions, PoseEstimator, best_per_object, likely_right
 from cad2pose.files import check_folder, write_text
 from cad2pose.pictures import OverlayStyle, draw_poses, save_png
 from cad2pose.structures import PoseEstimates
@@ -41,6 +41,7 @@ def estimate_command(
     depth_scale: float = 1.0,
     bop_depth: bool = False,
     min_score: float = 0.0,
+    min_confidence: float = 0.0,
     options: Annotated[EstimatorOptions, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands] = _OPTIONS,
     pictures: bool = True,
     debug_pictures: bool = False,
@@ -65,6 +66,7 @@ def estimate_command(
         depth_scale: millimetres per unit of the depth images.
         bop_depth: use the depth images of the BOP dataset.
         min_score: leave out poses with a lower score (0 to 1).
+        min_confidence: leave out poses that are right with a lower chance (0 to 1), as the model was calibrated for.
         options: of the estimator.
         pictures: save a picture per image.
         debug_pictures: save a sheet per box (debug/): the crop, its mask and query image in false colour, the keys in
@@ -74,8 +76,9 @@ def estimate_command(
     """
     images.check()
     _check_depth(images.bop, depth, depth_scale, bop_depth)
-    if not 0 <= min_score <= 1:
-        raise ValueError(f"--min-score is {min_score}; scores lie between 0 and 1")
+    for name, value in (("--min-score", min_score), ("--min-confidence", min_confidence)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} is {value}; it lies between 0 and 1")
     check_folder(out)
     style = OverlayStyle(blend=blend)
     estimator = PoseEstimator.load(model, device, options)
@@ -87,7 +90,8 @@ def estimate_command(
     done: list[Done] = []
     broken: list[Broken] = []
     try:
-        _estimate(console, estimator, tasks, min_score, out if pictures else None, style, inspect, done, broken)
+        limits = min_score, min_confidence
+        _estimate(console, estimator, tasks, limits, out if pictures else None, style, inspect, done, broken)
     finally:  # what was found is worth keeping when something later fails
         if done:
             _write(out, model, estimator, done, broken)
@@ -111,14 +115,17 @@ def _estimate(
     console: Console,
     estimator: PoseEstimator,
     tasks: Sequence[ImageTask],
-    min_score: float,
+    limits: tuple[float, float],
     out: Path | None,
     style: OverlayStyle,
     inspect: DebugSheets | None,
     done: list[Done],
     broken: list[Broken],
 ) -> None:
-    """Poses of all tasks, to be added to `done`; each picture is written as soon as it is drawn."""
+    """Poses of all tasks, to be added to `done`; each picture is written as soon as it is drawn.
+
+    `limits` are the least score and the least confidence.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         for task in progress.track(tasks, description="images"):
@@ -128,10 +135,12 @@ def _estimate(
                 broken.append((task, str(error)))
                 continue
             try:
-                found = estimator.estimate(pixels, task.camera, task.detections, min_score, depth)
+                found = estimator.estimate(pixels, task.camera, task.detections, limits[0], depth)
             except ValueError as error:
                 broken.append((task, f"{task.path}: {error}"))
                 continue
+            if limits[1] > 0:
+                found = likely_right(found, limits[1])
             found = best_per_object(found, task.counts)
             if inspect is not None:
                 inspect.save(task, pixels, found)

@@ -4,9 +4,9 @@ from cad2pose.estimator.fusion import fuse_poses
 from cad2pose.estimator.inspection import Inspection, inspect_estimates, surface_keys_of
 from cad2pose.estimator.options import EstimatorOptions
 from cad2pose.estimator.pose_estimator import PoseEstimator
-from cad2pose.estimator.selection import best_per_object
+from cad2pose.estimator.selection import best_per_object, likely_right
 
 __all__ = [
     "EstimatorOptions", "Inspection", "PoseEstimator", "best_per_object", "fuse_poses", "inspect_estimates",
-    "surface_keys_of",
+    "likely_right", "surface_keys_of",
 ]  # fmt: skip

@@ -31,3 +31,20 @@ def best_per_object(estimates: PoseEstimates, counts: Mapping[int, int] | int = 
         if count:
             kept.extend((of_object & nothing).nonzero()[:, 0].tolist())
     return estimates[torch.tensor(sorted(kept), dtype=torch.long)]
+
+
+def likely_right(estimates: PoseEstimates, least: float) -> PoseEstimates:
+    """The estimates that are right with a chance of at least `least`, and the rows of boxes in which none was found.
+
+    Raises:
+        ValueError: if the chance of one is not known.
+    """
+    unknown = estimates.found & torch.isnan(estimates.confidence)
+    if bool(unknown.any()):
+        object_id = int(estimates.object_id[unknown][0])
+        raise ValueError(
+            f"how likely poses of object {object_id} are right is not known: its model was not calibrated for poses of "
+            "this kind. `cad2pose calibrate MODEL --ways ...` does it; poses from a depth image, from several rolls or "
+            "zooms, or from the first look alone have no calibration"
+        )
+    return estimates[(~estimates.found | (estimates.confidence >= least)).nonzero()[:, 0]]

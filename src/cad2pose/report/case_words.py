@@ -13,6 +13,7 @@ from cad2pose.report.cases import Case
 
 _TURNED = 90.0  # degrees
 _ASKEW = 15.0
+_FAR = 0.25  # of the distance
 
 
 def describe(case: Case, file: int, scores: Sequence[float]) -> str:
@@ -42,6 +43,8 @@ def _fault(case: Case, T: Float[Tensor, "4 4"], mssd: float, rotation: float) ->
         return f"Right: {rotation:.1f}° and {(found - true).norm():.0f} mm off."
     if aside > case.part.radius:
         return f"Elsewhere: {aside:.0f} mm beside the part; another thing was taken for it."
+    if abs(along) > _FAR * float(true[2]):
+        return f"At another distance: {depth}, where the part is {float(true[2]):.0f} mm away; {rotation:.0f}° turned."
     if rotation > _TURNED:
         return f"In place, but turned over by {rotation:.0f}° ({depth})."
     if rotation > _ASKEW:
@@ -54,5 +57,6 @@ def _fault(case: Case, T: Float[Tensor, "4 4"], mssd: float, rotation: float) ->
 def _sureness(score: float, scores: Sequence[float]) -> str:
     if len(scores) < 2:
         return ""
-    below = bisect_left(scores, score) / (len(scores) - 1)
-    return f"Its score is above {min(below, 1):.0%} of the file's."
+    if score >= scores[-1]:
+        return "No score of the file is higher."
+    return f"Its score is above {bisect_left(scores, score) / (len(scores) - 1):.0%} of the file's."

@@ -94,7 +94,7 @@ def error_plot(files: Sequence[ScoredFile]) -> str:
 def score_plot(files: Sequence[ScoredFile]) -> str:
     """Reliability of the scores as they are and after the fit, and risk over coverage."""
 
-    def diagram(title: str, bins_of: Callable[[ScoredFile], Sequence[ReliabilityBin] | None]) -> Draw:
+    def diagram(title: str, bins_of: Callable[[ScoredFile], Sequence[ReliabilityBin] | None], nothing: str) -> Draw:
         def draw(axes: Axes) -> None:
             axes.plot([0, 1], [0, 1], color="#010203", lw=0.8, alpha=0.5, ls=":")
             for index, file in enumerate(files):
@@ -107,7 +107,7 @@ def score_plot(files: Sequence[ScoredFile]) -> str:
                 sizes = [12 + 160 * b.count / total for b in bins]
                 axes.scatter(x, y, s=sizes, marker=MARKERS[index % 6], color=color_of(index), alpha=0.85, lw=0)
             if not any(bins_of(file) for file in files):
-                axes.text(0.5, 0.5, "no scores within [0, 1]", ha="center")
+                axes.text(0.5, 0.5, nothing, ha="center")
             axes.set_xlim(-0.03, 1.03)
             axes.set_ylim(-0.03, 1.03)
             set_labels(axes, title, "probability promised", f"share with MSSD < {RIGHT_BELOW:g} d")
@@ -124,8 +124,16 @@ def score_plot(files: Sequence[ScoredFile]) -> str:
         set_labels(axes, "risk over coverage", "share of the estimates that is kept", "share of them that is wrong")
 
     panels = [
-        diagram("scores as they are", lambda f: f.trust.quality.plain if f.trust.quality else None),
-        diagram("after Platt's fit, on other images", lambda f: f.trust.quality.fitted if f.trust.quality else None),
+        diagram(
+            "scores as they are",
+            lambda f: f.trust.quality.plain if f.trust.quality else None,
+            "no scores within [0, 1]",
+        ),
+        diagram(
+            "after Platt's fit, on other images",
+            lambda f: f.trust.quality.fitted if f.trust.quality else None,
+            "needs estimates of two images",
+        ),
         risk,
     ]
     return svg(panels, 3, "reliability diagrams and risk-coverage curves", (3.2, 2.9))
