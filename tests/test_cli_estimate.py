@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cad2pose.cli import main
-from cad2pose.confidence import Calibration
+from cad2pose.confidence import Calibration, Calibrations
 from cad2pose.data.images import read_image
 from cad2pose.data.results import read_results_csv
 from cad2pose.model_file import load_model, save_model
@@ -131,7 +131,7 @@ def test_scores_that_no_pose_has_are_refused(world, capsys, score):
 def test_poses_that_are_hardly_right_are_left_out_if_asked(world, capsys, offset, kept):
     assert "poses of object 6 are right is not known" in _refused(world, capsys, *_image(world), *BOX, *SURE)
     model = load_model(world / "model.safetensors")
-    calibrations = {"regression": (None, Calibration(0.0, offset))}
+    calibrations: Calibrations = {"regression": (None, Calibration(0.0, offset))}
     save_model(world / "model.safetensors", model.method, model.parts, model.info, calibrations)
     alone = ("--model", str(world / "model.safetensors"), "--out", str(world / "out"), "--no-refine", "--device", "cpu")
     assert main(["estimate", *alone, *map(str, (*_image(world), *BOX, *SURE))]) == 0
