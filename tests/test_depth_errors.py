@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -58,3 +61,44 @@ def test_colour_images_are_not_needed(tmp_path):
     for path in dataset.root.glob("test/*/rgb/*"):
         path.unlink()
     assert evaluate(results, BopDataset(dataset.root)).total.AR == 1
+
+
+def test_depth_images_are_made_straight_as_their_camera_is_used(tmp_path):
+    """A wall hides parts near the picture's edge; through a lens both are seen some pixels further in."""
+    dataset = BopDataset(make_bop(tmp_path))
+    for path in dataset.root.glob("test/0*/scene_gt.json"):
+        content = json.loads(path.read_text())
+        for entries in content.values():
+            for number, entry in enumerate(entries):
+                entry["cam_t_m2c"] = [-215.0, 60.0 * number - 60, 500.0]
+        path.write_text(json.dumps(content))
+    depth = np.full((48, 64), 1400, np.uint16)
+    depth[:, :5] = 600
+    dataset = BopDataset(dataset.root)
+    results = true_results(dataset)
+    results.T_cam_obj[:, 0, 3] += 8.0
+    _measure(dataset, depth, ())
+    plain = evaluate(results, BopDataset(dataset.root)).total.AR_VSD
+    _measure(dataset, depth, (-0.6, 0.0, 0.0, 0.0))
+    through_lens = evaluate(results, BopDataset(dataset.root)).total.AR_VSD
+    assert plain is not None
+    assert 0.1 < plain < 0.9
+    assert through_lens == pytest.approx(plain, abs=0.05)
+
+
+def _measure(dataset: BopDataset, depth: np.ndarray, lens: tuple[float, ...]) -> None:
+    """Write what a camera with this lens sees of a straight depth image, for all images."""
+    for folder in sorted(dataset.root.glob("test/0*")):
+        path = folder / "scene_camera.json"
+        cameras = json.loads(path.read_text())
+        for name, entry in cameras.items():
+            camera = dataset.scene(int(folder.name)).camera(int(name))
+            rows, columns = np.mgrid[: camera.height, : camera.width]
+            pixels = torch.from_numpy(np.stack((columns, rows), -1)).double().view(-1, 2)
+            shown = replace(camera, distortion=lens).bent_pixels(pixels) if lens else pixels
+            nearest = (shown[None] - pixels[:, None]).norm(dim=-1).argmin(1)
+            seen = depth.reshape(-1)[nearest.numpy()].reshape(depth.shape)
+            Image.fromarray(seen).save(folder / "depth" / f"{int(name):06d}.png")
+            if lens:
+                entry["distortion"] = list(lens)
+        path.write_text(json.dumps(cameras))

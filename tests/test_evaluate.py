@@ -304,6 +304,12 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     assert saved["all"]["AR_MSSD"] == pytest.approx(11 / 12)
     assert saved["per_object"]["2"]["n"] == 8
     assert len(saved["estimates"]) == 11
+    (tmp_path / "ours[final].csv").write_bytes((tmp_path / "r.csv").read_bytes())
+    three = [str(tmp_path / name) for name in ("r.csv", "ours[final].csv", "r.csv", "r.csv")]
+    assert main(["evaluate", *three, "--bop", "made"]) == 0
+    out = "".join(capsys.readouterr().out.split())
+    for name in ("ours[final].csv:11of12", "r.csv(2):11of12", "r.csv(3):11of12"):
+        assert name in out
     assert main(["evaluate", str(tmp_path / "r.csv"), "--bop", "made", "--objects", "2"]) == 0
     out, err = capsys.readouterr()
     assert "8 of 8 targets" in out

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngImageFile
 
 from cad2pose.data.images import image_size, read_depth, read_image, read_mask
 
@@ -77,6 +78,9 @@ def test_depth_and_mask(tmp_path):
     assert read_depth(tmp_path / "depth.png", 0.1).tolist() == [[0, 100], [pytest.approx(6553.5), pytest.approx(0.2)]]
     Image.fromarray(np.array([[0, 255], [1, 0]], np.uint8)).save(tmp_path / "mask.png")
     assert read_mask(tmp_path / "mask.png").tolist() == [[False, True], [True, False]]
+    fractions = np.array([[np.nan, 1.5], [-2.0, np.inf]], np.float32)
+    Image.fromarray(fractions).save(tmp_path / "depth.tif")
+    assert read_depth(tmp_path / "depth.tif", 2.0).tolist() == [[0, 3], [0, 0]], "NaN is nothing measured"
     Image.fromarray(COLOR).save(tmp_path / "rgb.png")
     with pytest.raises(ValueError, match="3 channels"):
         read_depth(tmp_path / "rgb.png")
@@ -111,3 +115,26 @@ def test_floating_point_images_must_lie_in_their_range(tmp_path):
     Image.fromarray(np.array([[0.25, 300.0]], np.float32)).save(tmp_path / "wide.tif")
     with pytest.raises(ValueError, match="outside its range"):
         read_image(tmp_path / "wide.tif")
+
+
+def test_the_size_of_a_png_is_told_without_decoding_it(tmp_path, monkeypatch):
+    """A chunk that says how the pixels lie may follow them."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (6, 4)).save(tmp_path / "first.png", exif=exif)
+    data = (tmp_path / "first.png").read_bytes()
+    begin = data.index(b"eXIf") - 4
+    chunk = data[begin : begin + 12 + int.from_bytes(data[begin : begin + 4], "big")]
+    rest = data.replace(chunk, b"")
+    (tmp_path / "last.png").write_bytes(rest[:-12] + chunk + rest[-12:])
+    Image.new("RGB", (6, 4)).save(tmp_path / "plain.png")
+    for name in ("first", "last"):
+        assert image_size(tmp_path / f"{name}.png") == (4, 6)
+        assert read_image(tmp_path / f"{name}.png").shape == (3, 6, 4)
+
+    def refuse(self):
+        raise AssertionError("it was decoded")
+
+    monkeypatch.setattr(PngImageFile, "load", refuse)
+    assert image_size(tmp_path / "plain.png") == (6, 4)
+    assert image_size(tmp_path / "first.png") == (4, 6)

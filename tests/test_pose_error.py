@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from bop_world import pose
+from cad2pose.evaluation import pose_error
 from cad2pose.evaluation.pose_error import (
     add_error,
     adi_error,
     frobenius_error,
     mspd_error,
     mssd_error,
+    nearest_symmetric_errors,
     offsets,
     projection_error,
     rotation_error,
@@ -21,7 +23,13 @@ from cad2pose.evaluation.pose_error import (
     symmetric_projection_error,
     translation_error,
 )
-from cad2pose.geometry import make_transform, project_points, random_rotations, transform_points
+from cad2pose.geometry import (
+    make_transform,
+    project_points,
+    random_rotations,
+    rotation_from_axis_angle,
+    transform_points,
+)
 from cad2pose.parts import ContinuousSymmetry, Symmetries, load_bop_parts
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -191,3 +199,35 @@ def test_offsets_have_signs():
     middle = torch.tensor([0.0, 0, 30], dtype=torch.float64)  # on the axis
     same = offsets(found @ half_turn, found, K.expand(3, 3, 3), middle)
     torch.testing.assert_close(same, torch.zeros_like(same), atol=1e-9, rtol=0)
+
+
+def test_regular_meshes_have_no_worse_symmetric_projection_than_irregular_ones(generator):
+    """Vertices in rings: every 64th lies at one angle, from which the right turn could not be told."""
+    angle = torch.arange(64, dtype=torch.float64) * (2 * math.pi / 64)
+    ring = torch.stack((30 * angle.cos(), 30 * angle.sin(), torch.zeros(64)), dim=-1)
+    heights = torch.linspace(-40, 40, 64, dtype=torch.float64)[:, None, None]
+    points = (ring[None] + heights * torch.tensor([0.0, 0, 1], dtype=torch.float64)).view(-1, 3)
+    axis = ContinuousSymmetry(torch.tensor([0.0, 0.0, 1.0]), torch.zeros(3))
+    symmetries = Symmetries(continuous=(axis,)).transforms(0.02).double()
+    true = random_poses(10, generator)
+    tilt = rotation_from_axis_angle(torch.randn(10, 3, generator=generator, dtype=torch.float64) * 0.1)
+    est = true.clone()
+    est[:, :3, :3] = tilt @ true[:, :3, :3] @ matrix([0.0, -1, 0, 1, 0, 0, 0, 0, 1])
+    K = torch.tensor([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]], dtype=torch.float64).expand(10, 3, 3)
+    each = torch.stack([projection_error(est, true @ symmetry, K, points) for symmetry in symmetries])
+    found = symmetric_projection_error(est, true, K, points, symmetries)
+    assert found.tolist() == pytest.approx(each.amin(0).tolist(), rel=0.02)
+
+
+def test_nearest_symmetric_errors_are_those_of_all_symmetries(generator, monkeypatch):
+    axis = ContinuousSymmetry(torch.tensor([0.0, 1.0, 0.5]), torch.tensor([3.0, -2.0, 1.0]))
+    symmetries = Symmetries(continuous=(axis,)).transforms(0.5).double()
+    est, true = random_poses(7, generator), random_poses(7, generator)
+    monkeypatch.setattr(pose_error, "_TURNS", 3 * len(symmetries))  # pieces of three
+    rotation, frobenius, translation = symmetric_errors(est, true, symmetries)
+    nearest = rotation.argmin(1)[:, None]
+    found = nearest_symmetric_errors(est, true, symmetries)
+    wanted = [values.gather(1, nearest)[:, 0] for values in (rotation, frobenius, translation)]
+    wanted.append(torch.maximum(rotation, translation / 10).amin(1))
+    torch.testing.assert_close(found, torch.stack(wanted, dim=1))
+    assert nearest_symmetric_errors(est[:0], true[:0], symmetries).shape == (0, 4)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing
+from torch import nn
 
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.training import TrainingConfig, make_state, training_step
@@ -42,6 +43,12 @@ def work(rank: int, port: int, folder: str) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     processes, _ = join_processes(torch.device("cpu"))
     found = losses_of(processes)
+    statistics = nn.BatchNorm2d(3)
+    with torch.no_grad():
+        statistics.running_mean.copy_(torch.tensor([1.0, 2.0, 3.0]) * (rank + 1))  # type: ignore[union-attr]
+    processes.average_statistics(statistics)
+    assert statistics.running_mean is not None
+    assert statistics.running_mean.tolist() == [1.5, 3.0, 4.5]
     Path(folder, f"{rank}.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
 

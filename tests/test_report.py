@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from cad2pose.evaluation.scored_file import Question, distinct_names, score_file
 from cad2pose.geometry import make_transform, project_points
 from cad2pose.pictures.outlines import ESTIMATE_COLOR, TRUTH_COLOR, draw_outlines, truth_and_estimate
 from cad2pose.report import score_page
+from cad2pose.report.case_pictures import _GROUND, _cut
 from cad2pose.report.case_words import describe
 from cad2pose.report.cases import list_cases, median, missed, most_different, worst
 from cad2pose.report.skeleton import fixed, render_page
@@ -260,6 +262,7 @@ def test_stages_come_from_the_json_file_beside(world, tmp_path):
     (tmp_path / "results.json").write_text(json.dumps({"images": entries}))
     timing = timing_of(file)
     assert (timing.stages, timing.images, timing.seconds.tolist()) == ({"network": 2.0}, 4, [0.5] * 4)
+    assert replace(timing, seconds=np.array([10.0, 0.1])).median == pytest.approx(5.05)
     for content in (json.dumps({"images": entries[:2]}), "[]", "{", json.dumps({"images": [{"scene_id": "x"}]})):
         (tmp_path / "results.json").write_text(content)
         assert timing_of(file).stages == {}
@@ -311,6 +314,7 @@ def test_undeclared_symmetries_are_on_the_page(world, files, tmp_path, no_plots)
 def test_names_tell_files_apart():
     paths = [Path(name) for name in ("/a/one/results.csv", "/a/two/results.csv", "/a/x.csv", "/a/x.csv")]
     assert distinct_names(paths) == ["one/results.csv", "two/results.csv", "x.csv", "x.csv (2)"]
+    assert distinct_names([paths[2]] * 3) == ["x.csv", "x.csv (2)", "x.csv (3)"]
 
 
 def test_numbers_that_are_none():
@@ -334,3 +338,19 @@ def test_published_scores_of_two_methods(bop_path, reference_path, tmp_path, no_
         for object_id, entry in entries.items():
             for measure in ("n", "AR_MSSD", "AR_MSPD", "recall_ADD_S_0p1d"):
                 assert page.numbers[str(place), object_id, measure] == pytest.approx(entry[measure], abs=1e-9)
+
+
+def test_a_square_beside_the_photograph_is_gray():
+    pixels = np.full((48, 64, 3), 200, np.uint8)
+    assert (_cut(pixels, 3000.0, -20.0, 0.1) == _GROUND).all()
+    assert (_cut(pixels, -20.0, 3000.0, 0.1) == _GROUND).all()
+    assert (_cut(pixels, -1000.0, -1000.0, 0.1) != _GROUND).any()
+
+
+def test_names_that_are_no_text_do_not_lose_the_page(world, tmp_path, no_plots):
+    dataset, results = world
+    write_results_csv(tmp_path / "r.csv", results)
+    question = Question.ask(dataset)
+    name = b"r\xe9sultats.csv".decode("utf-8", "surrogateescape")
+    page = score_page([score_file(tmp_path / "r.csv", name, question, draws=10)], question, cases=0)
+    assert "r?sultats.csv" in page.encode("utf-8").decode("utf-8")

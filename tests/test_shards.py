@@ -15,6 +15,7 @@ from cad2pose.data.bop import BopDataset
 from cad2pose.data.rle import decode_mask, encode_mask
 from cad2pose.data.shard_writer import INDEX, write_shards
 from cad2pose.data.shards import ShardDataset
+from cad2pose.files import alone
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +175,51 @@ def _write(path: Path, members: dict[str, bytes]) -> None:
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             tar.addfile(entry, io.BytesIO(data))
+
+
+def test_masks_that_are_there_are_packed_without_the_others(tmp_path):
+    root = make_bop(tmp_path / "bop", "train_real")
+    dataset = BopDataset(root, "train_real")
+    image = next(i for i in (dataset.image(*key) for key in dataset.keys()) if len(i.instances) > 1)  # noqa: SIM118
+    gone, there = image.instances[:2]
+    wanted = image.read_mask(there)
+    image.mask_path(gone, True).unlink()
+    write_shards(dataset, root / "web")
+    packed = ShardDataset(root, "web").image(image.scene_id, image.image_id)
+    assert torch.equal(packed.read_mask(packed.instances[1]), wanted)
+    with pytest.raises(FileNotFoundError, match="no mask of annotation 0"):
+        packed.read_mask(packed.instances[0])
+
+
+def test_shards_of_other_annotations_are_not_taken_for_these(tmp_path):
+    root = make_bop(tmp_path / "bop", "train_real")
+    write_shards(BopDataset(root, "train_real"), root / "web")
+    path = next(root.glob("train_real/*/scene_gt.json"))
+    content = json.loads(path.read_text())
+    next(iter(content.values()))[0]["cam_t_m2c"][0] += 1
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="as they were annotated before"):
+        write_shards(BopDataset(root, "train_real"), root / "web")
+    with alone(root / "web"), pytest.raises(ValueError, match="another run is writing"):
+        write_shards(BopDataset(root, "train_real"), root / "web")
+
+
+@pytest.mark.parametrize("scale", [None, -1, "0.1", 0])
+def test_depth_scales_that_cannot_be_are_named(tmp_path, scale):
+    camera = {"cam_K": [9, 0, 3, 0, 9, 2, 0, 0, 1], "depth_scale": scale}
+    members = {"7_2.camera.json": json.dumps(camera).encode(), "7_2.rgb.png": _png(6, 4)}
+    _write(tmp_path / "train" / "a.tar", members | {"._7_2.rgb.png": b"what a Mac packs"})
+    with pytest.raises(ValueError, match="depth_scale is"):
+        ShardDataset(tmp_path, "train").image(7, 2)
+
+
+def test_what_a_mac_packs_beside_files_is_passed_over(tmp_path):
+    camera = json.dumps({"cam_K": [9, 0, 3, 0, 9, 2, 0, 0, 1]}).encode()
+    members: dict[str, bytes] = {}
+    for name in ("7_2", "7_3"):
+        members |= {f"._{name}.camera.json": b"x", f"{name}.camera.json": camera}
+        members |= {f"._{name}.rgb.png": b"x", f"{name}.rgb.png": _png(6, 4)}
+    _write(tmp_path / "train" / "a.tar", members)
+    dataset = ShardDataset(tmp_path, "train")
+    assert list(dataset.keys()) == [(7, 2), (7, 3)]
+    assert dataset.image(7, 3).read().shape == (3, 4, 6)

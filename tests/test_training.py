@@ -156,6 +156,20 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path):
         run(out)
 
 
+def test_weights_that_are_not_what_was_written_are_not_taken_up(tmp_path):
+    """torch reads a checkpoint with damaged numbers without a word."""
+    out = tmp_path / "run"
+    whole = weights(run(tmp_path / "whole"))
+    run(out, stop_after=2)
+    run(out, stop_after=2)
+    data = bytearray((out / CHECKPOINT).read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 512] = bytes(512)
+    (out / CHECKPOINT).write_bytes(data)
+    resumed = weights(run(out))
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+
+
 def test_kill_nine_loses_no_more_than_the_last_interval(tmp_path):
     script = (
         "import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; from dataclasses import replace\n"

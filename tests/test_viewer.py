@@ -212,7 +212,9 @@ def asked(server: ViewerServer, path: str, host: str | None = None) -> tuple[int
             return error.code, error.read().decode()
 
 
-def test_the_server_lists_images_and_makes_pages_when_they_are_opened(server: ViewerServer) -> None:
+def test_the_server_lists_images_and_makes_pages_when_they_are_opened(
+    server: ViewerServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     status, listing = asked(server, "/")
     assert status == 200
     assert "a&lt;b" in listing
@@ -223,6 +225,11 @@ def test_the_server_lists_images_and_makes_pages_when_they_are_opened(server: Vi
     for path in ("/image/7", "/image/-1", "/../etc/passwd", "/image/0/x"):
         assert asked(server, path)[0] == 404
     assert asked(server, "/", "evil.example")[0] == 421
+    assert asked(server, "/", "localhost")[0] == 421
+    monkeypatch.setattr("cad2pose.viewer.server._HTTP", server.server_port)  # which browsers leave out
+    assert asked(server, "/", "localhost")[0] == 200
+    monkeypatch.setattr(server, "page", lambda index: 1 / 0)
+    assert asked(server, "/image/0") == (500, "no page could be made: division by zero")
 
 
 def test_a_taken_port_is_said(server: ViewerServer) -> None:

@@ -110,7 +110,8 @@ def _print(
         seconds = "not stated" if each.seconds_per_image is None else f"{each.seconds_per_image:.3f} s"
         console.print(
             f"{f'{name}: ' if tests else ''}{each.total.estimated} of {each.total.targets} targets have an estimate. "
-            f"Time per image: {seconds}."
+            f"Time per image: {seconds}.",
+            markup=False,
         )
 
 
@@ -126,4 +127,4 @@ def _json(
 
 
 def _warn(console: Console, text: str) -> None:
-    console.print(f"warning: {text}", style="yellow", highlight=False, soft_wrap=True)
+    console.print(f"warning: {text}", style="yellow", highlight=False, soft_wrap=True, markup=False)

@@ -16,6 +16,7 @@ from cad2pose.data.bop import BopDataset
 from cad2pose.data.bop_writer import SPLIT, RenderPlan, write_dataset
 from cad2pose.data.shard_writer import write_shards
 from cad2pose.data.tabletop import TabletopConfig
+from cad2pose.files import alone
 from cad2pose.geometry import Camera
 from cad2pose.parts.mesh import Units
 
@@ -73,7 +74,9 @@ def render_command(
         if shards:
             task = bar.add_task("packing", total=scenes * images_per_scene)
             packed = bop / f"{SPLIT}_web"
-            write_shards(BopDataset(bop, SPLIT), packed, shards, seed, lambda done, _: bar.update(task, completed=done))
+            with alone(bop):  # another run would take the shards in the making for leftovers
+                dataset = BopDataset(bop, SPLIT)
+                write_shards(dataset, packed, shards, seed, lambda done, _: bar.update(task, completed=done))
     console.print(f"{bop / SPLIT}: {scenes} scenes of {images_per_scene}", soft_wrap=True, highlight=False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,9 +150,21 @@ def read_targets(path: Path | str) -> tuple[BopTarget, ...]:
         targets.append(BopTarget(scene, image, object_id, count))
     keys = [(t.scene_id, t.image_id, t.object_id) for t in targets]
     if len(set(keys)) != len(keys):
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice = Counter(keys).most_common(1)[0][0]
         raise ValueError(f"{path} asks twice for scene {twice[0]}, image {twice[1]}, object {twice[2]}; use inst_count")
     return tuple(targets)
+
+
+def stated_depth_scale(entry: object, where: str) -> float:
+    """Millimetres per unit of a depth image as its camera's entry has it, 1 where that says nothing.
+
+    Raises:
+        ValueError: if what it says is no positive number.
+    """
+    scale = entry.get("depth_scale", 1.0) if isinstance(entry, dict) else 1.0
+    if not _is_finite(scale) or not scale > 0:
+        raise ValueError(f"{where}: depth_scale is {scale!r}; it must be a positive number")
+    return float(scale)
 
 
 def whole_number(entry: Mapping[str, object], key: str, where: str) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cad2pose.data.bop_files import BopInstance, parse_instances, read_by_number
+from cad2pose.data.bop_files import BopInstance, parse_instances, read_by_number, stated_depth_scale
 from cad2pose.data.images import IMAGE_SUFFIXES, image_size, read_depth, read_image, read_mask
 from cad2pose.geometry.camera import Camera
 
@@ -234,12 +234,7 @@ class BopScene:
         Raises:
             ValueError: if what it says is no positive number.
         """
-        entry = self.camera_entries.get(image_id)
-        scale = entry.get("depth_scale", 1.0) if isinstance(entry, dict) else 1.0
-        if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not 0 < scale < float("inf"):
-            where = f"{self.file('scene_camera')}, image {image_id}"
-            raise ValueError(f"{where}: depth_scale is {scale!r}; it must be a positive number")
-        return float(scale)
+        return stated_depth_scale(self.camera_entries.get(image_id), f"{self.file('scene_camera')}, image {image_id}")
 
 
 def _of_sensor(name: str, sensor: str) -> str:

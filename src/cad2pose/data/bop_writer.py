@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -100,12 +101,16 @@ def write_dataset(
         missing = [key for key in wanted if not _is_there(out, *key)]
         done = len(wanted) - len(missing)
         report(done, len(wanted))
+        left = Counter(scene for scene, _ in missing)
+        for scene in range(plan.scenes):
+            if not left[scene]:
+                _finish_scene(out, scene, camera, plan.images)
         for scene, _ in run_tasks(_start, (list(parts), camera, plan, out), _work, missing, workers):
             done += 1
             report(done, len(wanted))
-            _finish_scene(out, scene, camera, plan.images)
-        for scene in range(plan.scenes):
-            _finish_scene(out, scene, camera, plan.images)
+            left[scene] -= 1
+            if not left[scene]:
+                _finish_scene(out, scene, camera, plan.images)
         shutil.rmtree(out / _RECORDS, ignore_errors=True)
 
 
@@ -195,13 +200,11 @@ def _box(mask: Bool[Tensor, "h w"]) -> list[int]:
 
 
 def _finish_scene(out: Path, scene: int, camera: Camera, images: int) -> None:
-    """The scene's JSON files, once all its pictures are there; scene_gt.json, which says that it is whole, last."""
+    """The JSON files of a scene whose pictures are all there; scene_gt.json, which says that it is whole, last."""
     folder = _scene_folder(out, scene)
     if (folder / "scene_gt.json").is_file():
         return
     records = [_record(out, scene, image) for image in range(images)]
-    if not all(record.is_file() for record in records):
-        return
     known = [json.loads(record.read_text()) for record in records]
     K = camera.K.flatten().tolist()
     for name, values in (

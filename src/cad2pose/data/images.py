@@ -5,6 +5,7 @@ Pillow reads them: its header-only open tells an image's size without decoding i
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 from torch import Tensor
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -27,6 +29,8 @@ _TURNS: dict[object, Image.Transpose] = {
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_TOLD = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
 _SIXTEEN_BIT_GRAY = ("I;16", "I;16B", "I;16L", "I")
 
 
@@ -72,7 +76,9 @@ def read_image(path: Path | str | Encoded) -> Float[Tensor, "3 h w"]:
 
 
 def read_depth(path: Path | str | Encoded, scale: float = 1.0) -> Float[Tensor, "h w"]:
-    """Depth image times `scale` (BOP's depth_scale gives mm), float32; 0 means no measurement.
+    """Depth image times `scale` (BOP's depth_scale gives mm), float32; 0 where nothing was measured.
+
+    In files with fractions that may be NaN, infinite or negative.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -82,7 +88,8 @@ def read_depth(path: Path | str | Encoded, scale: float = 1.0) -> Float[Tensor, 
         pixels = np.asarray(image).astype(np.float32)
     if pixels.ndim != 2:
         raise ValueError(f"{path} has {pixels.shape[2]} channels; a depth image has one")
-    return torch.from_numpy(pixels * np.float32(scale))
+    measured = np.isfinite(pixels) & (pixels > 0)
+    return torch.from_numpy(np.where(measured, pixels * np.float32(scale), np.float32(0)))
 
 
 def read_mask(path: Path | str | Encoded) -> Bool[Tensor, "h w"]:
@@ -112,7 +119,26 @@ def image_size(path: Path | str | Encoded) -> tuple[int, int]:
 
 def _orientation(image: Image.Image) -> object:
     """How the EXIF data say that the pixels lie; nothing for TIFF files, whose pixels Pillow turns itself."""
-    return None if image.format == "TIFF" else image.getexif().get(_EXIF_ORIENTATION)
+    if image.format == "TIFF" or (isinstance(image, PngImageFile) and _says_nothing(image)):
+        return None
+    return image.getexif().get(_EXIF_ORIENTATION)
+
+
+def _says_nothing(image: PngImageFile) -> bool:
+    """Whether a PNG that is not decoded yet has no chunk that EXIF data may lie in.
+
+    Pillow decodes the pixels to find out, as such a chunk may follow them; here it goes from chunk to chunk.
+    """
+    file = image.fp
+    if file is None or "exif" in image.info:
+        return False
+    place, found = file.tell(), False
+    file.seek(len(_PNG_SIGNATURE))
+    while not found and len(head := file.read(8)) == 8:
+        found = head[4:] in _PNG_TOLD
+        file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+    file.seek(place)
+    return not found
 
 
 @contextmanager
@@ -129,7 +155,7 @@ def _opened(path: Path | str | Encoded, decode: bool = True) -> Iterator[Image.I
             image = Image.open(file)
             if decode:
                 image.load()
-            image.getexif()  # of a PNG this decodes the pixels, as it may follow them
+            _orientation(image)
         except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, EOFError, ...
             text = "it is cut off or no image" if isinstance(error, UnidentifiedImageError) else str(error)
             raise ValueError(f"{path} cannot be read as an image: {text or type(error).__name__}") from error

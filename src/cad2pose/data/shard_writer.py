@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -15,9 +16,10 @@ from cad2pose.data.draws import Draws
 from cad2pose.data.images import read_mask
 from cad2pose.data.rle import encode_mask
 from cad2pose.data.shards import HALF_INTEGERS
-from cad2pose.files import remove_leftovers, replacing, write_text
+from cad2pose.files import alone, remove_leftovers, replacing, write_text
 
 INDEX = "key_to_shard.json"
+SOURCE = "made_from.sha256"
 _MASKS = ("mask", "mask_visib")
 
 
@@ -41,7 +43,7 @@ def write_shards(
         report: told how many images of how many are packed, after each shard.
 
     Raises:
-        ValueError: if `out` holds other shards, or the split is broken.
+        ValueError: if `out` holds other shards, another run is writing there, or the split is broken.
         OSError: if something cannot be written; no shard is ever half written.
     """
     if images_per_shard < 1:
@@ -53,22 +55,37 @@ def write_shards(
     shuffled = [keys[row] for row in order]
     shards = [shuffled[start : start + images_per_shard] for start in range(0, len(keys), images_per_shard)]
     index = {f"{scene:06d}_{image:06d}": number for number, shard in enumerate(shards) for scene, image in shard}
-    _claim(out, index)
-    for number, shard in enumerate(shards):
-        path = out / f"shard-{number:06d}.tar"
-        if not path.is_file():
-            with replacing(path) as aside, tarfile.open(aside, "w", format=tarfile.USTAR_FORMAT) as tar:
-                for key in shard:
-                    for name, data in _members(dataset, *key):
-                        entry = tarfile.TarInfo(f"{key[0]:06d}_{key[1]:06d}.{name}")  # no time, no owner
-                        entry.size = len(data)
-                        tar.addfile(entry, io.BytesIO(data))
-        report(min(len(keys), (number + 1) * images_per_shard), len(keys))
+    with alone(out):
+        _claim(out, index, _digest(dataset))
+        for number, shard in enumerate(shards):
+            path = out / f"shard-{number:06d}.tar"
+            if not path.is_file():
+                _write_shard(dataset, shard, path)
+            report(min(len(keys), (number + 1) * images_per_shard), len(keys))
 
 
-def _claim(out: Path, index: dict[str, int]) -> None:
-    """Write which shard every image is in, or find that it is just so."""
-    file = out / INDEX
+def _write_shard(dataset: BopDataset, keys: Sequence[tuple[int, int]], path: Path) -> None:
+    with replacing(path) as aside, tarfile.open(aside, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for key in keys:
+            for name, data in _members(dataset, *key):
+                entry = tarfile.TarInfo(f"{key[0]:06d}_{key[1]:06d}.{name}")  # no time, no owner
+                entry.size = len(data)
+                tar.addfile(entry, io.BytesIO(data))
+
+
+def _digest(dataset: BopDataset) -> str:
+    """Of all that the split's json files say."""
+    digest = hashlib.sha256()
+    for scene_id in dict.fromkeys(scene for scene, _ in dataset.keys()):  # noqa: SIM118 - it is no mapping
+        scene = dataset.scene(scene_id)
+        content = [scene_id, scene.camera_entries, scene.annotations, scene.infos]
+        digest.update(json.dumps(content, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _claim(out: Path, index: dict[str, int], digest: str) -> None:
+    """Write which shard every image is in, and of what they are made, or find that it is just so."""
+    file, source = out / INDEX, out / SOURCE
     if file.is_file():
         try:
             same = json.loads(file.read_text()) == index
@@ -76,10 +93,13 @@ def _claim(out: Path, index: dict[str, int]) -> None:
             same = False
         if not same:
             raise ValueError(f"{out} holds shards of other images, or of another number of them; give another folder")
+        if source.is_file() and source.read_text().strip() != digest:
+            raise ValueError(f"{out} holds shards of these images as they were annotated before; give another folder")
         remove_leftovers(out)
         return
-    if out.exists() and any(out.iterdir()):
+    if any(out.iterdir()):
         raise ValueError(f"{out} is not empty and holds no shards; give another folder")
+    write_text(source, digest + "\n")
     write_text(file, json.dumps(index, indent=1))
 
 
@@ -99,9 +119,10 @@ def _members(dataset: BopDataset, scene_id: int, image_id: int) -> Iterator[tupl
     if scene.infos is not None and image_id in scene.infos:
         yield "gt_info.json", _json(scene.infos[image_id])
     for kind in _MASKS:
-        paths = [image.mask_path(instance, kind == "mask_visib") for instance in image.instances]
-        if paths and all(path.is_file() for path in paths):
-            yield f"{kind}.json", _json({str(row): encode_mask(read_mask(path)) for row, path in enumerate(paths)})
+        paths = {i.index: image.mask_path(i, kind == "mask_visib") for i in image.instances}
+        masks = {str(row): encode_mask(read_mask(path)) for row, path in paths.items() if path.is_file()}
+        if masks:
+            yield f"{kind}.json", _json(masks)
 
 
 def _json(content: object) -> bytes:

@@ -19,7 +19,7 @@ from pathlib import Path
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cad2pose.data.bop_files import BopInstance, has_half_integers, parse_instances
+from cad2pose.data.bop_files import BopInstance, has_half_integers, parse_instances, stated_depth_scale
 from cad2pose.data.images import Encoded, image_size, read_depth, read_image
 from cad2pose.data.rle import decode_mask
 from cad2pose.files import visible_files
@@ -126,7 +126,7 @@ class ShardDataset:
         if entry.get(HALF_INTEGERS, has_half_integers(self.split)):
             camera = camera.from_half_integers()
         files = {name: Encoded(self._where(key, name), data) for name, data in members.items() if name not in _JSON}
-        scale = float(entry.get("depth_scale", 1.0))
+        scale = stated_depth_scale(entry, self._where(key, "camera.json"))
         return ShardImage(scene_id, image_id, picture, camera, self._instances(key, members), files, scale)
 
     def _members(self, key: tuple[int, int], wanted: tuple[str, ...] = ()) -> dict[str, bytes]:
@@ -213,6 +213,8 @@ class ShardImage:
         elif isinstance(content, dict):
             entries = content
         entry = entries.get(str(instance.index))
+        if entry is None:
+            raise FileNotFoundError(f"{self.files[name]} has no mask of annotation {instance.index}")
         mask = decode_mask(entry, f"{self.files[name]}, annotation {instance.index}")
         self._check_size(self.files[name], mask)
         return mask
@@ -230,6 +232,9 @@ def _runs(shard: Path) -> Iterator[tuple[tuple[int, int], _Place]]:
     current, begin, end = None, 0, 0
     with tarfile.open(shard, "r:") as tar:
         for member in tar:
+            if Path(member.name).name.startswith("._"):  # what a Mac packs beside files
+                end = tar.offset
+                continue
             match = _KEY.fullmatch(member.name) if member.isfile() else None
             key = (int(match[2]), int(match[3])) if match else None
             if current is not None and key != current:

@@ -65,7 +65,7 @@ def vsd_of_problems(
 
 
 def _measured(dataset: BopDataset, image: tuple[int, int], camera: Camera) -> Float[Tensor, "h w"]:
-    """The depth image in mm; the colour image need not be there."""
+    """The depth image in mm, without distortion as its camera is used; the colour image need not be there."""
     scene = dataset.scene(image[0])
     path = scene.depth_file(image[1])
     depth = read_depth(path, scene.depth_scale(image[1]))
@@ -74,7 +74,7 @@ def _measured(dataset: BopDataset, image: tuple[int, int], camera: Camera) -> Fl
             f"{path} is {depth.shape[1]} x {depth.shape[0]} pixels, but its camera has {camera.width} x {camera.height}"
             "; resize neither: K belongs to one size"
         )
-    return depth
+    return camera.undistort_depth(depth)
 
 
 class _Surface:

@@ -17,10 +17,10 @@ from cad2pose.evaluation.pose_error import (
     adi_error,
     mspd_error,
     mssd_error,
+    nearest_symmetric_errors,
     offsets,
     projection_error,
     rotation_error,
-    symmetric_errors,
     symmetric_projection_error,
     translation_error,
 )
@@ -105,8 +105,7 @@ def pair_errors(
     keys = [key for p in problems for key in p.keys()]  # noqa: SIM118
     known = torch.tensor([surface[key] for key in keys], dtype=torch.float64).reshape(-1, 2)
     points, symmetries = part.mesh.vertices.double(), part.symmetries.transforms().double()
-    rotation, frobenius, translation = symmetric_errors(T_est, T_gt, symmetries)
-    nearest = rotation.argmin(1, keepdim=True)
+    rotation, frobenius, translation, degrees_cm = nearest_symmetric_errors(T_est, T_gt, symmetries).unbind(1)
     ahead, symmetric = _ahead(T_est), len(symmetries) > 1
     add = add_error(T_est, T_gt, points) / part.diameter
     adi = torch.full_like(add, math.nan)
@@ -127,10 +126,10 @@ def pair_errors(
         symmetric_projection=torch.where(ahead, symmetric_projection, math.inf),
         rotation=rotation_error(T_est[:, :3, :3], T_gt[:, :3, :3]),
         translation=translation_error(T_est[:, :3, 3], T_gt[:, :3, 3]),
-        degrees_cm=torch.maximum(rotation, translation / 10).amin(1),
-        symmetric_rotation=rotation.gather(1, nearest)[:, 0],
-        symmetric_frobenius=frobenius.gather(1, nearest)[:, 0],
-        symmetric_translation=translation.gather(1, nearest)[:, 0],
+        degrees_cm=degrees_cm,
+        symmetric_rotation=rotation,
+        symmetric_frobenius=frobenius,
+        symmetric_translation=translation,
         right=right,
         down=down,
         farther=farther,

@@ -24,6 +24,8 @@ from cad2pose.parts.bounds import extreme_points, hull_indices
 _CHUNK = 2_000_000  # points at a time: about 50 MB
 _FEW = 128  # directions; the farthest points along them bound a maximum from below
 _EXACT = 1e-13  # of R^T R - I: what rounding leaves of a rotation
+_TURNS = 100_000  # symmetric versions of poses at a time: about 40 MB
+_SOME = 256  # points of which the symmetries to be compared are chosen
 _COMPARED = 8  # symmetries whose mean is taken over all points
 
 OFFSETS = {"right": "px", "down": "px", "farther": "percent"}
@@ -135,7 +137,8 @@ def symmetric_projection_error(
 
     Exact for up to 8 symmetries; of more, the 8 that are best over some of the points are compared over all.
     """
-    some, columns = points[:: max(1, len(points) // _FEW)].T.contiguous(), points.T.contiguous()
+    order = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))  # meshes are regular
+    some, columns = points[order[:_SOME]].T.contiguous(), points.T.contiguous()
     errors = []
     for est, true, camera in zip(T_est, T_gt, K, strict=True):
         versions = true @ symmetries
@@ -155,6 +158,24 @@ def symmetric_errors(
     R_est, R_gt = estimated[..., :3, :3], true[..., :3, :3]
     translation = translation_error(estimated[..., :3, 3], true[..., :3, 3])
     return rotation_error(R_est, R_gt), frobenius_error(R_est, R_gt), translation
+
+
+def nearest_symmetric_errors(
+    T_est: Float[Tensor, "batch 4 4"], T_gt: Float[Tensor, "batch 4 4"], symmetries: Float[Tensor, "k 4 4"]
+) -> Float[Tensor, "batch 4"]:
+    """Rotation (deg), Frobenius and translation (mm) errors where the rotation's is least, and n deg n cm's n.
+
+    The last is the least over the symmetries of the larger one of the rotation error in deg and the translation error
+    in cm.
+    """
+    found = []
+    each = max(1, _TURNS // len(symmetries))
+    for est, true in zip(T_est.split(each), T_gt.split(each), strict=True):
+        rotation, frobenius, translation = symmetric_errors(est, true, symmetries)
+        nearest = rotation.argmin(1, keepdim=True)
+        errors = [values.gather(1, nearest)[:, 0] for values in (rotation, frobenius, translation)]
+        found.append(torch.stack([*errors, torch.maximum(rotation, translation / 10).amin(1)], dim=1))
+    return torch.cat(found) if len(T_est) else T_est.new_zeros(0, 4)
 
 
 def offsets(

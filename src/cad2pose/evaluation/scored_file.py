@@ -107,8 +107,8 @@ def score_file(
 def distinct_names(paths: Sequence[Path]) -> list[str]:
     """A name for each file: as much of the end of its path as tells it from the others; the same file given twice
     gets a number."""
-    names = []
-    for path in paths:
+    names: list[str] = []
+    for place, path in enumerate(paths):
         pieces = path.absolute().parts
         for length in range(1, len(pieces) + 1):
             name = "/".join(pieces[-length:])
@@ -116,5 +116,6 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
                 break
         else:
             name = path.name
-        names.append(name if name not in names else f"{name} ({names.count(name) + 1})")
+        before = sum(other.absolute() == path.absolute() for other in paths[:place])
+        names.append(f"{name} ({before + 1})" if before else name)
     return names

@@ -97,6 +97,8 @@ def _cut(pixels: UInt8[np.ndarray, "h w 3"], left: float, top: float, scale: flo
         step = int(1 / scale)
         x, y = max(0, int(left)), max(0, int(top))
         piece = pixels[y : y + int(SIDE / scale) + 2, x : x + int(SIDE / scale) + 2]
+        if not piece.size:  # all of it lies beside the photograph
+            return np.full((SIDE, SIDE, 3), _GROUND, dtype=np.uint8)
         pixels = cv2.resize(piece, (max(1, piece.shape[1] // step), max(1, piece.shape[0] // step)),
                             interpolation=cv2.INTER_AREA)  # fmt: skip
         across, down = piece.shape[1] / pixels.shape[1], piece.shape[0] / pixels.shape[0]

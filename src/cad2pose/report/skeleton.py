@@ -31,7 +31,8 @@ def render_page(template: str, **content: Any) -> str:
     )  # fmt: skip
     environment.filters |= {"fixed": fixed, "share": share}
     style = (_TEMPLATES / "style.css").read_text(encoding="utf-8")
-    return environment.get_template(template).render(style=style, version=cad2pose.__version__, **content)
+    page = environment.get_template(template).render(style=style, version=cad2pose.__version__, **content)
+    return page.encode("utf-8", "replace").decode("utf-8")  # names of files need not be text
 
 
 def fixed(value: float | None, digits: int = 3, sign: str = "") -> str:

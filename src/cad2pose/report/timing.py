@@ -27,6 +27,11 @@ class Timing:
     images: int
     stages: dict[str, float]
 
+    @property
+    def median(self) -> float:
+        """Of the seconds."""
+        return _median(self.seconds)
+
 
 def timing_of(file: ScoredFile) -> Timing:
     """What is known of a file's times."""
@@ -53,5 +58,5 @@ def _stages(path: Path, results: Results) -> dict[str, float]:
     return {name: _median(values) for name, values in found.items()}
 
 
-def _median(values: Sequence[float]) -> float:
+def _median(values: Sequence[float] | np.ndarray) -> float:
     return float(np.median(values))

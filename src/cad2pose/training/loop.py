@@ -96,6 +96,7 @@ def training_step(
         found.append({"total": total.detach(), **{name: term.detach() for name, term in terms.items()}})
     torch.nn.utils.clip_grad_norm_(method.parameters(), config.gradient_clip)
     state.optimizer.step()
+    processes.average_statistics(method)
     state.average.update_parameters(method)
     state.step += 1
     return {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}

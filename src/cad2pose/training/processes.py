@@ -1,7 +1,9 @@
 """Several processes, on one machine or many, that train one model: torchrun starts them, torch's DDP joins them.
 
 A batch is made of shards. A shard has crops, contrastive samples and batch statistics of its own, which follow from its
-number alone, so that the same run gives the same losses with one process for all shards or with one for each.
+number alone, so that the same run gives the same losses with one process for all shards or with one for each. What
+batch norm remembers for later is averaged over the processes, where one process follows its shards one after the other:
+that is alike, not the same.
 """
 
 from __future__ import annotations
@@ -59,6 +61,18 @@ class Processes:
         torch.distributed.all_reduce(stacked)
         return dict(zip(values, stacked / self.size, strict=True))
 
+    def average_statistics(self, method: nn.Module) -> None:
+        """The running means and variances of batch norm become their means over all processes."""
+        if self.size == 1:
+            return
+        running = [b for name, b in method.named_buffers() if name.endswith(("running_mean", "running_var"))]
+        if not running:
+            return
+        mean = torch.cat([buffer.flatten() for buffer in running])
+        torch.distributed.all_reduce(mean)
+        for buffer, values in zip(running, (mean / self.size).split([b.numel() for b in running]), strict=True):
+            buffer.copy_(values.view_as(buffer))
+
     def from_first(self, value: Any) -> Any:
         """The first process's value, in all of them."""
         if self.size == 1:
@@ -109,7 +123,7 @@ def joined(method: Method, processes: Processes) -> nn.Module:
     if processes.size == 1:
         return losses
     # a process may hold none of some part's crops, whose decoder then gets no gradient there
-    return DistributedDataParallel(losses, find_unused_parameters=True)
+    return DistributedDataParallel(losses, find_unused_parameters=True, broadcast_buffers=False)
 
 
 def without_exchange(losses: nn.Module) -> AbstractContextManager[object]:

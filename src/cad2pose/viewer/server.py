@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +14,7 @@ from threading import Lock
 from cad2pose.viewer.page import render_template, style
 
 HOST = "127.0.0.1"
+_NAMES, _HTTP = (HOST, "localhost"), 80
 _KEPT = 8  # pages
 
 
@@ -86,7 +88,9 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "cad2pose", ""
 
     def do_GET(self) -> None:  # the name that http.server calls
-        if self.headers.get("Host", "") not in [f"{name}:{self.server.server_port}" for name in (HOST, "localhost")]:
+        port = self.server.server_port
+        own = [f"{name}:{port}" for name in _NAMES] + (list(_NAMES) if port == _HTTP else [])  # browsers leave it out
+        if self.headers.get("Host", "") not in own:
             self._answer(HTTPStatus.MISDIRECTED_REQUEST, "text/plain", "this server answers to its own address only")
             return
         path = self.path.partition("?")[0]
@@ -107,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _image(self, index: int) -> None:
         try:
             page = self.server.page(index)
-        except (ValueError, OSError) as error:
+        except Exception as error:  # a GPU without memory, say; the server goes on
             self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", f"no page could be made: {error}")
             return
         self._answer(HTTPStatus.OK, "text/html", page)
@@ -120,7 +124,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Cache-Control", "no-store")
         self.end_headers()
-        self.wfile.write(body)
+        with suppress(ConnectionError):  # whoever asked has left
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing: the terminal shows what was asked for, not every request."""

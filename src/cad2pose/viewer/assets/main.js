@@ -39,9 +39,11 @@ async function showScene(index) {
   scene = sceneOf(index);
   Object.assign(state, { scene: index, pixel: null, point: -1, pose: 0, likelihood: null });
   if (scene.query) state.likelihood = new Float32Array(scene.query.width * scene.query.height);
+  const wanted = scene;
   const [photo, crop, query] = await Promise.all([
     images ? images.photo : loadImage(data.photograph.source), loadImage(scene.crop), scene.query && loadImage(scene.query.picture),
   ]);
+  if (scene !== wanted) return; // another one was chosen meanwhile
   images = { photo, crop, query };
   byId("part-name").textContent = data.parts[scene.objectId].name;
   crops.setScene(scene, data.photograph, images);
