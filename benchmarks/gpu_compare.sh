@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The comparison at the size of a GPU: full-size models of LM-O's ape, cat and holepuncher (objects 1, 6, 10), side by
+# The comparison at the size of a GPU: full-size models of LM-O's ape, cat and holepuncher (objects 1, 6, 12), side by
 # side on the same crops, for at most MINUTES; called again, it goes on where it was.
 #
 #   OUT=folder benchmarks/gpu_compare.sh MINUTES SAMPLES BOP-FOLDER [more arguments of `cad2pose compare`]
@@ -18,7 +18,7 @@ RUN=${RUN:-runs/compare_full}
 . benchmarks/gpu_environment.sh
 
 timeout --signal=INT --kill-after=20 $((60 * minutes - 15)) \
-    "$PYTHON" -m cad2pose compare "$bop" --objects 1 6 10 --out "$RUN" --size full --device ${DEVICE:-cuda} \
+    "$PYTHON" -m cad2pose compare "$bop" --objects 1 6 12 --out "$RUN" --size full --device ${DEVICE:-cuda} \
     --contestants flagship surfemb gdrnet e2e.all --samples "$samples" --batch-size 128 --camera "$bop/camera.json" \
     --crop-roll 30 --views.free-share 0.2 --views.elevation -5 90 --views.camera-roll 30 \
     --views.distance 346 1500 "$@" > "$OUT/compare.txt" 2>&1

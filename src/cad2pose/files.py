@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import tempfile
@@ -10,18 +9,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows has no locks of folders
+    fcntl = None  # type: ignore[assignment]
+
 _MARK = ".cad2pose-"
 _ASIDE = re.compile(re.escape(_MARK) + r".*-[a-z0-9_]{8}(\.\w+)?")  # the names that `_aside` makes
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keep another process out of a folder, which is made, while this one writes into it.
+    """Keep another process out of a folder, which is made, while this one writes into it; not on Windows.
 
     Raises:
         ValueError: if another one is at it.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:

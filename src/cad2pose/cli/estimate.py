@@ -52,10 +52,11 @@ def estimate_command(
 
     Either --image with --camera and one of --box, --mask and --detections, or --bop with --detections. Writes
     results.csv (BOP's form), results.json, and a picture per image with the contours, axes and scores of the poses
-    (pictures/). Where several boxes claim the same object, those with the best pose scores are kept. results.json has
-    more: the chance that a pose is right, where the model was calibrated for poses of its kind; poses that were refined
-    or solved for with their covariance, their free axis and their alternatives; boxes without a pose with the reason.
-    Images that cannot be read are left out, named at the end, and results.json says why; the status is then 2.
+    (pictures/). Every box gets a pose; `--instances N` keeps the best N of an object in an image, and a BOP targets
+    file as many as it asks for. results.json has more: the chance that a pose is right, where the model was calibrated
+    for poses of its kind; poses that were refined or solved for with their covariance, their free axis and their
+    alternatives; boxes without a pose with the reason. Images that cannot be read are left out, named at the end, and
+    results.json says why; the status is then 2.
 
     Args:
         model: model file, or a folder of them, which then means all their objects.

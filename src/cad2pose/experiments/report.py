@@ -1,8 +1,7 @@
-"""What a comparison says: a table with confidence intervals, its numbers, and plots where matplotlib is there."""
+"""What a comparison says: a table with confidence intervals, its numbers, and plots."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -38,7 +37,7 @@ _HEAD = (
 
 
 def write_report(found: Sequence[Comparison], config: ComparisonConfig, out: Path, device: str) -> Path:
-    """Write `comparison.md`, `comparison.json` and, with matplotlib, plots; returns the first.
+    """Write `comparison.md`, `comparison.json` and plots; returns the first.
 
     What was judged on photographs is read from the folder, and goes to the page and to `photographs.json`.
     """
@@ -67,8 +66,7 @@ def write_report(found: Sequence[Comparison], config: ComparisonConfig, out: Pat
     if seen:
         write_text(out / RECORD, json.dumps([asdict(one) for one in seen]))
     write_text(out / "comparison.md", "\n".join(lines) + "\n")
-    if importlib.util.find_spec("matplotlib"):
-        _plot(found, out)
+    _plot(found, out)
     return out / "comparison.md"
 
 

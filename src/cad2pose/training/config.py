@@ -23,7 +23,7 @@ class TrainingConfig:
         key_learning_rate: peak rate of the key networks.
         warmup_steps: linear warm-up.
         flat_share: share of all steps before the cosine decay to zero sets in (flat and anneal).
-        weight_decay: of AdamW and Ranger, on weights with more than one dimension.
+        weight_decay: of AdamW and Ranger, on weights; not on biases, norms and keys.
         gradient_clip: largest norm of the gradient.
         ema_decay: of the exponential moving average of the weights, which is what is saved and judged.
         mixed_precision: bfloat16 autocast; `auto` uses it on CUDA and on CPUs with matrix units for it.
