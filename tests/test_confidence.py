@@ -320,8 +320,13 @@ def test_the_command_writes_the_model_anew(honest, tmp_path, capsys):
     assert set(load_model(path).calibrations) == {"regression", "refined"}
     assert main(["calibrate", str(path), *size, "--beside", "--out", str(tmp_path / "c")]) == 2
     assert "give one of them" in capsys.readouterr().err
+    assert main(["calibrate", str(tmp_path), *size, "--beside"]) == 0, "a folder with one model is that model"
+    assert "model.calibration.json" in capsys.readouterr().out
     assert main(["calibrate", str(path), *size, "--ways", "pnp"]) == 2
     assert "regresses no coordinates" in capsys.readouterr().err
+    (tmp_path / "other.safetensors").write_bytes(before)
+    assert main(["calibrate", str(tmp_path), *size]) == 2
+    assert "model.safetensors, other.safetensors in it; give one" in capsys.readouterr().err
     assert main(["calibrate", str(path), "--fit-crops", "0", "--device", "cpu"]) == 2
     assert "needs crops" in capsys.readouterr().err
     assert main(["calibrate", str(tmp_path / "none")]) == 2

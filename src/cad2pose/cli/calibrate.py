@@ -20,7 +20,7 @@ from cad2pose.confidence import Way, calibration_path, save_calibrations
 from cad2pose.data.synthetic_config import SyntheticConfig
 from cad2pose.devices import pick_device, use_threads
 from cad2pose.experiments import TestedCalibration, calibrate, crops_in_all, usual_ways
-from cad2pose.files import write_text
+from cad2pose.files import visible_files, write_text
 from cad2pose.model_file import load_model, save_model
 
 _STYLE = CropStyle()
@@ -49,7 +49,7 @@ def calibrate_command(
     for crops nearer to yours, or other ways.
 
     Args:
-        model: model file.
+        model: model file, or the folder of a run or of a single model.
         out: where to write the calibrated model; over the model file by default.
         beside: leave the model file as it is, and write NAME.calibration.json beside it, which is read with it.
         ways: those to learn about (regression, refined, sampling, search, pnp); by default those that take
@@ -65,6 +65,7 @@ def calibrate_command(
     if beside and out is not None:
         raise ValueError("--beside leaves the model file as it is, --out writes another one; give one of them")
     use_threads(threads)
+    model = _single(model)
     console = Console()
     crops = SyntheticConfig(**style.settings()).judging()
     tests = calibrate_file(console, model, crops, ways, fit_crops, test_crops, pick_device(device), out, beside)
@@ -72,6 +73,17 @@ def calibrate_command(
         write_text(figures, json.dumps([asdict(test) for test in tests], indent=1) + "\n")
     written = f"calibrations: {calibration_path(model)}" if beside else f"model: {out or model}"
     console.print(written, soft_wrap=True, highlight=False)
+
+
+def _single(path: Path) -> Path:
+    """The model file, or the only one of a folder."""
+    if not path.is_dir():
+        return path
+    files = visible_files(path, "*.safetensors")
+    if len(files) != 1:
+        found = ", ".join(file.name for file in files) or "none"
+        raise ValueError(f"{path} is a folder with {found} in it; give one model file (*.safetensors)")
+    return files[0]
 
 
 def calibrate_file(

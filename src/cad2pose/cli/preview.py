@@ -65,6 +65,7 @@ def preview_command(
         raise ValueError("--real needs one BOP folder, whose images are to be shown")
     torch.set_num_threads(1)
     check_folder(out.parent)
+    columns = min(columns, count)
     parts = find_parts(source, objects, units, models_info)
     crops = SyntheticCrops(parts, style.config(crop_size, DEFAULT_PAD), "cpu", seed)
     if real:
