@@ -11,8 +11,17 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from cad2pose.confidence import Calibration, save_calibrations
+from cad2pose.estimator import PoseEstimator
 from cad2pose.methods.query import QueryConfig
-from cad2pose.model_file import config_from_json, config_to_json, load_model, save_model, shipped_model_path
+from cad2pose.model_file import (
+    config_from_json,
+    config_to_json,
+    load_model,
+    model_files,
+    save_model,
+    shipped_model_path,
+)
 from small_models import SMALL, random_model, wedge
 
 
@@ -229,3 +238,47 @@ def test_configs_that_do_not_fit_are_refused(change, message):
 def test_an_absent_shipped_model_is_named():
     with pytest.raises(FileNotFoundError, match="no model named 'no-such'"):
         shipped_model_path("no-such")
+
+
+def test_a_model_in_several_files_is_the_same_model(saved, tmp_path):
+    path, model = saved
+    folder = tmp_path / "several"
+    files = save_model(folder / "lmo.safetensors", model.method, model.parts, {"samples": "12"}, None, 130_000)
+    assert [file.name for file in files] == [
+        f"lmo-{i:05d}-of-{len(files):05d}.safetensors" for i in range(1, len(files) + 1)
+    ]
+    assert len(files) > 2
+    assert max(file.stat().st_size for file in files) <= 130_000
+    whole = load_model(path)
+    for name in (files[0], files[-1], folder / "lmo.safetensors"):
+        found = load_model(name)
+        assert found.info == {"samples": "12"}
+        assert all(
+            torch.equal(value, found.method.state_dict()[key]) for key, value in whole.method.state_dict().items()
+        )
+        assert torch.equal(found.parts[1].mesh.vertices, whole.parts[1].mesh.vertices)
+    assert model_files(folder) == [files[0]]
+    assert sorted(PoseEstimator.load(folder, "cpu").parts) == [7, 9]
+    save_calibrations(files[0], {"refined": (Calibration(1.0, 0.0), None)})
+    assert load_model(files[-1]).calibrations == {"refined": (Calibration(1.0, 0.0), None)}
+    # another model of that name leaves nothing of this one
+    assert save_model(folder / "lmo.safetensors", model.method, model.parts, {}) == (folder / "lmo.safetensors",)
+    assert [file.name for file in folder.iterdir()] == ["lmo.safetensors"]
+
+
+def test_files_of_several_that_do_not_belong_together_are_named(saved, tmp_path):
+    _, model = saved
+    first, second = (
+        save_model(tmp_path / name / "m.safetensors", model.method, model.parts, {"name": name}, None, 130_000)
+        for name in "ab"
+    )
+    first[1].write_bytes(second[1].read_bytes())
+    with pytest.raises(ValueError, match="of different models; copy all files of one"):
+        load_model(first[0])
+    first[1].unlink()
+    with pytest.raises(FileNotFoundError, match=f"missing: {first[1].name}"):
+        load_model(first[0])
+    with pytest.raises(ValueError, match="alone takes"):
+        save_model(tmp_path / "c.safetensors", model.method, model.parts, {}, None, 6_000)
+    with pytest.raises(ValueError, match="one file of several"):
+        save_model(second[0], model.method, model.parts, {})

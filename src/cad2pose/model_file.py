@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialize
 from torch import Tensor
 
 from cad2pose import __version__
@@ -30,11 +28,11 @@ from cad2pose.confidence import (
     calibrations_from_json,
     calibrations_to_json,
 )
-from cad2pose.files import write_bytes
 from cad2pose.methods import GdrNetConfig, Method, MethodConfig, QueryConfig, SurfEmbConfig
 from cad2pose.parts.mesh import Mesh
 from cad2pose.parts.part import Part
 from cad2pose.parts.symmetry import Symmetries
+from cad2pose.tensor_files import first_file, first_files, numbered_files, read_tensors, write_tensors
 
 FORMAT = "cad2pose model"
 DEPTH_ERRORS = "depth_percent"  # in a model's info: of every part, in their order
@@ -100,16 +98,26 @@ def shipped_model_path(name: str = "builtin") -> Path:
     return path
 
 
+def model_files(folder: Path | str) -> list[Path]:
+    """The model files of a folder, by name; of a model in several files the first."""
+    return first_files(Path(folder))
+
+
 def save_model(
     path: Path | str,
     method: Method,
     parts: Sequence[Part],
     info: Mapping[str, str],
     calibrations: Calibrations | None = None,
-) -> None:
+    most_bytes: int | None = None,
+) -> tuple[Path, ...]:
     """Write a model file, whole or not at all; `parts` are the method's, in its order.
 
-    Calibrations beside a file of that name, which were another model's, are removed.
+    Calibrations beside a file of that name, which were another model's, are removed. With `most_bytes` a larger model
+    becomes NAME-00001-of-00002.safetensors and so on.
+
+    Returns:
+        The files.
 
     Raises:
         ValueError: if a weight is not finite in half precision.
@@ -130,28 +138,25 @@ def save_model(
     if calibrations:
         header["calibrations"] = calibrations_to_json(calibrations)
     metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "header": json.dumps(header)}
-    write_bytes(path, serialize(tensors, metadata))
-    calibration_path(path).unlink(missing_ok=True)
+    path = Path(path)
+    before = (path, *numbered_files(path))
+    written = write_tensors(path, tensors, metadata, most_bytes)
+    for file in (*before, *written):
+        calibration_path(file).unlink(missing_ok=True)
+    return written
 
 
 def load_model(path: Path | str, device: torch.device | str = "cpu") -> Model:
     """Read a model file, and calibrations beside it; its method is in eval mode, float32, and needs no gradient.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if there is no such file, or one of several is missing.
         ValueError: if it is truncated, no cad2pose model, of another format version, or inconsistent, or if the
             calibrations beside it are not its own.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no model file {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            _check_version(path, metadata)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-    except SafetensorError as error:
-        raise ValueError(f"{path}: the file is truncated or not a cad2pose model ({error})") from error
+    path = first_file(Path(path))
+    metadata, tensors = read_tensors(path)
+    _check_version(path, metadata)
     try:
         header = json.loads(metadata["header"])
         parts = tuple(_read_part(entry, index, tensors) for index, entry in enumerate(header["parts"]))

@@ -20,8 +20,9 @@ from cad2pose.confidence import Way, calibration_path, save_calibrations
 from cad2pose.data.synthetic_config import SyntheticConfig
 from cad2pose.devices import pick_device, use_threads
 from cad2pose.experiments import TestedCalibration, calibrate, crops_in_all, usual_ways
-from cad2pose.files import visible_files, write_text
-from cad2pose.model_file import load_model, save_model
+from cad2pose.files import write_text
+from cad2pose.model_file import load_model, model_files, save_model
+from cad2pose.tensor_files import first_file, is_numbered
 
 _STYLE = CropStyle()
 
@@ -51,7 +52,8 @@ def calibrate_command(
     Args:
         model: model file, or the folder of a run or of a single model.
         out: where to write the calibrated model; over the model file by default.
-        beside: leave the model file as it is, and write NAME.calibration.json beside it, which is read with it.
+        beside: leave the model file as it is, and write NAME.calibration.json beside it, which is read with it; always
+            so where the model is in several files.
         ways: those to learn about (regression, refined, sampling, search, pnp); by default those that take
             milliseconds, or sampling where a model has no other.
         fit_crops: of each part, with boxes as detectors give; half as many others are added.
@@ -65,7 +67,8 @@ def calibrate_command(
     if beside and out is not None:
         raise ValueError("--beside leaves the model file as it is, --out writes another one; give one of them")
     use_threads(threads)
-    model = _single(model)
+    model = first_file(_single(model))
+    beside = beside or (out is None and is_numbered(model))
     console = Console()
     crops = SyntheticConfig(**style.settings()).judging()
     tests = calibrate_file(console, model, crops, ways, fit_crops, test_crops, pick_device(device), out, beside)
@@ -79,7 +82,7 @@ def _single(path: Path) -> Path:
     """The model file, or the only one of a folder."""
     if not path.is_dir():
         return path
-    files = visible_files(path, "*.safetensors")
+    files = model_files(path)
     if len(files) != 1:
         found = ", ".join(file.name for file in files) or "none"
         raise ValueError(f"{path} is a folder with {found} in it; give one model file (*.safetensors)")
@@ -121,7 +124,7 @@ def calibrate_file(
         calibrations, tests = calibrate(model, crops, ways, device, fitted, tested, report)
     console.print(_table(tests))
     if beside:
-        save_calibrations(file, calibrations)
+        save_calibrations(first_file(file), calibrations)
     else:
         save_model(out or file, model.method, model.parts, model.info, calibrations)
     return tests

@@ -21,7 +21,6 @@ from cad2pose.estimator.images import View, check_size, depth_tensor, image_tens
 from cad2pose.estimator.looking import Look, poses_in_source
 from cad2pose.estimator.options import EstimatorOptions
 from cad2pose.estimator.stages import Stages
-from cad2pose.files import visible_files
 from cad2pose.geometry import (
     Camera,
     undistort_boxes,
@@ -30,7 +29,7 @@ from cad2pose.geometry import (
     warp_depth_to_crops,
     warp_to_crops,
 )
-from cad2pose.model_file import Model, load_model
+from cad2pose.model_file import Model, load_model, model_files
 from cad2pose.parts.part import Part
 from cad2pose.structures import CropBatch, Detections, PoseDetails, PoseEstimates, Poses
 
@@ -87,7 +86,7 @@ class PoseEstimator:
             ValueError: for a broken model file, or two files that claim the same object id.
         """
         path = Path(path)
-        files = visible_files(path, "*.safetensors") if path.is_dir() else [path]
+        files = model_files(path) if path.is_dir() else [path]
         if not files:
             raise FileNotFoundError(f"the folder {path} holds no model file (*.safetensors)")
         models = [load_model(file) for file in files]
