@@ -78,8 +78,8 @@ def best_rotation(rotations: Tensor, symmetries: Symmetries) -> Tensor:
     turned[:, :3, :3] = rotations
     means = []
     for one in turned:
-        nearest = nearest_equivalent(one.expand_as(turned), turned, symmetries)
-        means.append(geodesic_distance(nearest[:, :3, :3], rotations).mean())
+        nearest = nearest_equivalent(one.expand_as(turned), turned, symmetries)[:, :3, :3]
+        means.append(geodesic_distance(nearest, one[:3, :3].expand_as(nearest)).mean())
     return rotations[int(torch.stack(means).argmin())]
 
 
@@ -90,7 +90,7 @@ def seen_instances(dataset: BopDataset, object_id: int, config: Config) -> list[
         truths = [i for i in dataset.instances(task.scene_id, task.image_id) if i.object_id == object_id]
         if len(task.detections) and truths:
             box = task.detections.box[task.detections.score.argmax()].double()
-            pixel = torch.cat([box[:2] + box[2:] / 2, box.new_ones(1)])
+            pixel = torch.cat([box[:2] + box[2:] / 2 - 0.5, box.new_ones(1)])
             K = task.camera.K.double()
             found.append(Instance(
                 (task.scene_id, task.image_id), box, torch.linalg.solve(K, pixel), float(K[0, 0] / box[2:].max()),

@@ -28,6 +28,7 @@ from cad2pose.experiments.comparison import on_photographs
 from cad2pose.experiments.contestants import WAYS, chosen
 from cad2pose.experiments.report import median_interval, table
 from cad2pose.methods import GdrNetConfig, QueryConfig, SurfEmbConfig
+from cad2pose.model_file import load_model, save_model
 from cad2pose.structures import PoseDetails
 from small_models import SMALL, SMALL_GDRNET, SMALL_SURFEMB, wedge
 
@@ -64,6 +65,13 @@ def test_every_contestant_can_be_made_in_all_sizes():
     listed = ComparisonConfig.__doc__.split("any of ")[1].split("; comparison.md")[0]
     shown = [name for name, contestant in CONTESTANTS.items() if contestant.shown]
     assert " ".join(listed.split()).split(", ") == shown, "the help text names them"
+    for size in ("tiny", "small", "full"):
+        flagship = CONTESTANTS["flagship"].method(size)
+        for name in ("coordinates", "pre.c", "raw-crop", "e2e.all", "pre.q"):
+            config = CONTESTANTS[name].method(size)
+            for same in ("crop_size", "pad", "stride", "width", "head_width"):
+                assert getattr(config, same) == getattr(flagship, same), (name, size, same)
+        assert {contestant.method(size).crop_size for contestant in CONTESTANTS.values()} == {flagship.crop_size}
     small = CONTESTANTS["e2e.all"].method("small"), CONTESTANTS["e2e.pose"].method("small")
     assert isinstance(small[0], QueryConfig)
     assert isinstance(small[1], QueryConfig)
@@ -105,8 +113,20 @@ def test_runs_are_made_once_and_all_see_the_same_crops(tmp_path, monkeypatch):
     assert frozen["start"]["samples"] == "16"
     monkeypatch.setattr(comparison, "_judge", lambda *_: pytest.fail("judged twice"))
     assert compare([part], CONFIG, tmp_path, torch.device("cpu"), crops) == found
-    with pytest.raises(ValueError, match="another training run"):
+    with pytest.raises(ValueError, match=r"another comparison; it differs in config.samples"):
         compare([part], replace(CONFIG, samples=24), tmp_path, torch.device("cpu"), crops)
+    other = replace(CONFIG, contestants=("e2e.all",), learning_rate=1e-4)
+    with pytest.raises(ValueError, match=r"another comparison; it differs in config.learning_rate"):
+        compare([part], other, tmp_path, torch.device("cpu"), crops)
+    with pytest.raises(ValueError, match=r"another comparison; it differs in crops.pictures"):
+        compare([part], CONFIG, tmp_path, torch.device("cpu"), crops | {"pictures": 5})
+    # a model trained anew is judged anew
+    monkeypatch.setattr(comparison, "_judge", lambda *_: [])
+    model = tmp_path / "wedge" / "gdrnet" / "0" / "model.safetensors"
+    known = load_model(model)
+    save_model(model, known.method, known.parts, {**known.info, "seconds": "99"})
+    again = compare([part], CONFIG, tmp_path, torch.device("cpu"), crops)
+    assert [c.contestant for c in again] == ["query-network", "pre.q", "surfemb", "surfemb"]
     page = write_report(found, CONFIG, tmp_path, "CPU").read_text()
     assert "| gdrnet | PnP | 0 |" in page
     assert "query-network" not in page

@@ -341,3 +341,29 @@ def test_translations_in_metres_are_noticed(tmp_path, capsys):
     write_results_csv(tmp_path / "r.csv", results)
     assert main(["evaluate", str(tmp_path / "r.csv"), "--bop", str(root)]) == 0
     assert "not in metres" in capsys.readouterr().err
+
+
+def test_mspd_is_of_images_of_640_pixels_width(tmp_path):
+    """The same scene in twice as many pixels has the same MSPD."""
+    errors = []
+    for factor in (1, 2):
+        root = make_bop(tmp_path / str(factor))
+        for path in [root / "camera.json", *root.glob("test/*/scene_camera.json")]:
+            content = json.loads(path.read_text())
+            if "width" in content:
+                content |= {"width": WIDTH * factor, "height": HEIGHT * factor}
+                content |= {name: factor * content[name] for name in ("fx", "fy")}
+            for entry in content.values():
+                if isinstance(entry, dict):
+                    entry["cam_K"] = [value * factor if i < 6 else value for i, value in enumerate(entry["cam_K"])]
+            path.write_text(json.dumps(content))
+        for path in root.glob("test/*/rgb/*.png"):
+            Image.fromarray(np.zeros((HEIGHT * factor, WIDTH * factor, 3), np.uint8)).save(path)
+        dataset = BopDataset(root)
+        results = true_results(dataset)
+        results.T_cam_obj[:, 0, 3] += 5.0
+        scores = evaluate(results, dataset, options=ScoringOptions(vsd=False))
+        errors.append([estimate.mspd for estimate in scores.estimates])
+    assert errors[1] == pytest.approx(errors[0], rel=1e-3)
+    # 5 mm at 500 mm and 60 px focal length: 0.6 px of 64, 6 px of 640
+    assert min(errors[0]) > 4

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
-from cad2pose.geometry import clip_box, make_transform, mask_box, projected_box
+from cad2pose.geometry import Camera, clip_box, make_transform, mask_box, projected_box, undistort_boxes
 
 K = torch.tensor([[200.0, 0, 99.5], [0, 100, 49.5], [0, 0, 1]], dtype=torch.float64)
 
@@ -60,3 +62,21 @@ def test_the_box_of_a_mask_reaches_from_edge_to_edge_of_its_pixels():
     assert mask_box(mask) == (5, 7, 8, 14)
     with pytest.raises(ValueError, match="empty"):
         mask_box(torch.zeros(3, 3, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("lens", [(-0.25, 0.06, 0.002, -0.003), (0.3, -0.1, 0.0, 0.0, 0.02)])
+def test_straight_boxes_are_where_opencv_has_the_outline(lens):
+    """Half pixels and the middle of edges included."""
+    camera = Camera.from_values(300.0, 310.0, 158.0, 122.0, 320, 240, lens)
+    box = torch.tensor([[30.0, 40.0, 120.0, 90.0], [200.0, 20.0, 100.0, 150.0]], dtype=torch.float64)
+    found = undistort_boxes(box, camera)
+    K, coefficients = camera.K.numpy(), np.array(lens)
+    for given, straight in zip(box.tolist(), found.tolist(), strict=True):
+        x, y, w, h = given
+        along = np.linspace(0, 1, 400)
+        edges = [(x + w * along, np.full(400, y)), (x + w * along, np.full(400, y + h))]
+        edges += [(np.full(400, x), y + h * along), (np.full(400, x + w), y + h * along)]
+        outline = np.concatenate([np.stack(edge, 1) for edge in edges]) - 0.5  # pixel centres are integers
+        bent = cv2.undistortPoints(outline[:, None], K, coefficients, None, None, K)[:, 0] + 0.5
+        least, most = bent.min(0), bent.max(0)
+        assert straight == pytest.approx([*least, *(most - least)], abs=0.05)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.geometry import (
     geodesic_distance,
     make_transform,
@@ -16,9 +17,10 @@ from cad2pose.geometry import (
     transform_points,
     virtual_camera,
 )
+from cad2pose.methods.losses import cell_share
 from cad2pose.methods.pose_head import decode_charts, decode_pose, encode_pose
 from cad2pose.methods.query import QueryConfig, QueryMethod
-from cad2pose.methods.rotation_charts import RotationCharts
+from cad2pose.methods.rotation_charts import RotationCharts, chart_targets
 from cad2pose.parts import builtin_part
 from cad2pose.structures import CropBatch, CropTruth
 from small_models import SMALL, wedge
@@ -252,3 +254,51 @@ def test_poses_keep_full_precision_under_autocast():
     plain = method.loss(output, batch, torch.Generator().manual_seed(1))
     for name, term in losses.terms.items():
         torch.testing.assert_close(term, plain.terms[name], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_charts_learn_the_rotation_without_the_ray_modulo_declared_symmetries(symmetric):
+    """Charts that say what they should cost nothing, whatever equivalent pose they were told; others do."""
+    part = wedge(symmetric=True)
+    config = replace(SMALL, charts=24, symmetric_loss=symmetric)
+    method = QueryMethod(config, [part]).eval()
+    batch = SyntheticCrops([part], SyntheticConfig.evaluation(crop_size=32, pictures=4), "cpu", 2).batch(0, 6)
+    assert batch.truth is not None
+    output = method(batch)
+    T = batch.truth.T_virt_obj
+    position = T[:, :3, :3] @ part.center.float() + T[:, :3, 3]
+
+    def cost(turned: torch.Tensor, ray: bool = True) -> tuple[float, float]:
+        rotation = rotation_to_ray(position).transpose(1, 2) @ turned if ray else turned
+        wanted, weight = chart_targets(rotation, method.parts.symmetry[batch.part_index], method.anchors)
+        if not symmetric:
+            wanted, weight = chart_targets(rotation, torch.eye(3)[None].expand(6, 1, 3, 3), method.anchors)
+        charts = RotationCharts(wanted, weight.clamp_min(1e-30).log())
+        terms = method.loss(replace(output, charts=charts), batch, torch.Generator().manual_seed(0)).terms
+        return float(terms["rotation"]), float(terms["chart"])
+
+    S = part.symmetries.rotation_group(7)[3].float()
+    true = T[:, :3, :3]
+    assert cost(true) == (pytest.approx(0, abs=2e-3), pytest.approx(0, abs=1e-3))
+    rotation, chart = cost(true @ S)
+    assert (rotation < 5e-2) == symmetric
+    assert (chart < 0.1) == symmetric
+    assert cost(true, ray=False)[0] > 5e-3, "or the crops could not tell: parts stand off the axis"
+
+
+def test_the_full_mask_is_learnt_from_the_whole_silhouette():
+    part = wedge()
+    method = QueryMethod(SMALL, [part]).eval()
+    batch = SyntheticCrops([part], SyntheticConfig.evaluation(crop_size=32, pictures=4), "cpu", 2).batch(0, 4)
+    assert batch.truth is not None
+    truth = replace(batch.truth, mask_visible=torch.zeros_like(batch.truth.mask_visible))
+    batch = replace(batch, truth=truth)
+    share = cell_share(truth.mask_full, SMALL.stride)
+    sure = torch.where(share > 0.5, 12.0, -12.0)
+    nothing = torch.full_like(sure, -12.0)
+    output = method(batch)
+    right, wrong = (
+        float(method.loss(replace(output, visible_logits=visible, full_logits=full), batch, None).terms["mask"])
+        for visible, full in ((nothing, sure), (sure, nothing))
+    )
+    assert right < 0.25 * wrong

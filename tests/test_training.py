@@ -81,6 +81,19 @@ def test_what_layers_draw_follows_from_the_step(tmp_path):
     assert torch.equal(torch.get_rng_state(), state)  # what others draw is left alone
 
 
+def test_the_model_file_has_the_averaged_weights(tmp_path):
+    written = weights(run(tmp_path))
+    record = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    average = {name.removeprefix("module."): value for name, value in record["average"].items()}
+    apart = 0.0
+    for name, value in record["method"].items():
+        if value.is_floating_point() and name in written:
+            half = average[name].half().float()  # parameters are kept so, buffers as they are
+            assert torch.equal(written[name], half) or torch.equal(written[name], average[name]), name
+            apart = max(apart, float((value - average[name]).abs().max()))
+    assert apart > 1e-3, "or the test could not tell"
+
+
 def test_training_changes_the_averaged_weights(tmp_path):
     first = weights(run(tmp_path / "a", stop_after=1))
     last = weights(run(tmp_path / "a"))

@@ -7,7 +7,6 @@ A model file keeps one fit for every part and way, or a file beside it does; `ca
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cad2pose.files import write_text
+from cad2pose.files import file_digest, write_text
 
 RIGHT_BELOW = 0.1
 """MSSD as share of the diameter below which a pose counts as right: the event that a score should tell."""
@@ -127,14 +126,9 @@ def save_calibrations(path: Path | str, calibrations: Calibrations) -> Path:
         OSError: if the model file cannot be read, or this one not be written.
     """
     beside = calibration_path(path)
-    value = {"model": _digest(Path(path)), "calibrations": calibrations_to_json(calibrations)}
+    value = {"model": file_digest(Path(path)), "calibrations": calibrations_to_json(calibrations)}
     write_text(beside, json.dumps(value) + "\n")
     return beside
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def calibrations_beside(path: Path, parts: int) -> Calibrations | None:
@@ -152,6 +146,6 @@ def calibrations_beside(path: Path, parts: int) -> Calibrations | None:
         calibrations = calibrations_from_json(value["calibrations"], parts)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{beside}: these calibrations are damaged ({error}); {again}") from error
-    if value.get("model") != _digest(path):
+    if value.get("model") != file_digest(path):
         raise ValueError(f"{beside}: these calibrations are of another model than {path.name}; {again}")
     return calibrations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import tempfile
@@ -121,3 +122,13 @@ def write_bytes(path: Path | str, data: bytes) -> None:
     """Write a whole file, or leave what was there."""
     with replacing(path) as aside:
         aside.write_bytes(data)
+
+
+def file_digest(path: Path) -> str:
+    """What tells the content of a file from another: `sha256:...`.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cad2pose.confidence import pose_spread
+from cad2pose.confidence import Way, pose_spread
 from cad2pose.devices import pick_device
 from cad2pose.estimator.boxes import check_boxes, posed_boxes, zoom_boxes
 from cad2pose.estimator.fusion import fuse_copies
@@ -114,6 +114,10 @@ class PoseEstimator:
         """
         self.check_known([object_id])
         return self._known[object_id].model, self._known[object_id].part_index
+
+    def way_of(self, model: Model) -> Way:
+        """How it comes to the poses of one of its models."""
+        return self._look_at.way(model)
 
     def check_known(self, object_ids: Sequence[int]) -> None:
         """Raise ValueError for an object id that no model knows."""

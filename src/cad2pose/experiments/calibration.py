@@ -130,6 +130,11 @@ def calibrate(
     if min(fitted, tested) < 1:
         raise ValueError(f"calibration needs crops to fit on and to test on, got {fitted} and {tested} a part")
     estimators: dict[Way, PoseEstimator] = {way: PoseEstimator([model], device, OPTIONS[way]) for way in ways}
+    for way, estimator in estimators.items():
+        if (has := estimator.way_of(model)) != way:
+            raise ValueError(
+                f"a {type(model.method).__name__} has no poses by {way!r}; asked for these it gives {has!r}"
+            )
     done = crops_in_all(fitted) * len(model.parts)
     fit = _outcomes(model, estimators, style, _FIT_SEED, fitted, device, report)
     test = _outcomes(model, estimators, style, _TEST_SEED, tested, device, lambda way, more: report(way, done + more))

@@ -19,15 +19,17 @@ from cad2pose.estimator.looking import Look
 from cad2pose.experiments.contestants import CONTESTANTS, WAYS, Size, chosen
 from cad2pose.experiments.photographs import RECORD, Photographs, PhotographScores, read_pixels, read_scores
 from cad2pose.experiments.pixel_matches import PixelScores
-from cad2pose.files import alone, write_text
+from cad2pose.files import alone, file_digest, write_text
 from cad2pose.model_file import Model, load_model
 from cad2pose.parts import Part
+from cad2pose.settings import describe, folder_holds
 from cad2pose.structures import CropBatch, CropSource
 from cad2pose.training import CropErrors, TrainingConfig, pose_crop_errors, train
 from cad2pose.training.loop import MODEL, run_settings
+from cad2pose.training.optim import has_fast_bfloat16
 from cad2pose.training.run_folder import RunFolder
 
-_JUDGED = "judged.json"
+_JUDGED, _SETTINGS = "judged.json", "comparison_settings.json"
 _JUDGE = 3  # to be raised when poses or their errors come out otherwise: finished runs are then judged again
 _VALIDATION_SEED = 1_000_000
 _JUDGE_SEED = 2_000_000  # of crops that no training and no validation has seen
@@ -143,6 +145,7 @@ def compare(
     photographs = None
     if config.photographs is not None and config.detections is not None:
         photographs = Photographs(config.photographs, config.detections, config.split, parts)
+    _claim(out, config, dict(crops or {}), start)
     for part in parts:
         for seed in config.seeds:
             for name in chosen(config.contestants):
@@ -154,6 +157,15 @@ def compare(
                 after()
             shutil.rmtree(_recorded(out / part.name, seed), ignore_errors=True)
     return found
+
+
+def _claim(out: Path, config: ComparisonConfig, crops: dict[str, Any], start: Model | None) -> None:
+    """Write what all runs of a folder share, or find that it is so; what calls may add is not among it."""
+    added = ("contestants", "seeds", "record_crops", "photographs", "detections", "split")
+    shared = {name: value for name, value in describe(config).items() if name not in added}
+    settings = {"config": shared, "crops": describe(crops), "start": None if start is None else dict(start.info)}
+    if not (out / _SETTINGS).is_file() or not folder_holds(out, _SETTINGS, settings, "comparison"):
+        write_text(out / _SETTINGS, json.dumps(settings, indent=1))
 
 
 def finished(out: Path) -> list[Comparison]:
@@ -201,6 +213,7 @@ def _run(
     training = TrainingConfig(**{
         "samples": config.samples, "batch_size": config.batch_size, "seed": seed, "validations": config.validations,
         "learning_rate": config.learning_rate, "key_learning_rate": config.key_learning_rate,
+        "mixed_precision": "on" if has_fast_bfloat16(device) else "off",  # "auto" would hide what it was
         **dict(contestant.training),
     })  # fmt: skip
     size = {"crop_size": method.crop_size, "pad": method.pad}
@@ -219,7 +232,10 @@ def _run(
         with alone(folder):
             train([part], method, seen, fresh, training, folder, device, settings, start=start)
     record = folder / _JUDGED
-    wanted = {"judged": config.judged, "ways": list(contestant.ways), "judge": _JUDGE}
+    wanted = {
+        "judged": config.judged, "ways": list(contestant.ways), "judge": _JUDGE, "style": describe(judged),
+        "model": file_digest(folder / MODEL),
+    }  # fmt: skip
     if not record.is_file() or json.loads(record.read_text())["settings"] != wanted:
         rows = _judge(load_model(folder / MODEL, device), part, judged, config.judged, contestant.ways, device)
         curve = _curve(run, config.batch_size)

@@ -76,17 +76,21 @@ def _gdrnet(size: Size, **changes: Any) -> GdrNetConfig:
 
 
 def _surfemb(size: Size) -> SurfEmbConfig:
-    return _sized(SurfEmbConfig, size)
+    return replace(_sized(SurfEmbConfig, size), crop_size=_query(size).crop_size)
 
 
 def _gdrnpp(size: Size) -> GdrNetConfig:
     return GdrNetConfig.gdrnpp(_sized(GdrNetConfig, size))
 
 
-_SAME: dict[str, Any] = {
-    "encoder": "resnet18", "decoder": "unet", "stride": 2, "mask_loss": "bce", "double_mask": True, "pixel_map": "rays",
-}  # fmt: skip
-"""What makes a `GdrNetMethod` see through the flagship's networks, and its head the same places."""
+def _same(size: Size) -> dict[str, Any]:
+    """What makes a `GdrNetMethod` see through the flagship's networks, and its head the same places."""
+    return {
+        "encoder": "resnet18", "decoder": "unet", "stride": _query(size).stride, "mask_loss": "bce",
+        "double_mask": True, "pixel_map": "rays",
+    }  # fmt: skip
+
+
 _THESIS: dict[str, Any] = {"head": "thesis", "charts": 1, "rotation_loss": "frobenius", "pose_gradient": 1.0}
 _QUERY_WAYS = ("regression", "regression, refined", "sampling, refined")
 _ADAM = (("optimizer", "adam"),)
@@ -105,7 +109,9 @@ CONTESTANTS: dict[str, Contestant] = {
         "the flagship with none of it: queries learnt as if there were no pose",
         lambda size: _query(size, pose_gradient=0.0), _QUERY_WAYS,
     ),
-    "coarse": Contestant("the flagship with a query for every fourth pixel", _coarse, _QUERY_WAYS),
+    "coarse": Contestant(
+        "the flagship with a query for every fourth pixel, as the full-size one has anyway", _coarse, _QUERY_WAYS
+    ),
     "one-chart": Contestant("the flagship with one regressed rotation", lambda size: _query(size, charts=1)),
     "queries+coordinates": Contestant(
         "the flagship with coordinates beside the queries",
@@ -125,7 +131,7 @@ CONTESTANTS: dict[str, Contestant] = {
         "the flagship's networks, head and charts on coordinates and regions",
         lambda size: _gdrnet(
             size, charts=60, head_masks=True, rotation_loss="points", pose_gradient=QueryConfig().pose_gradient,
-            weights=GdrNetWeights(coordinates=_OURS.coordinates, rotation=_OURS.rotation), **_SAME,
+            weights=GdrNetWeights(coordinates=_OURS.coordinates, rotation=_OURS.rotation), **_same(size),
         ),
         ("regression", "PnP"),
     ),
@@ -163,14 +169,15 @@ CONTESTANTS: dict[str, Contestant] = {
     "pre.c": Contestant(
         "the thesis: its head on rendered coordinates",
         lambda size: _gdrnet(
-            size, intermediate="true coordinates", weights=GdrNetWeights(rotation=_OURS.rotation), **_SAME, **_THESIS
+            size, intermediate="true coordinates", weights=GdrNetWeights(rotation=_OURS.rotation), **_same(size),
+            **_THESIS,
         ),
         ("regression",), _ADAM,
     ),
     "raw-crop": Contestant(
         "the thesis, section 7.2.1: its head on the crop and its mask",
         lambda size: _gdrnet(
-            size, intermediate="image", weights=GdrNetWeights(rotation=_OURS.rotation), **_SAME, **_THESIS
+            size, intermediate="image", weights=GdrNetWeights(rotation=_OURS.rotation), **_same(size), **_THESIS
         ),
         ("regression",), _ADAM,
     ),

@@ -19,7 +19,7 @@ from cad2pose.estimator import PoseEstimator, best_per_object
 from cad2pose.evaluation import ScoringOptions, evaluate
 from cad2pose.experiments.contestants import WAYS
 from cad2pose.experiments.pixel_matches import PixelScores, pixel_matches
-from cad2pose.files import write_text
+from cad2pose.files import file_digest, write_text
 from cad2pose.methods.gdrnet import GdrNetMethod
 from cad2pose.methods.query_image import QueryImageMethod
 from cad2pose.model_file import Model, load_model
@@ -127,6 +127,7 @@ class Photographs:
     def judge_once(self, model_file: Path, ways: Sequence[str], device: torch.device) -> None:
         """As `judge` and `pixels`, kept beside the model; what is there for these photographs is not done again."""
         record, wanted = model_file.with_name(RECORD), {**self.settings, "ways": list(ways), "judge": _JUDGE}
+        wanted["model"] = file_digest(model_file)
         if not record.is_file() or json.loads(record.read_text())["settings"] != wanted:
             model = load_model(model_file, device)
             rows, pixels = self.judge(model, ways, device), self.pixels(model)

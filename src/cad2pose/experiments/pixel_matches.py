@@ -79,7 +79,9 @@ def crops_of(
                 T = camera.to_virtual(T)
                 middle = T[:, :3, :3] @ part.center.double() + T[:, :3, 3]
                 place = project_points(camera.K_virt, middle[:, None])[0, 0]
-                if bool((place.abs() < size).all()) and float(middle[0, 2]) > 0:  # else box and pose are of two things
+                if (
+                    bool(((place - (size - 1) / 2).abs() < size / 2).all()) and float(middle[0, 2]) > 0
+                ):  # else box and pose are of two things
                     pictures.append(warp_to_crops(image.read()[None], camera, lens=image.camera.lens))
                     cameras.append(camera)
                     poses.append(T)

@@ -56,8 +56,9 @@ def write_report(found: Sequence[Comparison], config: ComparisonConfig, out: Pat
             lines += ["Their pixels, around the annotated boxes (in brackets: how far from the first of the same seed,",
                       "95 % intervals over crops):", "", pixels_table(pixels), ""]  # fmt: skip
     lines += [
-        "In brackets: 95 % bootstrap intervals over crops, all seeds together. Errors are modulo the symmetries;",
-        f"translations in % of the distance. A crop without a pose counts as {NO_POSE[0]:g} deg and {NO_POSE[1]:g} %.",
+        "In brackets: 95 % bootstrap intervals over crops and seeds, then the seeds' own. Errors are modulo the",
+        "symmetries; translations in % of the distance. A crop without a pose counts as "
+        f"{NO_POSE[0]:g} deg and {NO_POSE[1]:g} %.",
         "Times are of batches of 16: processor time on a CPU, else wall time.", "",
     ]  # fmt: skip
     for name in dict.fromkeys(one.contestant for one in found if CONTESTANTS[one.contestant].shown):
@@ -75,7 +76,7 @@ def table(found: Sequence[Comparison]) -> str:
     rows = []
     for contestant, way in dict.fromkeys((one.contestant, one.way) for one in found):
         runs = [one for one in found if (one.contestant, one.way) == (contestant, way)]
-        turns, shifts = (np.concatenate([getattr(run, name) for run in runs]) for name in ("rotation", "translation"))
+        turns, shifts = (np.array([getattr(run, name) for run in runs]) for name in ("rotation", "translation"))
         frobenius = 2 * np.sqrt(2) * np.sin(np.radians(turns) / 2)
         network, pose, minutes = (
             np.mean([getattr(run, k) for run in runs]) for k in ("network_ms", "pose_ms", "minutes")
@@ -108,7 +109,8 @@ def pixels_table(matched: Sequence[PixelScores]) -> str:
     rows = []
     for one in matched:
         figures = torch.tensor(one.figures)
-        cells = pixel_cells(figures, first.get(one.seed))
+        other = first.get(one.seed)
+        cells = pixel_cells(figures, other if other is not None and other.shape == figures.shape else None)
         first.setdefault(one.seed, figures)
         rows.append([one.contestant, str(one.seed), str(len(figures)), *cells])
     return markdown_table(("contestant", "seed", "crops", *PIXEL_FIGURES), rows)
@@ -124,15 +126,33 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def median_interval(values: np.ndarray, draws: int = _DRAWS, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the median by the percentile bootstrap (Efron 1979)."""
-    chosen = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
-    low, high = np.percentile(np.median(values[chosen], axis=1), (2.5, 97.5))
+    """95 % interval of the median by the percentile bootstrap (Efron 1979).
+
+    Crops are drawn, and runs, where there are several: they are judged on the same crops, some of which are hard for
+    all.
+
+    Args:
+        values: `(runs, crops)`, or `(crops,)` of one run.
+        draws: how many.
+        seed: of the draws.
+    """
+    values = np.atleast_2d(values)
+    runs, crops = values.shape
+    generator = np.random.default_rng(seed)
+    medians = [
+        np.median(values[generator.integers(runs, size=runs)][:, generator.integers(crops, size=crops)])
+        for _ in range(draws)
+    ]
+    low, high = np.percentile(medians, (2.5, 97.5))
     return float(low), float(high)
 
 
 def _with_interval(values: np.ndarray, digits: int) -> str:
+    """The median of all runs, its interval, and the runs' own medians."""
     low, high = median_interval(values)
-    return f"{np.median(values):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    text = f"{np.median(values):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    own = ", ".join(f"{value:.{digits}f}" for value in np.median(values, axis=1))
+    return text if len(values) == 1 else f"{text}: {own}"
 
 
 def _plot(found: Sequence[Comparison], out: Path) -> None:
