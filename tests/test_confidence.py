@@ -19,11 +19,12 @@ from cad2pose.confidence import (
     save_calibrations,
 )
 from cad2pose.data import SyntheticConfig, SyntheticCrops
+from cad2pose.data.pose_prior import PosePrior
 from cad2pose.estimator import EstimatorOptions, PoseEstimator, likely_right
 from cad2pose.experiments import calibrate, calibration, calibration_crops, crops_in_all, usual_ways
 from cad2pose.experiments.calibration_crops import inside as inside_of
 from cad2pose.experiments.calibration_crops import photograph
-from cad2pose.geometry import Camera, projected_box
+from cad2pose.geometry import Camera, project_points, projected_box, transform_points
 from cad2pose.methods import GdrNetMethod, SurfEmbMethod
 from cad2pose.model_file import Model, load_model, save_model
 from cad2pose.structures import Detections, PoseDetails, PoseEstimates
@@ -331,3 +332,62 @@ def test_the_command_writes_the_model_anew(honest, tmp_path, capsys):
     assert "needs crops" in capsys.readouterr().err
     assert main(["calibrate", str(tmp_path / "none")]) == 2
     assert "there is no model file" in capsys.readouterr().err
+
+
+def test_fits_are_tested_on_crops_that_they_have_not_seen(honest, monkeypatch):
+    seeds: list[int] = []
+    plain = calibration_crops.SyntheticCrops
+
+    def crops(parts, config, device, seed):
+        seeds.append(seed)
+        return plain(parts, config, device, seed)
+
+    monkeypatch.setattr(calibration_crops, "SyntheticCrops", crops)
+    calibrate(random_model(), STYLE, ("regression", "refined"), torch.device("cpu"), 4, 4)
+    assert len(seeds) == len(set(seeds)) == 2
+
+
+def test_equivalent_poses_of_a_symmetric_part_are_right():
+    part = wedge(symmetric=True)
+    model = Model(random_model(part).method, (part,), {})
+    true = at(500.0)
+    turned = true @ part.symmetries.transforms()[5].double()
+    far = turned.clone()
+    far[2, 3] += 100
+    found = []
+    for T in (turned, far):
+        seen = calibration_crops.BoxedPart(0, 0, IMAGE, CAMERA, torch.zeros(1, 4), true)
+        boxes = detections(1)
+        estimates = PoseEstimates(
+            boxes.object_id, T[None], torch.tensor([0.5]).double(), boxes.box, details=PoseDetails.unknown([None])
+        )
+        found.append((seen, estimates))
+    assert calibration._judged(model, found).right.tolist() == [True, False]
+
+
+def test_a_cut_photograph_has_the_intrinsics_of_what_is_left():
+    part = wedge()
+    style = replace(STYLE, crop_size=48, pad=3.0, prior=PosePrior(border_share=1.0))
+    batch = SyntheticCrops([part], style, "cpu", 3).batch(0, 8)
+    assert batch.truth is not None
+    cut = 0
+    for row in range(8):
+        top, _, left, _ = inside_of(batch.valid[row, 0] == 1)
+        view = photograph(batch, row, 3.0)
+        middle = transform_points(view.T_cam_obj, part.center[None].double())
+        seen = project_points(view.camera.K, middle)[0]
+        there = project_points(batch.camera.K_virt[row].double(), middle)[0]
+        torch.testing.assert_close(seen, there - torch.tensor([left, top]).double(), atol=1e-3, rtol=0)
+        assert float((view.box[0, :2] + view.box[0, 2:] / 2 - (24 - torch.tensor([left, top]))).abs().max()) < 1e-3
+        cut += left + top > 0
+    assert cut > 0
+
+
+def test_a_way_that_a_model_does_not_have_is_refused():
+    part = wedge()
+    gdrnet = Model(GdrNetMethod(SMALL_GDRNET, [part]), (part,), {})
+    surfemb = Model(SurfEmbMethod(SMALL_SURFEMB, [part]), (part,), {})
+    with pytest.raises(ValueError, match="no poses by 'refined'; asked for these it gives 'regression'"):
+        calibrate(gdrnet, STYLE, ("refined",), torch.device("cpu"), 4, 4)
+    with pytest.raises(ValueError, match="no poses by 'regression'; asked for these it gives 'sampling'"):
+        calibrate(surfemb, STYLE, ("regression",), torch.device("cpu"), 4, 4)

@@ -397,3 +397,23 @@ def test_models_that_regress_nothing_are_refused_where_regression_is_asked_for()
     with pytest.raises(ValueError, match=r"wedge is a SurfEmbMethod, which regresses no poses.*--method query"):
         PoseEstimator([model], "cpu", EstimatorOptions(solver="regression"))
     PoseEstimator([model], "cpu")
+
+
+def test_a_lost_second_pass_leaves_the_first(generator, monkeypatch):
+    part = wedge()
+    truth = _pose(part, generator)
+    estimator = PoseEstimator([planted_model(truth[None], part)], "cpu", EstimatorOptions(recrop=True))
+    passes = []
+    plain = PoseEstimator._fused
+
+    def losing(self, view, object_id, box):
+        passes.append(box)
+        found = plain(self, view, object_id, box)
+        if len(passes) == 2:
+            found.T_cam_obj[:] = torch.nan
+        return found
+
+    monkeypatch.setattr(PoseEstimator, "_fused", losing)
+    found = estimator.estimate(torch.rand(3, 240, 320), CAMERA, _detections([1], _box(part, truth)))
+    assert len(passes) == 2
+    torch.testing.assert_close(found.T_cam_obj[0], truth, rtol=1e-5, atol=1e-3)

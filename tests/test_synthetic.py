@@ -8,6 +8,7 @@ from functools import cache
 import pytest
 import torch
 
+from cad2pose.data import lighting
 from cad2pose.data.augmentation import AugmentationConfig
 from cad2pose.data.boxes import BoxConfig, clip_box, extreme_points, jitter_box, projected_box
 from cad2pose.data.clutter import coarse_copy, hull_triangles, random_shapes, thinned
@@ -17,7 +18,14 @@ from cad2pose.data.occluders import ClutterConfig, allowed_cover, draw_hiding
 from cad2pose.data.pose_prior import PosePrior
 from cad2pose.data.scenes import synthetic_photo
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
-from cad2pose.geometry import Camera, project_points, transform_points, virtual_camera, warp_to_crops
+from cad2pose.geometry import (
+    Camera,
+    project_points,
+    rotation_from_axis_angle,
+    transform_points,
+    virtual_camera,
+    warp_to_crops,
+)
 from cad2pose.geometry.crop import OUTSIDE_FILL
 from cad2pose.parts import Mesh, Part, builtin_part
 from cad2pose.rendering import MeshSet, render
@@ -323,3 +331,34 @@ def test_photographs_show_what_they_say() -> None:
     assert not torch.equal(photo.image, synthetic_photo(parts, CAMERA, seed=2).image)
     with pytest.raises(ValueError, match="at least one part"):
         synthetic_photo([], CAMERA, 0)
+
+
+def test_training_crops_are_rolled_as_far_as_is_said() -> None:
+    for most in (0.0, 20.0, 180.0):
+        batch = crops(replace(SMALL, roll=most)).batch(0, 24)
+        turn = batch.camera.R_virt_cam
+        # the smallest rotation that looks at the box has its axis in the image plane; what is left is roll
+        axis = torch.stack((-turn[:, 2, 1], turn[:, 2, 0], torch.zeros(24)), -1).double()
+        angle = torch.arccos(turn[:, 2, 2].double().clamp(-1, 1))
+        least = rotation_from_axis_angle(torch.nn.functional.normalize(axis, dim=-1) * angle[:, None])
+        roll = turn.double() @ least.transpose(1, 2)
+        degrees = torch.rad2deg(torch.atan2(roll[:, 1, 0], roll[:, 0, 0])).abs()
+        flipped = torch.rad2deg(torch.atan2((turn.double() @ least)[:, 1, 0], (turn.double() @ least)[:, 0, 0])).abs()
+        degrees = torch.minimum(degrees, flipped)
+        assert float(degrees.max()) <= most + 1
+        assert float(degrees.max()) >= 0.6 * most
+
+
+def test_shadows_can_be_switched_off() -> None:
+    asked: list[int] = []
+    plain = lighting.shadows
+
+    def shadows(*arguments, **named):  # type: ignore[no-untyped-def]
+        asked.append(len(arguments[1]))
+        return plain(*arguments, **named)
+
+    for share in (0.0, 1.0):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lighting, "shadows", shadows)
+            crops(replace(SMALL, appearance=replace(SMALL.appearance, shadow_share=share))).batch(0, 6)
+        assert sum(asked) == 6 * share

@@ -346,3 +346,29 @@ def test_devices_that_are_not_there_are_refused(name):
 def test_training_settings_that_cannot_be_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=field):
         TrainingConfig(**{field: value})
+
+
+def test_every_step_trains_with_draws_of_its_own_and_clipped_gradients(tmp_path, monkeypatch):
+    seeds: list[int] = []
+    modes: list[bool] = []
+    norms: list[float] = []
+    plain, clip = QueryMethod.loss, torch.nn.utils.clip_grad_norm_
+
+    def loss(self, output, batch, generator=None):
+        found = plain(self, output, batch, generator)
+        if torch.is_grad_enabled():
+            seeds.append(generator.initial_seed())  # type: ignore[union-attr]
+            modes.append(self.training)
+        return replace(found, total=found.total * 1e4)
+
+    def clipped(parameters, limit):
+        parameters = list(parameters)
+        clip(parameters, limit)
+        norms.append(float(torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]).norm()))
+
+    monkeypatch.setattr(QueryMethod, "loss", loss)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clipped)
+    run(tmp_path)
+    assert len(set(seeds)) == len(seeds) > 1
+    assert all(modes)
+    assert max(norms) < 1.01 * SHORT.gradient_clip
