@@ -26,8 +26,9 @@ def add_runs(crops: Path, photographs: Path, runs: Path) -> None:
 
 def compared(crops: Path, photographs: Path) -> str:
     """Tables of a comparison, part by part: on rendered crops, and on photographs where there are any."""
-    found = [one for one in from_json(_read(crops)) if CONTESTANTS[one.contestant].shown]
-    seen = [one for one in (PhotographScores(**row) for row in _read(photographs)) if CONTESTANTS[one.contestant].shown]
+    shown = [name for name, contestant in CONTESTANTS.items() if contestant.shown]
+    found = [one for one in from_json(_read(crops)) if one.contestant in shown]
+    seen = [one for one in (PhotographScores(**row) for row in _read(photographs)) if one.contestant in shown]
     blocks = []
     for part in dict.fromkeys(one.part for one in found):
         blocks += [f"**{_CALLED.get(part, part)}**", table([one for one in found if one.part == part])]
@@ -72,9 +73,9 @@ def _share(value: float, low: float, high: float) -> str:
 
 
 def _latest(rows: list[Any]) -> list[Any]:
-    """The last one of every way of every run, in order."""
+    """The last one of every way of every run, in order; contestants that are no more are left out."""
     order = list(CONTESTANTS)
-    by_run = {(one.part, one.contestant, one.way, one.seed): one for one in rows}
+    by_run = {(one.part, one.contestant, one.way, one.seed): one for one in rows if one.contestant in order}
     return sorted(by_run.values(), key=lambda one: (one.part, order.index(one.contestant), one.seed))
 
 

@@ -163,14 +163,18 @@ def _surfemb_table(records: dict[str, dict[str, Any]]) -> str:
 def _calibration_table(records: dict[str, list[dict[str, Any]]]) -> str:
     rows = [
         [name, test["way"], test["part"], f"{test['fitted']:,}; {test['tested']:,}", f"{test['right']:.0%}",
-         f"{test['error']:.3f}", f"{test['rough_promised']:.0%}; {test['rough_right']:.0%}",
-         f"{test['without_promised']:.0%}; {test['without_likely']:.1%}"]
+         f"{test['error']:.3f}", _shares(test["rough_promised"], test["rough_right"]),
+         _shares(test["without_promised"], test["without_likely"])]
         for name, tests in records.items()
         for test in tests
     ]  # fmt: skip
     head = ["model", "poses", "part", "fitted on; tested on", "right", "expected calibration error",
             "rough boxes: promised; right", "without the part: promised; called likely"]  # fmt: skip
     return markdown_table(head, rows)
+
+
+def _shares(*values: float | None) -> str:
+    return "; ".join("-" if value is None else f"{value:.1%}" for value in values)
 
 
 def _plot_reliability(records: dict[str, list[dict[str, Any]]], path: Path) -> None:
