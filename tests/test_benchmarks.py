@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from cad2pose.data.synthetic import SyntheticConfig
+from cad2pose.geometry import rotation_about_z
 from cad2pose.methods import QueryConfig
 from cad2pose.model_file import save_model
+from cad2pose.parts import Symmetries
 from small_models import SMALL, SMALL_GDRNET, random_model, wedge
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -73,3 +77,14 @@ def test_networks_are_timed_side_by_side(benchmark, monkeypatch, capsys):
     assert all(0 < row["network"] < 1e5 and 0 < row["step"] < 1e5 for row in figures.values())
     monkeypatch.setattr(networks, "WANTED", 0.0)
     assert networks.main(config) == 1
+
+
+def test_the_best_constant_rotation_is_nearest_to_all(benchmark):
+    """Of three, of which the last two are near each other, it is one of those; a symmetry brings the first near, too."""
+    best = benchmark("box_alone").best_rotation
+    turns = rotation_about_z(torch.tensor([3.0, 0.1, 0.0], dtype=torch.float64))
+    assert torch.equal(best(turns, Symmetries()), turns[1])
+    half = torch.eye(4, dtype=torch.float64)
+    half[:2, :2] *= -1
+    near = rotation_about_z(torch.tensor([0.05 + math.pi, 0.1, 0.0], dtype=torch.float64))
+    assert torch.equal(best(near, Symmetries(discrete=half[None])), near[0])
