@@ -80,7 +80,7 @@ def test_networks_are_timed_side_by_side(benchmark, monkeypatch, capsys):
 
 
 def test_the_best_constant_rotation_is_nearest_to_all(benchmark):
-    """Of three, of which the last two are near each other, it is one of those; a symmetry brings the first near, too."""
+    """Of three, the last two of which are near each other, it is one of those; a symmetry brings the first near."""
     best = benchmark("box_alone").best_rotation
     turns = rotation_about_z(torch.tensor([3.0, 0.1, 0.0], dtype=torch.float64))
     assert torch.equal(best(turns, Symmetries()), turns[1])
