@@ -65,6 +65,9 @@ class Config:
     """JSON file to write."""
 
 
+_CELLS = 74  # a side: what the published solver sees of 224 x 224 queries, a third of them each way
+
+
 class Twin:
     """SurfEmb's networks with the published solver."""
 
@@ -82,7 +85,7 @@ class Twin:
         with torch.enable_grad():  # BFGS goes by gradients
             found = estimate_pose(
                 maps.mask_logits[0], maps.queries[0], self.points, self.surface.normals, self.keys, maps.K[0],
-                self.part.diameter, TwinOptions(seed=number),
+                self.part.diameter, TwinOptions(seed=number, downsample=max(1, round(maps.queries.shape[-1] / _CELLS))),
             )  # fmt: skip
         if found.rotation is None or found.translation is None:
             return torch.full((4, 4), torch.nan, dtype=torch.float64)

@@ -150,7 +150,7 @@ def test_training_from_a_folder(world, tmp_path, capsys, monkeypatch):
     size = ["--model.crop-size", "32", "--model.width", "8", "--model.head-width", "8", "--model.key-width", "8"]
     arguments = ["train", str(world), "--out", str(tmp_path / "run"), "--samples", "16", "--batch-size", "8", *size]
     images = ["--images", str(world / SPLIT), "--mix", "0.5", "--validations", "1", "--validation-crops", "4"]
-    monkeypatch.setattr("cad2pose.experiments.calibration.SyntheticCrops", few_pictures)
+    monkeypatch.setattr("cad2pose.experiments.calibration_crops.SyntheticCrops", few_pictures)
     assert main([*arguments, *images, "--device", "cpu", "--calibration-crops", "2"]) == 0
     assert "calibration" in capsys.readouterr().out
     assert set(load_model(tmp_path / "run" / "model.safetensors").calibrations) == {"regression", "refined"}
