@@ -80,16 +80,16 @@ def calibration_crops(
     for index, begun in enumerate(range(0, total, _BATCH)):
         kinds = torch.tensor(_TURN)[torch.arange(begun, begun + _BATCH) // parts % len(_TURN)]
         batch = source.batch(index, _BATCH, shown=kinds != WITHOUT)
-        factors = _rough_factors(Draws(seed, index, 3), kinds == ROUGH)
+        factors = _rough_factors(Draws(seed, index, 3), _BATCH)
         for row, kind in enumerate(kinds[: total - begun].tolist()):
-            yield photograph(batch, row, wide.pad, kind, factors[row])
+            yield photograph(batch, row, wide.pad, kind, factors[row] if kind == ROUGH else None)
 
 
-def _rough_factors(draws: Draws, rough: Bool[Tensor, "b"]) -> Float[Tensor, "b 2 2"]:
-    """Shifts in box sides, and factors on the sides; 0 and 1 of boxes that are not rough."""
-    shift = draws.normal(len(rough), 2).clamp(-2, 2) * _ROUGH_SHIFT
-    scale = (draws.normal(len(rough), 2).clamp(-2, 2) * _ROUGH_SCALE).exp()
-    return torch.where(rough[:, None, None], torch.stack((shift, scale), dim=1), torch.tensor([[0.0], [1.0]]))
+def _rough_factors(draws: Draws, count: int) -> Float[Tensor, "b 2 2"]:
+    """Shifts in box sides, and factors on the sides."""
+    shift = draws.normal(count, 2).clamp(-2, 2) * _ROUGH_SHIFT
+    scale = (draws.normal(count, 2).clamp(-2, 2) * _ROUGH_SCALE).exp()
+    return torch.stack((shift, scale), dim=1)
 
 
 def photograph(
@@ -118,7 +118,7 @@ def photograph(
         shift, scale = factors * side
         limits = torch.tensor([[camera.width, camera.height]]).float()
         rough = clip_box(torch.cat((middle + shift - scale / 2, scale))[None], limits)
-        box = rough if kind == ROUGH and float(rough[:, 2:].min()) >= _LEAST_BOX else box
+        box = rough if float(rough[:, 2:].min()) >= _LEAST_BOX else box
     T_cam_obj = batch.truth.T_virt_obj[row].double().cpu()
     return BoxedPart(
         int(batch.part_index[row]), kind, batch.image[row, :, top:bottom, left:right], camera, box, T_cam_obj

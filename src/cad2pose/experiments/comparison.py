@@ -164,7 +164,9 @@ def _claim(out: Path, config: ComparisonConfig, crops: dict[str, Any], start: Mo
     added = ("contestants", "seeds", "record_crops", "photographs", "detections", "split")
     shared = {name: value for name, value in describe(config).items() if name not in added}
     settings = {"config": shared, "crops": describe(crops), "start": None if start is None else dict(start.info)}
-    if not (out / _SETTINGS).is_file() or not folder_holds(out, _SETTINGS, settings, "comparison"):
+    if (out / _SETTINGS).is_file():
+        folder_holds(out, _SETTINGS, settings, "comparison")
+    else:  # the folder may hold runs of before there was such a file
         write_text(out / _SETTINGS, json.dumps(settings, indent=1))
 
 
