@@ -111,7 +111,7 @@ def test_runs_are_made_once_and_all_see_the_same_crops(tmp_path, monkeypatch):
     )
     assert query["crops"] == frozen["crops"]
     assert frozen["start"]["samples"] == "16"
-    monkeypatch.setattr(comparison, "_judge", lambda *_: pytest.fail("judged twice"))
+    monkeypatch.setattr(comparison, "judge", lambda *_: pytest.fail("judged twice"))
     assert compare([part], CONFIG, tmp_path, torch.device("cpu"), crops) == found
     with pytest.raises(ValueError, match=r"another comparison; it differs in config.samples"):
         compare([part], replace(CONFIG, samples=24), tmp_path, torch.device("cpu"), crops)
@@ -121,7 +121,7 @@ def test_runs_are_made_once_and_all_see_the_same_crops(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"another comparison; it differs in crops.pictures"):
         compare([part], CONFIG, tmp_path, torch.device("cpu"), crops | {"pictures": 5})
     # a model trained anew is judged anew
-    monkeypatch.setattr(comparison, "_judge", lambda *_: [])
+    monkeypatch.setattr(comparison, "judge", lambda *_: [])
     model = tmp_path / "wedge" / "gdrnet" / "0" / "model.safetensors"
     known = load_model(model)
     save_model(model, known.method, known.parts, {**known.info, "seconds": "99"})
@@ -245,6 +245,19 @@ def test_models_are_judged_on_photographs_once_and_by_the_results_code(tmp_path,
     assert len(perfect) == 16  # but other boxes in a file of the same name are
     page = write_report(finished(tmp_path / "out"), config, tmp_path / "out", "CPU").read_text()
     assert "| gdrnet | PnP | 0 | 4 of 4 |" in page
+    # of several boxes of one instance the detector's surest is looked at, whatever the poses' scores
+    surer = [{**box, "score": 0.95, "bbox": [1, 2, 30, 40]} for box in json.loads((root / "boxes.json").read_text())]
+    less = [{**box, "score": 0.5, "bbox": [5, 5, 20, 20]} for box in surer]
+    (root / "boxes.json").write_text(json.dumps(json.loads((root / "boxes.json").read_text()) + surer + less))
+    looked = []
+    monkeypatch.setattr(
+        PoseEstimator, "estimate",
+        lambda self, image, camera, detections: looked.append(detections.box.tolist()) or truthful(
+            self, image, camera, detections
+        ),
+    )  # fmt: skip
+    compare([part], config, tmp_path / "out", torch.device("cpu"), {"pictures": 4})
+    assert looked == [[[1.0, 2.0, 30.0, 40.0]]] * 8
     assert len(json.loads((tmp_path / "out" / "photographs.json").read_text())) == 2
 
 

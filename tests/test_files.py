@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cad2pose.files import check_folder, remove_leftovers, replacing, write_bytes, write_text
+from cad2pose.files import borrowed, check_folder, remove_leftovers, replacing, write_bytes, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -163,3 +163,19 @@ def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path):
         path.touch()
     remove_leftovers(tmp_path)
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+
+
+def test_the_last_to_leave_a_borrowed_folder_removes_it(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "crops"
+    with borrowed(folder):
+        (folder / "one").write_text("1")
+        with borrowed(folder):
+            pass
+        assert (folder / "one").is_file(), "it is still in use"
+        with pytest.raises(ZeroDivisionError), borrowed(folder):
+            raise ZeroDivisionError
+    assert not folder.exists()
+    with pytest.raises(ZeroDivisionError), borrowed(folder):
+        (folder / "one").write_text("1")
+        raise ZeroDivisionError
+    assert (folder / "one").is_file(), "a stopped run finds it again"

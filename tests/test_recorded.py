@@ -59,3 +59,14 @@ def test_a_broken_file_is_made_again(tmp_path, broken):
     next(tmp_path.rglob("*.safetensors")).write_bytes(broken)
     assert torch.equal(RecordedCrops(source, tmp_path).batch(0, 2).image, first.image)
     assert source.made == [0, 0]
+
+
+def test_batches_can_be_made_before_they_are_asked_for(tmp_path):
+    source = Counting()
+    crops = RecordedCrops(source, tmp_path)
+    crops.batch(1, 2)
+    crops.record(3, 2)
+    assert source.made == [1, 0, 2]
+    assert [len(crops.batch(index, 2)) for index in range(3)] == [2, 2, 2]
+    crops.record(3, 2)
+    assert source.made == [1, 0, 2]

@@ -36,14 +36,26 @@ class RecordedCrops:
 
     def batch(self, index: int, size: int) -> CropBatch:
         """Batch number `index`, of `size` crops; a file that cannot be read is made again."""
-        file = self.folder / f"{size}" / f"{index:06d}.safetensors"
         try:
-            kept = load_file(file)
+            kept = load_file(self._file(index, size))
         except (OSError, SafetensorError):
-            kept = _pack(self.source.batch(index, size))
-            with replacing(file) as aside:
-                save_file(kept, aside)
+            kept = self._record(index, size)
         return _unpack(kept).to(self.device)
+
+    def record(self, batches: int, size: int) -> None:
+        """Make the first `batches` batches of `size` crops, those that are not there yet."""
+        for index in range(batches):
+            if not self._file(index, size).is_file():
+                self._record(index, size)
+
+    def _file(self, index: int, size: int) -> Path:
+        return self.folder / f"{size}" / f"{index:06d}.safetensors"
+
+    def _record(self, index: int, size: int) -> dict[str, Tensor]:
+        kept = _pack(self.source.batch(index, size))
+        with replacing(self._file(index, size)) as aside:
+            save_file(kept, aside)
+        return kept
 
 
 def _pack(batch: CropBatch) -> dict[str, Tensor]:

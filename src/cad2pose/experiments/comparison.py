@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,26 +13,22 @@ import torch
 
 from cad2pose.data.recorded import RecordedCrops
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
-from cad2pose.estimator.looking import Look
-from cad2pose.experiments.contestants import CONTESTANTS, WAYS, Size, chosen
+from cad2pose.experiments.contestants import CONTESTANTS, Size, chosen
+from cad2pose.experiments.judging import JUDGE, judge
 from cad2pose.experiments.photographs import RECORD, Photographs, PhotographScores, read_pixels, read_scores
 from cad2pose.experiments.pixel_matches import PixelScores
-from cad2pose.files import alone, file_digest, write_text
+from cad2pose.files import alone, borrowed, file_digest, write_text
 from cad2pose.model_file import Model, load_model
 from cad2pose.parts import Part
 from cad2pose.settings import describe, folder_holds
-from cad2pose.structures import CropBatch, CropSource
-from cad2pose.training import CropErrors, TrainingConfig, pose_crop_errors, train
+from cad2pose.structures import CropSource
+from cad2pose.training import TrainingConfig, train
 from cad2pose.training.loop import MODEL, run_settings
 from cad2pose.training.optim import has_fast_bfloat16
 from cad2pose.training.run_folder import RunFolder
 
 _JUDGED, _SETTINGS = "judged.json", "comparison_settings.json"
-_JUDGE = 3  # to be raised when poses or their errors come out otherwise: finished runs are then judged again
 _VALIDATION_SEED = 1_000_000
-_JUDGE_SEED = 2_000_000  # of crops that no training and no validation has seen
-_BATCH = 16
-NO_POSE = (180.0, 100.0)  # errors where there is no pose: degrees, % of the distance
 
 
 @dataclass(frozen=True)
@@ -148,14 +142,14 @@ def compare(
     _claim(out, config, dict(crops or {}), start)
     for part in parts:
         for seed in config.seeds:
-            for name in chosen(config.contestants):
-                folder = out / part.name / name / str(seed)
-                report(f"{part.name}: {name}, seed {seed}")
-                found += _run(part, name, seed, config, folder, device, dict(crops or {}), start)
-                if photographs is not None:
-                    photographs.judge_once(folder / MODEL, CONTESTANTS[name].ways, device)
-                after()
-            shutil.rmtree(_recorded(out / part.name, seed), ignore_errors=True)
+            with borrowed(_recorded(out / part.name, seed)):
+                for name in chosen(config.contestants):
+                    folder = out / part.name / name / str(seed)
+                    report(f"{part.name}: {name}, seed {seed}")
+                    found += _run(part, name, seed, config, folder, device, dict(crops or {}), start)
+                    if photographs is not None:
+                        photographs.judge_once(folder / MODEL, CONTESTANTS[name].ways, device)
+                    after()
     return found
 
 
@@ -230,16 +224,17 @@ def _run(
         if config.record_crops:
             kind = hashlib.sha256(repr(style).encode()).hexdigest()[:12]
             seen = RecordedCrops(seen, _recorded(folder.parent.parent, seed) / kind, device)
+            seen.record(training.steps, training.batch_size)  # so that no run's minutes hold the making of all's crops
         fresh = SyntheticCrops([part], judged, device, _VALIDATION_SEED)
         with alone(folder):
             train([part], method, seen, fresh, training, folder, device, settings, start=start)
     record = folder / _JUDGED
     wanted = {
-        "judged": config.judged, "ways": list(contestant.ways), "judge": _JUDGE, "style": describe(judged),
+        "judged": config.judged, "ways": list(contestant.ways), "judge": JUDGE, "style": describe(judged),
         "model": file_digest(folder / MODEL),
     }  # fmt: skip
     if not record.is_file() or json.loads(record.read_text())["settings"] != wanted:
-        rows = _judge(load_model(folder / MODEL, device), part, judged, config.judged, contestant.ways, device)
+        rows = judge(load_model(folder / MODEL, device), part, judged, config.judged, contestant.ways, device)
         curve = _curve(run, config.batch_size)
         write_text(record, json.dumps({"settings": wanted, "rows": rows, "curve": curve}))
     return _read(record, part.name, name, seed)
@@ -253,58 +248,6 @@ def _read(record: Path, part: str, contestant: str, seed: int) -> list[Compariso
 
 def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-
-
-def _judge(
-    model: Model, part: Part, style: SyntheticConfig, count: int, ways: Sequence[str], device: torch.device
-) -> list[dict[str, Any]]:
-    """Errors and times of every way on fresh crops."""
-    source = SyntheticCrops([part], style, device, _JUDGE_SEED)
-    batches = [source.batch(i, min(_BATCH, count - i * _BATCH)) for i in range(-(-count // _BATCH))]
-    parameters = sum(p.numel() for p in model.method.parameters())
-    minutes = float(model.info["seconds"]) / 60
-    rows = []
-    with torch.inference_mode():
-        model.method(batches[0])  # what is made at first use is not timed
-        network = _timed(model.method, batches, device)[1]
-        for way in ways:
-            look = Look(WAYS[way])
-            look.check(model)
-            look(model, batches[0][:1])
-            errors, seconds = _timed(lambda batch, look=look: _errors(model, look, batch), batches, device)
-            joined = CropErrors.join(errors)
-            rows.append({
-                "way": way, "rotation": joined.rotation.tolist(), "translation": joined.translation.tolist(),
-                "network_ms": 1e3 * network / count, "pose_ms": 1e3 * max(0.0, seconds - network) / count,
-                "parameters": parameters, "minutes": minutes,
-            })  # fmt: skip
-    return rows
-
-
-def _errors(model: Model, look: Look, batch: CropBatch) -> CropErrors:
-    poses = look(model, batch)
-    T = poses.T_cam_obj.to(batch.image.device)
-    there = torch.isfinite(T).flatten(1).all(1)
-    eye = torch.eye(4, dtype=T.dtype, device=T.device)
-    errors = pose_crop_errors(model.method, batch, torch.where(there[:, None, None], T, eye), poses.score)
-    lost = ~there.cpu()
-    turn, shift = errors.rotation.masked_fill(lost, NO_POSE[0]), errors.translation.masked_fill(lost, NO_POSE[1])
-    return CropErrors(errors.part_index, turn, shift, errors.depth, errors.score)
-
-
-def _timed(
-    work: Callable[[CropBatch], Any], batches: Sequence[CropBatch], device: torch.device
-) -> tuple[list[Any], float]:
-    """What it gives for every batch, and the seconds: processor time on a CPU, where others may be at work."""
-    cuda = device.type == "cuda"
-    clock = time.perf_counter if cuda else time.process_time
-    if cuda:
-        torch.cuda.synchronize(device)
-    begun = clock()
-    results = [work(batch) for batch in batches]
-    if cuda:
-        torch.cuda.synchronize(device)
-    return results, clock() - begun
 
 
 def _curve(run: RunFolder, batch_size: int) -> tuple[tuple[float, float, float], ...]:

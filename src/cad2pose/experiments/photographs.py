@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,19 @@ from cad2pose.data.bop import BopDataset, find_dataset
 from cad2pose.data.bop_files import BopTarget
 from cad2pose.data.image_tasks import ImageTask, tasks_of_bop
 from cad2pose.data.results import Results
-from cad2pose.estimator import PoseEstimator, best_per_object
+from cad2pose.estimator import PoseEstimator
 from cad2pose.evaluation import ScoringOptions, evaluate
 from cad2pose.experiments.contestants import WAYS
-from cad2pose.experiments.pixel_matches import PixelScores, pixel_matches
+from cad2pose.experiments.pixel_matches import NoInstanceError, PixelScores, pixel_matches
 from cad2pose.files import file_digest, write_text
 from cad2pose.methods.gdrnet import GdrNetMethod
 from cad2pose.methods.query_image import QueryImageMethod
 from cad2pose.model_file import Model, load_model
 from cad2pose.parts import Part
-from cad2pose.structures import PoseEstimates
+from cad2pose.structures import Detections, PoseEstimates
 
 RECORD = "photographs.json"
-_JUDGE = 2  # to be raised when poses or figures come out otherwise: finished runs are then judged again
+_JUDGE = 3  # to be raised when poses or figures come out otherwise: finished runs are then judged again
 _MEASURES = {
     "mean_AR": "mean_AR_MSSD_MSPD", "AR_MSSD": "AR_MSSD", "AR_MSPD": "AR_MSPD", "add_s": "recall_ADD_S_0p1d",
 }  # fmt: skip
@@ -57,7 +57,7 @@ class PhotographScores:
 
 
 class Photographs:
-    """Images of a BOP data set, and boxes.
+    """Images of a BOP data set, and the detector's surest boxes, as many as there are instances: the same for all.
 
     Args:
         folder: the data set, or its name in BOP_PATH.
@@ -82,7 +82,8 @@ class Photographs:
                     f"the photographs of {self._dataset.root}, split {split}, show no {part.name} (object {one}); "
                     "compare objects of that data set, or leave --photographs out"
                 )
-            self._tasks[one] = tasks_of_bop(folder, split, detections, (one,), None, False)
+            tasks = tasks_of_bop(folder, split, detections, (one,), None, False)
+            self._tasks[one] = [replace(task, detections=_surest(task.detections, task.counts)) for task in tasks]
         self.settings = {
             "photographs": self._dataset.root.name, "split": split, "detections": detections.name,
             "boxes": hashlib.sha256(detections.read_bytes()).hexdigest()[:12],
@@ -101,8 +102,7 @@ class Photographs:
         for task in self._tasks[part.object_id]:
             image = task.read()
             for way, estimator in estimators.items():
-                estimates = estimator.estimate(image, task.camera, task.detections)
-                found[way][(task.scene_id, task.image_id)] = best_per_object(estimates, task.counts)
+                found[way][(task.scene_id, task.image_id)] = estimator.estimate(image, task.camera, task.detections)
         rows = []
         for way in ways:
             scores = evaluate(
@@ -121,7 +121,7 @@ class Photographs:
             return []
         try:
             return pixel_matches(model, self._dataset).tolist()
-        except ValueError:  # scores of poses need no boxes
+        except NoInstanceError:  # scores of poses need no annotated boxes
             return []
 
     def judge_once(self, model_file: Path, ways: Sequence[str], device: torch.device) -> None:
@@ -132,6 +132,13 @@ class Photographs:
             model = load_model(model_file, device)
             rows, pixels = self.judge(model, ways, device), self.pixels(model)
             write_text(record, json.dumps({"settings": wanted, "rows": rows, "pixels": pixels}))
+
+
+def _surest(detections: Detections, counts: Mapping[int, int] | int) -> Detections:
+    """Of one object's boxes as many as there are instances, by the detector's score: poses have no say in it."""
+    count = counts if isinstance(counts, int) else max(counts.values(), default=0)
+    kept = detections.score.argsort(descending=True, stable=True)[:count]
+    return Detections(detections.object_id[kept], detections.box[kept], detections.score[kept])
 
 
 def read_scores(record: Path, part: str, contestant: str, seed: int) -> list[PhotographScores]:

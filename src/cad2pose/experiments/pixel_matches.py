@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cad2pose.data.bop import BopDataset
 from cad2pose.data.bop_scene import BopImage
+from cad2pose.evaluation.bootstrap import Interval, image_weights
 from cad2pose.geometry import (
     VirtualCamera,
     nearest_rotation,
@@ -43,6 +44,10 @@ _BATCH = 16
 _RESAMPLES = 2000
 
 
+class NoInstanceError(ValueError):
+    """No annotated instance of a part is seen well enough in its box."""
+
+
 @dataclass(frozen=True)
 class PixelScores:
     """What the pixels of photographs say of one contestant on one part under one seed.
@@ -66,7 +71,7 @@ def crops_of(
     Left out are those whose annotated pose is nowhere near their box.
 
     Raises:
-        ValueError: if none is seen well enough.
+        NoInstanceError: if none is seen well enough.
     """
     pictures, cameras, poses = [], [], []
     for image in dataset:
@@ -86,7 +91,7 @@ def crops_of(
                     cameras.append(camera)
                     poses.append(T)
     if not pictures:
-        raise ValueError(
+        raise NoInstanceError(
             f"{dataset.root} ({dataset.split}) has no annotated {part.name} of which {least_visible:.0%} is seen "
             "in its box"
         )
@@ -112,7 +117,7 @@ def pixel_matches(
 
     Raises:
         TypeError: for a model without a query image.
-        ValueError: if no instance is seen well enough.
+        NoInstanceError: if no instance is seen well enough.
     """
     method, part = model.method, model.parts[index]
     if not isinstance(method, QueryImageMethod):
@@ -157,18 +162,14 @@ def _figures(
     return torch.stack(rows)
 
 
-def mean_interval(differences: Float[Tensor, "n"]) -> tuple[float, float]:
-    """95 % interval of the mean, by the percentile bootstrap over crops."""
-    generator = torch.Generator().manual_seed(0)
-    chosen = torch.randint(len(differences), (_RESAMPLES, len(differences)), generator=generator)
-    low, high = differences[chosen].mean(1).quantile(torch.tensor([0.025, 0.975])).tolist()
-    return low, high
-
-
 def pixel_cells(figures: Float[Tensor, "n 3"], first: Float[Tensor, "n 3"] | None) -> list[str]:
-    """Means as text, with intervals of how far they are from those of another model on the same crops, if given."""
+    """Means as text, with intervals of how far they are from those of another model on the same crops, if given.
+
+    The intervals are of the percentile bootstrap over crops.
+    """
     cells = [f"{value:.3f}" for value in figures.mean(0).tolist()]
     if first is None:
         return cells
-    apart = [mean_interval(column) for column in (figures - first).T]
-    return [f"{cell} ({low:+.3f} to {high:+.3f})" for cell, (low, high) in zip(cells, apart, strict=True)]
+    drawn = image_weights(len(figures), _RESAMPLES) @ (figures - first).double() / len(figures)
+    apart = [Interval.of(column) for column in drawn.T]
+    return [f"{cell} ({one.low:+.3f} to {one.high:+.3f})" for cell, one in zip(cells, apart, strict=True)]

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cad2pose.evaluation.bootstrap import Interval, image_weights, weighted_medians
 from cad2pose.experiments.comparison import (
-    NO_POSE,
     Comparison,
     ComparisonConfig,
     as_json,
@@ -19,6 +19,7 @@ from cad2pose.experiments.comparison import (
     pixels_of_photographs,
 )
 from cad2pose.experiments.contestants import CONTESTANTS
+from cad2pose.experiments.judging import NO_POSE
 from cad2pose.experiments.photographs import RECORD, PhotographScores
 from cad2pose.experiments.pixel_matches import PIXEL_FIGURES, PixelScores, pixel_cells
 from cad2pose.files import replacing, write_text
@@ -137,14 +138,10 @@ def median_interval(values: np.ndarray, draws: int = _DRAWS, seed: int = 0) -> t
         seed: of the draws.
     """
     values = np.atleast_2d(values)
-    runs, crops = values.shape
-    generator = np.random.default_rng(seed)
-    medians = [
-        np.median(values[generator.integers(runs, size=runs)][:, generator.integers(crops, size=crops)])
-        for _ in range(draws)
-    ]
-    low, high = np.percentile(medians, (2.5, 97.5))
-    return float(low), float(high)
+    runs, crops = (image_weights(count, draws, seed + place) for place, count in enumerate(values.shape))
+    often = (runs[:, :, None] * crops[:, None]).flatten(1)
+    interval = Interval.of(weighted_medians(torch.from_numpy(values).flatten(), often))
+    return interval.low, interval.high
 
 
 def _with_interval(values: np.ndarray, digits: int) -> str:
