@@ -49,7 +49,7 @@ class ComparisonConfig:
         judged: fresh crops per run that errors are measured on, the same for all.
         validations: points of the curves of error against crops.
         photographs: BOP data set (or its name in BOP_PATH) whose objects the parts are: models are judged on its images
-            as well, from one look at every box. None is trained on.
+            as well, from one look at the surest box of every instance. None is trained on.
         detections: boxes in the photographs; needed with these.
         split: of the photographs.
         record_crops: make the crops of a part and seed once, for all contestants, and keep them in the run folder until

@@ -90,7 +90,7 @@ class Photographs:
         }  # fmt: skip
 
     def judge(self, model: Model, ways: Sequence[str], device: torch.device) -> list[dict[str, Any]]:
-        """Scores of a model of one part, by every way, from one look at every box.
+        """Scores of a model of one part, by every way, from one look at each of the boxes.
 
         None for a model that is shown true coordinates, which photographs do not have.
         """

@@ -51,7 +51,7 @@ def write_report(found: Sequence[Comparison], config: ComparisonConfig, out: Pat
         lines += [f"## {part}", "", table(rows), ""]
         real = [one for one in seen if one.part == part and CONTESTANTS[one.contestant].shown]
         if real:
-            lines += ["On photographs, from one look at every box:", "", photographs_table(real), ""]
+            lines += ["On photographs, from one look at the surest boxes:", "", photographs_table(real), ""]
         pixels = [one for one in matched if one.part == part and CONTESTANTS[one.contestant].shown]
         if pixels:
             lines += ["Their pixels, around the annotated boxes (in brackets: how far from the first of the same seed,",
