@@ -259,9 +259,15 @@ def test_three_steps_then_resumed(tmp_path: Path, precision: str) -> None:
     state = make_state(CONFIG, parts(), config, device)
     assert state.restore(tmp_path / "run")
     assert state.step == 3
-    # On the host, else AdamW would wait for the device once per parameter.
-    assert all(not entry["step"].is_cuda for entry in state.optimizer.state.values())
+    # Fused, AdamW counts its steps on the device, the average on the host: nobody waits for the other.
+    assert all(entry["step"].is_cuda for entry in state.optimizer.state.values())
     assert all(entry["exp_avg"].is_cuda for entry in state.optimizer.state.values())
+    assert not state.average.n_averaged.is_cuda
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        state.average.update_parameters(state.method)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
     model = run(None)
     assert model.is_file()
     end = make_state(CONFIG, parts(), config, device)

@@ -1,10 +1,12 @@
 """Groups of rotations are groups, and distances from triangles are distances."""
 
+import math
+
 import pytest
 import torch
 
-from cad2pose.geometry import random_rotations, transform_points
-from cad2pose.parts.rotation_groups import cyclic, dihedral, polyhedral
+from cad2pose.geometry import geodesic_distance, random_rotations, transform_points
+from cad2pose.parts.rotation_groups import ANY_ANGLE, cyclic, dihedral, polyhedral, turns
 from cad2pose.parts.triangle_distance import distance_to_triangles
 
 
@@ -31,3 +33,10 @@ def test_finite_groups_are_closed(group) -> None:
     assert torch.allclose(
         transform_points(placed.discrete, center.expand(len(placed), 1, 3))[:, 0], center.expand(len(placed), 3)
     )
+
+
+def test_no_number_of_teeth_recurs_in_step_with_the_turns_that_stand_for_all() -> None:
+    angle = geodesic_distance(turns(ANY_ANGLE), torch.eye(3, dtype=torch.float64).expand(len(turns(ANY_ANGLE)), 3, 3))
+    for teeth in range(2, 120):
+        off = (angle * teeth / (2 * math.pi)).remainder(1.0)
+        assert 0.4 < float(torch.minimum(off, 1 - off).max()) <= 0.5, teeth

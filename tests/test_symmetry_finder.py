@@ -59,6 +59,19 @@ def prism(order: int, radius: float = 30.0, height: float = 40.0) -> trimesh.Tri
     return trimesh.convex.convex_hull(np.concatenate((rim, rim + np.array([0, 0, height]))))
 
 
+def gear(teeth: int, low: float = 38.0, high: float = 50.0, height: float = 15.0) -> trimesh.Trimesh:
+    places = np.array([(0.0, low), (0.25, low), (0.25, high), (0.75, high), (0.75, low)])
+    angle = 2 * np.pi / teeth * (np.arange(teeth)[:, None] + places[:, 0]).ravel()
+    radius = np.tile(places[:, 1], teeth)
+    rim = np.stack((radius * np.cos(angle), radius * np.sin(angle), 0 * angle), axis=1)
+    up = np.array([0.0, 0.0, height])
+    vertices, one = np.concatenate((rim, rim + up, [0 * up, up])), np.arange(len(rim))
+    other, middle = np.roll(one, -1), 2 * len(rim) + 0 * one
+    top, other_top = one + len(rim), other + len(rim)
+    faces = [(middle, other, one), (middle + 1, top, other_top), (one, other, other_top), (one, other_top, top)]
+    return trimesh.Trimesh(vertices, np.concatenate([np.stack(face, axis=1) for face in faces]), process=False)
+
+
 def angle_between(first: torch.Tensor, second: torch.Tensor) -> float:
     """Degrees between two lines."""
     return math.degrees(math.acos(min(1.0, float((first @ second).abs() / first.norm() / second.norm()))))
@@ -171,6 +184,21 @@ def test_builtin_parts(name: str, disc_report: SymmetryReport) -> None:
         assert report.near.fit.largest / 100 * part.diameter == pytest.approx(6.8, abs=0.1)
         assert float(report.near.fit.place[0]) > 30
         assert float(report.near.fit.place[1].abs()) < 3
+
+
+@pytest.mark.parametrize(("name", "group", "samples"), [("nut", "D6", 6000), ("bushing", "Cinf", 20_000)])
+def test_a_small_tolerance_keeps_what_is_exact(name: str, group: str, samples: int) -> None:
+    report = find_symmetries(builtin_part(name), SymmetryOptions(tolerance=0.2, samples=samples))
+    assert report.group is not None
+    assert report.group.name == group
+    assert report.group.fit.largest < 0.2
+    assert report.near is None
+
+
+def test_29_teeth_are_no_free_turn() -> None:
+    report = find_symmetries(part_of(gear(29)), QUICK)
+    assert report.group is not None
+    assert report.group.name == "D29"
 
 
 def test_colour_breaks_a_cube() -> None:

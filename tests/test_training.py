@@ -26,7 +26,7 @@ from cad2pose.training import TrainingConfig, crop_errors, pose_crop_errors, tra
 from cad2pose.training.checkpoint import CHECKPOINT, PREVIOUS
 from cad2pose.training.cost import measure_cost
 from cad2pose.training.loop import drawing_from
-from cad2pose.training.optim import make_optimizer, moving_average, rate_factor
+from cad2pose.training.optim import MovingAverage, make_optimizer, rate_factor
 from cad2pose.training.overfit import overfit
 from cad2pose.training.prefetch import prefetch
 from small_models import SMALL, SMALL_GDRNET, SMALL_SURFEMB, wedge
@@ -213,19 +213,36 @@ def test_the_schedule_warms_up_stays_flat_and_ends_at_zero():
     assert factors[-1] == pytest.approx(0, abs=1e-9)
 
 
+class Weights(torch.nn.Module):
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.full((3,), value))
+        self.register_buffer("mean", torch.full((2,), value))
+        self.register_buffer("steps", torch.tensor(0))
+
+
 def test_the_moving_average_forgets_the_start_and_then_moves_slowly():
-    update = moving_average(0.999)
-    average, steps = torch.full((3,), 100.0), torch.zeros(1, dtype=torch.int64)
+    average = MovingAverage(Weights(100.0), 0.999)
+    values = average.module
     for count in range(1, 50):
-        update([average], [torch.ones(3)], count)
-        update([steps], [torch.tensor([count])], count)
-    assert float(average.max()) < 1.1
-    assert int(steps) == 49
-    update([average], [average + 1.0], 10**6)
-    torch.testing.assert_close(average, torch.full((3,), 1.001), rtol=0, atol=0.1)
-    before = average.clone()
-    update([average], [before + 1.0], 10**6)
-    torch.testing.assert_close(average - before, torch.full((3,), 0.001), rtol=1e-2, atol=1e-5)
+        now = Weights(1.0 if count > 1 else 50.0)
+        now.steps += count
+        average.update_parameters(now)
+        if count == 1:
+            assert values.weight.tolist() == [50.0] * 3, "the first update is the weights themselves"
+    assert float(values.weight.detach().max()) < 1.1
+    assert float(values.mean.max()) < 1.1
+    assert int(values.steps) == 49
+    assert int(average.n_averaged) == 49
+    average.n_averaged.fill_(10**6)
+    before = values.weight.detach().clone(), values.mean.clone()
+    now = Weights(0.0)
+    with torch.no_grad():
+        now.weight.copy_(before[0] + 1.0)
+        now.mean.copy_(before[1] + 1.0)
+    average.update_parameters(now)
+    for after, earlier in zip((values.weight.detach(), values.mean), before, strict=True):
+        torch.testing.assert_close(after - earlier, torch.full_like(after, 0.001), rtol=1e-2, atol=1e-5)
 
 
 @pytest.mark.parametrize("method_config", [SMALL, SMALL_SURFEMB])
@@ -259,6 +276,23 @@ def test_ranger_centralises_weights_and_leaves_vectors_alone():
         moved = float((parameter.detach() - before[name]).abs().max())
         vector = parameter.ndim == 1 or name.endswith(("output_bias", "object_offset"))
         assert moved > 0.01 if vector else moved < 1e-6, name
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "ranger"])
+def test_the_first_steps_go_downhill(optimizer):
+    weight = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(weight.weight)
+    config = TrainingConfig(optimizer=optimizer, learning_rate=0.01, weight_decay=0.0)
+    steps = make_optimizer(weight, config)
+    values = []
+    for _ in range(8):
+        weight.weight.grad = torch.ones(1, 1)
+        if optimizer == "ranger":  # of a single input nothing would be left
+            steps._optimizer_step_pre_hooks.clear()
+        steps.step()
+        values.append(float(weight.weight.detach()))
+    assert values[0] < 1.0
+    assert all(later <= earlier for earlier, later in zip(values[:4], values[1:5], strict=True))
 
 
 def test_prefetching_keeps_the_order_and_passes_errors_on():

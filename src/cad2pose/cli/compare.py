@@ -12,6 +12,7 @@ from rich.console import Console
 from cad2pose.cli.arguments import ObjectIds, OptionalPath, Sources
 from cad2pose.cli.crop_style import CropStyle
 from cad2pose.cli.sources import find_parts
+from cad2pose.cli.symmetry_remark import symmetry_remarks
 from cad2pose.devices import pick_device, use_threads
 from cad2pose.experiments import ComparisonConfig, compare, finished, write_report
 from cad2pose.model_file import load_model
@@ -56,6 +57,8 @@ def compare_command(
     where = pick_device(device)
     console = Console()
     parts = find_parts(source, objects, units, models_info)
+    for remark in symmetry_remarks(parts):
+        console.print(f"warning: {remark}", soft_wrap=True, highlight=False)
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else f"CPU, torch threads: {threads}"
     compare(
         parts, comparison, out, where, style.settings(),

@@ -15,7 +15,14 @@ from cad2pose.data.recorded import RecordedCrops
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.experiments.contestants import CONTESTANTS, Size, chosen
 from cad2pose.experiments.judging import JUDGE, judge
-from cad2pose.experiments.photographs import RECORD, Photographs, PhotographScores, read_pixels, read_scores
+from cad2pose.experiments.photographs import (
+    PHOTOGRAPHS_JUDGE,
+    RECORD,
+    Photographs,
+    PhotographScores,
+    read_pixels,
+    read_scores,
+)
 from cad2pose.experiments.pixel_matches import PixelScores
 from cad2pose.files import alone, borrowed, file_digest, write_text
 from cad2pose.model_file import Model, load_model
@@ -28,6 +35,7 @@ from cad2pose.training.optim import has_fast_bfloat16
 from cad2pose.training.run_folder import RunFolder
 
 _JUDGED, _SETTINGS = "judged.json", "comparison_settings.json"
+_PICTURES = ("photographs", "split", "boxes")  # which of them, in the settings of a run's record
 _VALIDATION_SEED = 1_000_000
 
 
@@ -165,29 +173,54 @@ def _claim(out: Path, config: ComparisonConfig, crops: dict[str, Any], start: Mo
 
 
 def finished(out: Path) -> list[Comparison]:
-    """All that was trained and judged in a run folder so far, by whichever calls of `compare`."""
-    return [row for run in _finished_runs(out) for row in _read(run[0] / _JUDGED, *run[1:])]
+    """All that was trained and judged in a run folder so far, by whichever calls of `compare`; see `outdated`."""
+    return [row for run in _judged_runs(out, _JUDGED) for row in _read(run[0] / _JUDGED, *run[1:])]
 
 
 def on_photographs(out: Path) -> list[PhotographScores]:
-    """The same of photographs."""
-    return [row for run in _finished_runs(out) for row in read_scores(run[0] / RECORD, *run[1:])]
+    """The same of photographs: of those pictures and boxes that the run was judged on that was judged last."""
+    return [row for run in _judged_runs(out, RECORD) for row in read_scores(run[0] / RECORD, *run[1:])]
 
 
 def pixels_of_photographs(out: Path) -> list[PixelScores]:
     """The same of the photographs' pixels."""
-    return [row for run in _finished_runs(out) for row in read_pixels(run[0] / RECORD, *run[1:])]
+    return [row for run in _judged_runs(out, RECORD) for row in read_pixels(run[0] / RECORD, *run[1:])]
 
 
-def _finished_runs(out: Path) -> list[tuple[Path, str, str, int]]:
-    """Folder, part, contestant and seed of every run that was judged."""
+def outdated(out: Path) -> list[str]:
+    """Runs whose figures were measured by other rules, on other photographs or boxes than the last ones, or of a model
+    that is no longer there: they cannot stand beside the others. `compare` judges them anew when it is asked for them.
+    """
+    every = {name: _finished_runs(out, name) for name in (_JUDGED, RECORD)}
+    left = [run for name, runs in every.items() for run in runs if run not in _judged_runs(out, name)]
+    return [f"{part}: {contestant}, seed {seed}" for _, part, contestant, seed in dict.fromkeys(left)]
+
+
+def _finished_runs(out: Path, record: str) -> list[tuple[Path, str, str, int]]:
+    """Folder, part, contestant and seed of every run that has this record of what it was judged by."""
     found: list[tuple[Path, str, str, int]] = []
-    for record in out.glob(f"*/*/*/{_JUDGED}"):
-        name, seed = record.parent.parent.name, record.parent.name
+    for file in out.glob(f"*/*/*/{record}"):
+        name, seed = file.parent.parent.name, file.parent.name
         if name in CONTESTANTS and seed.isdigit():
-            found.append((record.parent, record.parent.parent.parent.name, name, int(seed)))
+            found.append((file.parent, file.parent.parent.parent.name, name, int(seed)))
     order = list(CONTESTANTS)
     return sorted(found, key=lambda run: (run[1], order.index(run[2]), run[3]))
+
+
+def _judged_runs(out: Path, record: str) -> list[tuple[Path, str, str, int]]:
+    """Those of them that were judged by the same rules, of the model that is there."""
+    runs = _finished_runs(out, record)
+    known = {run: json.loads((run[0] / record).read_text())["settings"] for run in runs}
+    by_rules = [run for run in runs if known[run].get("judge") == (JUDGE if record == _JUDGED else PHOTOGRAPHS_JUDGE)]
+    current = [run for run in by_rules if known[run].get("model") == _digest(run[0] / MODEL)]
+    if record == _JUDGED or not current:
+        return current
+    last = known[max(current, key=lambda run: (run[0] / record).stat().st_mtime_ns)]
+    return [run for run in current if all(known[run].get(name) == last.get(name) for name in _PICTURES)]
+
+
+def _digest(model: Path) -> str | None:
+    return file_digest(model) if model.is_file() else None
 
 
 def _recorded(part: Path, seed: int) -> Path:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from cad2pose.data.bop_files import BopTarget
 from cad2pose.data.image_tasks import ImageTask, tasks_of_bop
 from cad2pose.data.results import Results
 from cad2pose.estimator import PoseEstimator
-from cad2pose.evaluation import ScoringOptions, evaluate
+from cad2pose.evaluation import ScoringOptions, draw_figures, evaluate
 from cad2pose.experiments.contestants import WAYS
 from cad2pose.experiments.pixel_matches import NoInstanceError, PixelScores, pixel_matches
 from cad2pose.files import file_digest, write_text
@@ -27,11 +28,13 @@ from cad2pose.parts import Part
 from cad2pose.structures import Detections, PoseEstimates
 
 RECORD = "photographs.json"
-_JUDGE = 3  # to be raised when poses or figures come out otherwise: finished runs are then judged again
+PHOTOGRAPHS_JUDGE = 3
+"""To be raised when poses or figures come out otherwise: finished runs are then judged again."""
 _MEASURES = {
     "mean_AR": "mean_AR_MSSD_MSPD", "AR_MSSD": "AR_MSSD", "AR_MSPD": "AR_MSPD", "add_s": "recall_ADD_S_0p1d",
 }  # fmt: skip
 _ERRORS = ("rotation_deg", "rotation_frobenius", "translation_mm")
+_INTERVALS = _MEASURES | {f"{name}_{kind}": f"{name}_{kind}" for name in _ERRORS for kind in ("mean", "median")}
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class PhotographScores:
         figures: mean_AR (of AR_MSSD and AR_MSPD), AR_MSSD, AR_MSPD, add_s (recall of ADD(-S) at a tenth of the
             diameter); and of `rotation_deg`, `rotation_frobenius`, `translation_mm` the mean and the median over
             targets with a pose, as `rotation_deg_mean` and so on; None where there is no pose.
+        intervals: 95 % bootstrap intervals of some of these, over images.
     """
 
     part: str
@@ -54,6 +58,7 @@ class PhotographScores:
     targets: int
     estimated: int
     figures: Mapping[str, float | None]
+    intervals: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 class Photographs:
@@ -112,7 +117,12 @@ class Photographs:
             total = scores.total.to_json()
             figures = {name: total[measure] for name, measure in _MEASURES.items()}
             figures |= {f"{name}_{kind}": total[name][kind] for name in _ERRORS for kind in ("mean", "median")}
-            rows.append({"way": way, "targets": total["n"], "estimated": total["n_estimated"], "figures": figures})
+            drawn = draw_figures(scores).intervals()
+            intervals = {name: (drawn[m].low, drawn[m].high) for name, m in _INTERVALS.items() if m in drawn}
+            rows.append({
+                "way": way, "targets": total["n"], "estimated": total["n_estimated"], "figures": figures,
+                "intervals": {name: ends for name, ends in intervals.items() if all(map(math.isfinite, ends))},
+            })  # fmt: skip
         return rows
 
     def pixels(self, model: Model) -> list[list[float]]:
@@ -126,7 +136,7 @@ class Photographs:
 
     def judge_once(self, model_file: Path, ways: Sequence[str], device: torch.device) -> None:
         """As `judge` and `pixels`, kept beside the model; what is there for these photographs is not done again."""
-        record, wanted = model_file.with_name(RECORD), {**self.settings, "ways": list(ways), "judge": _JUDGE}
+        record, wanted = model_file.with_name(RECORD), {**self.settings, "ways": list(ways), "judge": PHOTOGRAPHS_JUDGE}
         wanted["model"] = file_digest(model_file)
         if not record.is_file() or json.loads(record.read_text())["settings"] != wanted:
             model = load_model(model_file, device)

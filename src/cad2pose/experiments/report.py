@@ -16,6 +16,7 @@ from cad2pose.experiments.comparison import (
     ComparisonConfig,
     as_json,
     on_photographs,
+    outdated,
     pixels_of_photographs,
 )
 from cad2pose.experiments.contestants import CONTESTANTS
@@ -57,11 +58,15 @@ def write_report(found: Sequence[Comparison], config: ComparisonConfig, out: Pat
             lines += ["Their pixels, around the annotated boxes (in brackets: how far from the first of the same seed,",
                       "95 % intervals over crops):", "", pixels_table(pixels), ""]  # fmt: skip
     lines += [
-        "In brackets: 95 % bootstrap intervals over crops and seeds, then the seeds' own. Errors are modulo the",
+        "In brackets: 95 % bootstrap intervals over the crops (or photographs) and seeds, then the seeds' own. Of one",
+        "seed they do not say how far another may lie, of two or three too little of it. Errors are modulo the",
         "symmetries; translations in % of the distance. A crop without a pose counts as "
         f"{NO_POSE[0]:g} deg and {NO_POSE[1]:g} %.",
         "Times are of batches of 16: processor time on a CPU, else wall time.", "",
     ]  # fmt: skip
+    if left := outdated(out):
+        lines += ["Left out, as they were judged by other rules or on other photographs or boxes (name them again in a "
+                  f"call of compare, to have them judged anew): {'; '.join(left)}.", ""]  # fmt: skip
     for name in dict.fromkeys(one.contestant for one in found if CONTESTANTS[one.contestant].shown):
         lines.append(f"- `{name}`: {CONTESTANTS[name].about}")
     write_text(out / "comparison.json", json.dumps(as_json(found)))
@@ -83,15 +88,19 @@ def table(found: Sequence[Comparison]) -> str:
             np.mean([getattr(run, k) for run in runs]) for k in ("network_ms", "pose_ms", "minutes")
         )
         rows.append([
-            contestant, way, _seeds(runs), _with_interval(turns, 1), f"{turns.mean():.1f}", f"{frobenius.mean():.3f}",
-            _with_interval(shifts, 2), f"{shifts.mean():.2f}", f"{100 * (turns < 10).mean():.0f} %",
+            contestant, way, _seeds(runs), _with_interval(turns, 1), _mean_with_interval(turns, 1),
+            f"{frobenius.mean():.3f}", _with_interval(shifts, 2), _mean_with_interval(shifts, 2),
+            f"{100 * (turns < 10).mean():.0f} %",
             f"{network:.1f} + {pose:.1f}", f"{runs[0].parameters / 1e6:.1f}", f"{minutes:.0f}",
         ])  # fmt: skip
     return markdown_table(_HEAD, rows)
 
 
 def photographs_table(seen: Sequence[PhotographScores]) -> str:
-    """The same of photographs: means over the seeds, as the thesis has them and as BOP has them."""
+    """The same of photographs: means over the seeds, as the thesis has them and as BOP has them.
+
+    Intervals stand beside the figures of a single seed.
+    """
     rows = []
     for contestant, way in dict.fromkeys((one.contestant, one.way) for one in seen):
         runs = [one for one in seen if (one.contestant, one.way) == (contestant, way)]
@@ -99,6 +108,9 @@ def photographs_table(seen: Sequence[PhotographScores]) -> str:
         for name, digits in _PHOTOGRAPHS.values():
             values = [value for run in runs if (value := run.figures[name]) is not None]
             cells.append(f"{np.mean(values):.{digits}f}" if values else "")
+            if len(runs) == 1 and name in runs[0].intervals:
+                low, high = runs[0].intervals[name]
+                cells[-1] += f" ({low:.{digits}f} to {high:.{digits}f})"
         found = f"{np.mean([run.estimated for run in runs]):.4g} of {runs[0].targets}"
         rows.append([contestant, way, _seeds(runs), found, *cells])
     return markdown_table(("contestant", "poses from", "seeds", "targets", *_PHOTOGRAPHS), rows)
@@ -130,18 +142,34 @@ def median_interval(values: np.ndarray, draws: int = _DRAWS, seed: int = 0) -> t
     """95 % interval of the median by the percentile bootstrap (Efron 1979).
 
     Crops are drawn, and runs, where there are several: they are judged on the same crops, some of which are hard for
-    all.
+    all. Of so few runs the interval is narrower than it should be.
 
     Args:
         values: `(runs, crops)`, or `(crops,)` of one run.
         draws: how many.
         seed: of the draws.
     """
-    values = np.atleast_2d(values)
-    runs, crops = (image_weights(count, draws, seed + place) for place, count in enumerate(values.shape))
-    often = (runs[:, :, None] * crops[:, None]).flatten(1)
-    interval = Interval.of(weighted_medians(torch.from_numpy(values).flatten(), often))
+    flat = torch.from_numpy(np.atleast_2d(values)).flatten()
+    interval = Interval.of(weighted_medians(flat, _often(np.atleast_2d(values), draws, seed)))
     return interval.low, interval.high
+
+
+def mean_interval(values: np.ndarray, draws: int = _DRAWS, seed: int = 0) -> tuple[float, float]:
+    """The same of the mean."""
+    flat = torch.from_numpy(np.atleast_2d(values)).flatten()
+    interval = Interval.of(_often(np.atleast_2d(values), draws, seed) @ flat.double() / len(flat))
+    return interval.low, interval.high
+
+
+def _often(values: np.ndarray, draws: int, seed: int) -> torch.Tensor:
+    """How often every value stands in every draw of runs and crops."""
+    runs, crops = (image_weights(count, draws, seed + place) for place, count in enumerate(values.shape))
+    return (runs[:, :, None] * crops[:, None]).flatten(1)
+
+
+def _mean_with_interval(values: np.ndarray, digits: int) -> str:
+    low, high = mean_interval(values)
+    return f"{values.mean():.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def _with_interval(values: np.ndarray, digits: int) -> str:

@@ -16,7 +16,7 @@ from cad2pose.parts.symmetry import ContinuousSymmetry, Symmetries, covering_rot
 ANY_ANGLE = 0
 """In place of an axis' order: every rotation about it."""
 
-_TURNS = 29  # samples of a continuous axis; prime, so that no facets or teeth recur in step with them
+_STEPS = (23, 7)  # samples of a continuous axis are these fractions of a turn, so that no facets or teeth recur in step
 _COVERING = 160
 _SAME = 1e-3
 _POLYHEDRAL = {"T": (3, 3, 1 / 3), "O": (4, 4, 0.0), "I": (5, 5, 5**-0.5)}
@@ -46,7 +46,8 @@ class RotationGroup:
         continuous = tuple(
             ContinuousSymmetry(upward(frame @ axis), center) for axis, order in self.axes if order == ANY_ANGLE
         )
-        flips = _about(turned[_TURNS - 1 : _TURNS], center) if self.name == "Dinf" else turned.new_zeros(0, 4, 4)
+        flip = len(turns(ANY_ANGLE))  # behind the turns about z
+        flips = _about(turned[flip : flip + 1], center) if self.name == "Dinf" else turned.new_zeros(0, 4, 4)
         return Symmetries(flips, continuous)
 
     def motions(self, frame: Float[Tensor, "3 3"], center: Float[Tensor, "3"]) -> Float[Tensor, "k 4 4"]:
@@ -61,9 +62,9 @@ def upward(direction: Float[Tensor, "3"]) -> Float[Tensor, "3"]:
 
 
 def turns(order: int) -> Float[Tensor, "k 3 3"]:
-    """All rotations about z of an axis of that order but the identity."""
-    steps = _TURNS if order == ANY_ANGLE else order
-    angles = 2 * math.pi / steps * torch.arange(1, steps, dtype=torch.float64)
+    """All rotations about z of an axis of that order but the identity, or some, by growing angle."""
+    steps = _STEPS if order == ANY_ANGLE else (order,)
+    angles = 2 * math.pi * torch.cat([torch.arange(1, n, dtype=torch.float64) / n for n in steps]).sort()[0]
     return rotation_from_axis_angle(angles[:, None] * _vector(0.0, 0.0, 1.0))
 
 

@@ -145,6 +145,8 @@ def find_symmetries(part: Part, options: SymmetryOptions | None = None) -> Symme
     near = None if options.quick else _find_group(surface, trials, nearly)
     if near is not None and group is not None and _size(near[0]) <= _size(group[0]):
         near = None
+    if near is not None and passes(near[1]):  # its axes were just off before they were put together
+        group, near = near, None
     return SymmetryReport(part, _described(surface, group), _described(surface, near))
 
 

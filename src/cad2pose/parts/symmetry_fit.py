@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -31,6 +31,7 @@ class SymmetryFit:
         colour: largest difference of colours, in % of the range from black to white; 0 unless asked for.
         points: `(M, 3)` points of the surface, mm.
         deviations: `(M,)` of each point in the mean over the motions, %; colour does not enter.
+        careful: whether they are exact; else they are a little too large, by what lies between samples of the surface.
     """
 
     largest: float
@@ -40,6 +41,12 @@ class SymmetryFit:
     colour: float
     points: Float[Tensor, "m 3"]
     deviations: Float[Tensor, "m"]
+    careful: bool = False
+
+    def less(self, by: float) -> SymmetryFit:
+        """The same with deviations smaller by so many % of the diameter."""
+        least = {name: max(0.0, getattr(self, name) - by) for name in ("largest", "percentile_95", "percentile_90")}
+        return replace(self, **least)
 
 
 def least_fit(surface: SeenSurface, motions: Float[Tensor, "k 4 4"]) -> SymmetryFit:
@@ -84,7 +91,7 @@ def measure_fit(
         if surface.colors is not None:
             colours.append(surface.colour_difference(places, surface.colors[probes].repeat(len(some), 1)))
     deviation = torch.cat(distances) * (100 / surface.part.diameter)
-    return _summary(deviation, 100 * float(torch.cat(colours).max()), points)
+    return _summary(deviation, 100 * float(torch.cat(colours).max()), points, careful)
 
 
 def _moved(
@@ -108,9 +115,11 @@ def _correct_largest(
         exact[worst] = True
 
 
-def _summary(deviation: Float[Tensor, "k m"], colour: float, points: Float[Tensor, "m 3"]) -> SymmetryFit:
+def _summary(
+    deviation: Float[Tensor, "k m"], colour: float, points: Float[Tensor, "m 3"], careful: bool = False
+) -> SymmetryFit:
     mean = deviation.mean(0)
     shares = torch.tensor([0.95, 0.9], dtype=torch.float64)
     percentile_95, percentile_90 = deviation.quantile(shares, dim=1).amax(1).tolist()
     place = points[mean.argmax()]
-    return SymmetryFit(float(deviation.max()), percentile_95, percentile_90, place, colour, points, mean)
+    return SymmetryFit(float(deviation.max()), percentile_95, percentile_90, place, colour, points, mean, careful)

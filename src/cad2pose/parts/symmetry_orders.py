@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from cad2pose.parts.rotation_groups import ANY_ANGLE, cyclic
@@ -19,6 +19,7 @@ _PERHAPS_ROUND = 6  # from this order on, any rotation is tried
 _ROUND = 2.0  # % of the diameter: facets up to this size are taken for a round surface
 _BETTER = 0.5  # what deviates by less than this share of another is far better
 _NEGLIGIBLE = 1.5  # % of the diameter; 95th percentiles below it are all the same
+_COARSE = 300.0  # over the root of the samples' number: % of the diameter that deviations may be overrated by
 _QUICK_PROBES = 640
 
 Passes = Callable[[SymmetryFit], bool]
@@ -76,21 +77,28 @@ class AxisTrials:
     def _allowed(self, order: int, passes: Passes) -> bool:
         if order not in self._fits and not passes(least_fit(self._surface, self._placed(order).motions)):
             return False
-        return passes(self._fit_one(order)) and passes(self._fit(order))
+        return passes(self._fit_one(order, passes)) and passes(self._fit(order, passes))
 
-    def _fit(self, order: int) -> SymmetryFit:
-        if order not in self._fits:
-            motions = self._placed(order).motions
-            self._fits[order] = measure_fit(self._surface, motions, quick_probes(self._surface))
+    def _fit(self, order: int, passes: Passes | None = None) -> SymmetryFit:
+        self._fits[order] = self._measured(self._fits.get(order), self._placed(order).motions, passes)
         return self._fits[order]
 
-    def _fit_one(self, order: int) -> SymmetryFit:
+    def _fit_one(self, order: int, passes: Passes | None = None) -> SymmetryFit:
         """Of one rotation by a large angle, which tells most."""
-        if order not in self._one:
-            motions = self._placed(order).motions
-            one = motions[[max(0, round(0.4 * len(motions)) - 1)]]
-            self._one[order] = measure_fit(self._surface, one, quick_probes(self._surface))
+        motions = self._placed(order).motions
+        one = motions[[max(0, round(0.4 * len(motions)) - 1)]]
+        self._one[order] = self._measured(self._one.get(order), one, passes)
         return self._one[order]
+
+    def _measured(
+        self, known: SymmetryFit | None, motions: Float[Tensor, "k 4 4"], passes: Passes | None
+    ) -> SymmetryFit:
+        """The fit of some motions; with care where the distance between samples may be what keeps it from passing."""
+        fit = known or measure_fit(self._surface, motions, quick_probes(self._surface))
+        coarse = _COARSE / len(self._surface.points) ** 0.5
+        if passes is None or fit.careful or passes(fit) or not passes(fit.less(coarse)):
+            return fit
+        return measure_fit(self._surface, motions, quick_probes(self._surface), careful=True)
 
     def _placed(self, order: int) -> Placed:
         return Placed.about_axis(cyclic(order), self.axis)

@@ -55,7 +55,7 @@ class TrainingState:
     def restore(self, folder: Path) -> bool:
         """Take up the newest readable checkpoint of a run folder, on whatever device; False where there is none.
 
-        It is read on the host: AdamW counts its steps there, and would wait for a GPU at each of them.
+        It is read on the host, from where everything goes to where it is used.
 
         Raises:
             ValueError: if checkpoints are there but none can be read.

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from cad2pose.methods import Method, MethodConfig, PoseMethod, SurfEmbMethod
@@ -20,7 +19,7 @@ from cad2pose.structures import CropBatch, CropSource
 from cad2pose.training.checkpoint import TrainingState
 from cad2pose.training.config import TrainingConfig
 from cad2pose.training.matches import CropMatches, crop_matches
-from cad2pose.training.optim import autocast, make_optimizer, moving_average, rate_factor, set_rate
+from cad2pose.training.optim import MovingAverage, autocast, make_optimizer, rate_factor, set_rate
 from cad2pose.training.prefetch import prefetch
 from cad2pose.training.processes import ALONE, Processes, joined, without_exchange
 from cad2pose.training.run_folder import RunFolder
@@ -60,7 +59,7 @@ def make_state(
     left = warm_start(method, parts, start) if start is not None else []
     fresh = tuple(fresh_modules(method, left))
     method = method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = AveragedModel(method, multi_avg_fn=moving_average(config.ema_decay), use_buffers=True)
+    average = MovingAverage(method, config.ema_decay)
     return TrainingState(method, average, make_optimizer(method, config), fresh)
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from cad2pose.networks import PER_OBJECT_VECTORS, PER_OBJECT_WEIGHT
 from cad2pose.training.config import TrainingConfig
-
-_Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def make_optimizer(method: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
@@ -42,7 +41,9 @@ def make_optimizer(method: nn.Module, config: TrainingConfig) -> torch.optim.Opt
     if config.optimizer == "ranger":
         from pytorch_optimizer import Ranger  # it takes half a second to load
 
-        ranger = Ranger(groups, lr=config.learning_rate, use_gc=False)  # it would centralise vectors per object, too
+        # it would centralise vectors per object, too; its first steps, for which variances are not known well enough,
+        # would go uphill if they were not plain gradient steps
+        ranger = Ranger(groups, lr=config.learning_rate, use_gc=False, degenerated_to_sgd=True)
         ranger.register_step_pre_hook(lambda *_: _centralise(inputs))
         return ranger
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
@@ -74,22 +75,38 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
         group["lr"] = factor * group["peak"]
 
 
-def moving_average(decay: float) -> Callable[[_Tensors, _Tensors, Tensor | int], None]:
-    """Update rule of an exponential moving average for `AveragedModel`.
+class MovingAverage(AveragedModel):
+    """Exponential moving average of a module's weights and statistics; what is no fraction is taken over as it is.
 
     The n-th update keeps min(decay, (1 + n) / (10 + n)) of the average, so that the random weights of the
-    start are forgotten at once and not over 1 / (1 - decay) steps.
+    start are forgotten at once and not over 1 / (1 - decay) steps. Updates are counted on the host: a device need not
+    be waited for.
     """
 
-    @torch.no_grad()
-    def update(averages: _Tensors, current: _Tensors, count: Tensor | int) -> None:
-        if not averages[0].is_floating_point():  # all are of one type and on one device
-            torch._foreach_copy_(averages, current)  # pyright: ignore[reportPrivateImportUsage]
-            return
-        kept = min(decay, (1 + int(count)) / (10 + int(count)))
-        torch._foreach_lerp_(averages, current, 1 - kept)  # pyright: ignore[reportPrivateImportUsage]
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        super().__init__(module, use_buffers=True)
+        self.decay = decay
 
-    return update
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Take in the present weights of a module like the averaged one."""
+        count = int(self.n_averaged)
+        kept = min(self.decay, (1 + count) / (10 + count)) if count else 0.0
+        pairs = zip(_tensors(self.module), _tensors(model), strict=True)
+        fractions, others = [], []
+        for pair in pairs:
+            (fractions if pair[0].is_floating_point() else others).append(pair)
+        if fractions:
+            averages, current = zip(*fractions, strict=True)
+            torch._foreach_lerp_(averages, current, 1 - kept)  # pyright: ignore[reportPrivateImportUsage]
+        for average, now in others:
+            average.copy_(now)
+        self.n_averaged += 1
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    yield from (tensor.detach() for tensor in module.parameters())
+    yield from module.buffers()
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
