@@ -52,8 +52,8 @@ def test_info_nce_is_the_cross_entropy_of_the_own_key_however_far_the_keys_are_a
         logits = torch.cat((own, others), dim=-1).flatten(0, 1)
         expected = torch.nn.functional.cross_entropy(logits, torch.zeros(14, dtype=torch.long))
         torch.testing.assert_close(info_nce(scaled, positives, negatives, rows), expected)
-    positives.requires_grad_()
-    assert torch.autograd.gradcheck(lambda own: info_nce(queries, own, negatives, rows), (positives,))
+    inputs = tuple(some.requires_grad_() for some in (queries, positives, negatives))
+    assert torch.autograd.gradcheck(lambda *some: info_nce(*some, rows), inputs)
 
 
 def test_info_nce_leaves_out_crops_without_pixels():
@@ -103,3 +103,13 @@ def test_cells_average_masks_and_coordinates():
         pooled = torch.nn.functional.avg_pool2d(masks[:, None].float(), stride)[:, 0]
         torch.testing.assert_close(cell_share(masks, stride), pooled, rtol=0, atol=0)
         torch.testing.assert_close(cell_coordinates(maps, stride), torch.nn.functional.avg_pool2d(maps, stride))
+
+
+def test_gradients_of_masks_and_matched_points_are_those_of_finite_differences(generator):
+    logits = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    share = torch.rand(2, 3, 4, generator=generator, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda some: mask_loss(some, share), (logits,))
+    truth = random_rotations(6, generator, torch.float64).view(2, 3, 3, 3)
+    predicted = random_rotations(6, generator, torch.float64).view(2, 3, 3, 3).requires_grad_()
+    points = torch.randn(2, 5, 3, generator=generator, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda some: point_matching(some, truth, points), (predicted,))

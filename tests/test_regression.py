@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,9 +12,10 @@ from torch.nn.functional import avg_pool2d
 
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.experiments import CONTESTANTS
-from cad2pose.geometry import random_rotations, rotation_about_z
+from cad2pose.geometry import random_rotations, rotation_about_z, rotation_to_ray
 from cad2pose.methods import GdrNetConfig, PoseMethod, QueryConfig, QueryMethod
 from cad2pose.methods.losses import angle_between, chordal_distance, coordinate_loss, region_loss
+from cad2pose.methods.pose_head import decode_charts, decode_pose, encode_pose, pose_numbers
 from cad2pose.methods.query import LossWeights
 from cad2pose.methods.regions import region_centres, region_labels
 from cad2pose.model_file import load_model, save_model
@@ -166,7 +168,21 @@ def test_the_target_rolls_with_the_crop(parts, batch):
     torch.testing.assert_close(
         turned.camera.to_source(rolled_pose.to(turned.camera.K_virt)), source, rtol=1e-4, atol=1e-2
     )
-    assert method(turned).pose.position.shape == (6, 3)
+    index = batch.part_index
+    centre, radius = method.parts.centre[index], method.parts.radius[index]
+    target, there = (
+        encode_pose(T, crops.camera, centre, radius, method.config.pad)
+        for T, crops in ((truth.T_virt_obj, batch), (rolled_pose, turned))
+    )
+    turn = R.float()[:, :2, :2]  # about the crop's centre
+    torch.testing.assert_close(there.centre, (turn @ target.centre[..., None])[..., 0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(there.log_depth, target.log_depth, rtol=0, atol=1e-5)
+    torch.testing.assert_close(there.rotation, R.float() @ target.rotation, rtol=0, atol=1e-5)
+    allocentric, rolled_allocentric = (
+        rotation_to_ray(each.position).transpose(1, 2) @ each.rotation for each in (target, there)
+    )
+    torch.testing.assert_close(rolled_allocentric, R.float() @ allocentric, rtol=0, atol=1e-5)
+    assert float((there.rotation - target.rotation).abs().amax((1, 2)).min()) > 0.5
 
 
 def test_pixel_maps_say_where_in_the_image_a_cell_is(batch):
@@ -179,6 +195,27 @@ def test_pixel_maps_say_where_in_the_image_a_cell_is(batch):
     centres = torch.arange(16) * 4 + 1.5
     torch.testing.assert_close(seen[:, 0], centres.double().expand(6, 16, 16), rtol=0, atol=0.02)
     torch.testing.assert_close(seen[:, 1], centres.double()[:, None].expand(6, 16, 16), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("charts", [1, 24])
+def test_gradients_of_the_poses_loss_are_those_of_finite_differences(parts, batch, charts):
+    """Of the numbers that a head gives: rotations, logits of the charts, centre and depth."""
+    method = replace(SMALL, charts=charts, crop_size=64).build(parts).double()
+    crops = batch[torch.tensor([0, 3])]
+    assert crops.truth is not None
+    crops = replace(crops, truth=replace(crops.truth, T_virt_obj=crops.truth.T_virt_obj.double()))
+    radius = method.parts.radius[crops.part_index]
+
+    def loss(numbers: torch.Tensor) -> torch.Tensor:
+        found = decode_charts(numbers, charts)
+        pose = decode_pose(numbers, found.best(), crops.camera, radius, method.config.pad)
+        terms = method._pose_terms(SimpleNamespace(pose=pose, charts=found), crops)  # type: ignore[arg-type]
+        assert set(terms) == {"rotation", "centre", "depth"} | ({"chart"} if charts > 1 else set())
+        return torch.stack(list(terms.values()))
+
+    generator = torch.Generator().manual_seed(0)
+    numbers = 0.3 * torch.randn(2, pose_numbers(charts), generator=generator, dtype=torch.float64)
+    assert torch.autograd.gradcheck(loss, (numbers.requires_grad_(),))
 
 
 def test_frozen_networks_stay_as_they_are(parts, batch):
@@ -204,6 +241,11 @@ def test_frozen_networks_must_be_trained_ones_of_the_same_parts(parts):
         make_state(config, parts, training, cpu, random_model(parts[0]))
     with pytest.raises(ValueError, match="does not fit"):
         make_state(replace(config, embedding=8), parts, training, cpu, random_model(*parts))
+    for changes in ({"crop_size": 64}, {"pad": 2.5}):
+        (name, value), known = next(iter(changes.items())), random_model(*parts)
+        there = getattr(known.method.config, name)
+        with pytest.raises(ValueError, match=f"trained with {name} {there}, and {name} is {value}"):
+            make_state(replace(config, **changes), parts, training, cpu, known)
 
 
 def test_modules_that_a_model_has_no_weights_for_are_known(parts):

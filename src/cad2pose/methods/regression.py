@@ -188,7 +188,7 @@ class RegressionMethod(PoseMethod):
         surface = point_matching(predicted, truth, self.parts.sparse[index])
         if self.config.rotation_loss == "surface-points":
             return surface
-        axes = torch.eye(3, device=predicted.device).expand(len(predicted), 3, 3)
+        axes = torch.eye(3, dtype=predicted.dtype, device=predicted.device).expand(len(predicted), 3, 3)
         return (surface + point_matching(predicted, truth, axes)) / 2
 
     def starts(

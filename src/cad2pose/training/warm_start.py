@@ -50,6 +50,13 @@ def check_frozen(method: Method, parts: Sequence[Part], model: Model | None) -> 
             f"the query network to be frozen has other settings or is of another method: {missing[0]} does not fit; "
             "give the settings that it was trained with"
         )
+    for name in ("crop_size", "pad", "stride"):
+        wanted, there = (getattr(some.config, name, None) for some in (method, model.method))
+        if wanted != there:
+            raise ValueError(
+                f"the query network to be frozen was trained with {name} {there}, and {name} is {wanted}; it knows "
+                "nothing of such crops, so give the settings that it was trained with"
+            )
 
 
 @torch.no_grad()
