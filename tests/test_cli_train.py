@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from cad2pose.cli import main
+from cad2pose.cli.train import _method_config
 from cad2pose.data.synthetic import SyntheticCrops
 from cad2pose.files import alone
-from cad2pose.methods import SurfEmbMethod
+from cad2pose.methods import GdrNetConfig, QueryConfig, SurfEmbConfig, SurfEmbMethod
 from cad2pose.model_file import load_model
 from cad2pose.parts import save_ply, write_models_info
 from small_models import wedge
@@ -230,3 +231,13 @@ def test_two_trainings_do_not_share_a_folder(tmp_path, capsys):
     with alone(tmp_path / "run"):
         assert main(["train", *TINY, "bracket", "--out", str(tmp_path / "run")]) == 2
     assert "another run is writing into" in capsys.readouterr().err
+
+
+def test_gdrnpp_is_gdrnet_with_its_differences_in_the_sizes_that_are_asked_for():
+    plain = {"model": QueryConfig(), "surfemb": SurfEmbConfig(), "gdrnet": GdrNetConfig()}
+    assert _method_config("gdrnpp", False, plain) == GdrNetConfig.gdrnpp()
+    assert _method_config("gdrnpp", True, plain) == GdrNetConfig.gdrnpp(GdrNetConfig.full())
+    small = replace(GdrNetConfig(), decoder_width=64)
+    assert _method_config("gdrnpp", False, plain | {"gdrnet": small}) == GdrNetConfig.gdrnpp(small)
+    with pytest.raises(ValueError, match=r"--model... sets another method than --method gdrnpp"):
+        _method_config("gdrnpp", False, plain | {"model": QueryConfig.tiny()})

@@ -51,7 +51,7 @@ def train_command(
     objects: ObjectIds = (),
     units: Units = "mm",
     models_info: OptionalPath = None,
-    method: Literal["query", "surfemb", "gdrnet"] = "query",
+    method: Literal["query", "surfemb", "gdrnet", "gdrnpp"] = "query",
     full: bool = False,
     model: Annotated[QueryConfig, tyro.conf.arg(name="model")] = _QUERY,
     surfemb: Annotated[SurfEmbConfig, tyro.conf.arg(name="surfemb")] = _SURFEMB,
@@ -81,11 +81,12 @@ def train_command(
         units: units of the mesh files.
         models_info: BOP models_info.json with the symmetries of the mesh files, by their ids.
         method: query regresses poses from surface embeddings by itself; surfemb learns those alone, and a solver makes
-            poses of them; gdrnet regresses poses from object coordinates and surface regions.
+            poses of them; gdrnet regresses poses from object coordinates and surface regions, gdrnpp does with a
+            ConvNeXt, two masks and maps of every part's own (its crops: --boxes amodal --effects colourful).
         full: the full-size model for a GPU in place of the small one.
         model: settings of the query method.
         surfemb: settings of SurfEmb.
-        gdrnet: settings of GDR-Net.
+        gdrnet: settings of GDR-Net, and sizes of GDRNPP.
         training: settings of the run.
         style: what the crops are like; `cad2pose preview` shows it.
         images: folder of a BOP split with labelled images to learn from beside the rendered crops: FOLDER/train_render,
@@ -123,16 +124,16 @@ def train_command(
 def _method_config(method: str, full: bool, settings: Mapping[str, MethodConfig]) -> MethodConfig:
     """The settings that are meant; raises ValueError where others were given too."""
     plain = {"model": _QUERY, "surfemb": _SURFEMB, "gdrnet": _GDRNET}
-    chosen = "model" if method == "query" else method
+    chosen = {"query": "model", "gdrnpp": "gdrnet"}.get(method, method)
     for name, config in settings.items():
         if name != chosen and config != plain[name]:
             raise ValueError(f"--{name}... sets another method than --method {method}; its settings are --{chosen}...")
     config = settings[chosen]
-    if not full:
-        return config
-    if config != plain[chosen]:
-        raise ValueError(f"give either --full or settings of the model (--{chosen}...), not both")
-    return type(config).full()  # type: ignore[attr-defined]
+    if full:
+        if config != plain[chosen]:
+            raise ValueError(f"give either --full or settings of the model (--{chosen}...), not both")
+        config = type(config).full()  # type: ignore[attr-defined]
+    return GdrNetConfig.gdrnpp(config) if method == "gdrnpp" and isinstance(config, GdrNetConfig) else config
 
 
 def _train(

@@ -126,7 +126,7 @@ CONTESTANTS: dict[str, Contestant] = {
     "gdrnet-no-symmetry": Contestant(
         "GDR-Net without the symmetric loss", lambda size: _gdrnet(size, symmetric_loss=False), ("regression",), _RANGER
     ),
-    "gdrnpp": Contestant("GDRNPP", _gdrnpp, ("regression", "PnP"), _GDRNPP),
+    "gdrnpp": Contestant("GDRNPP's networks, on the same crops as all", _gdrnpp, ("regression", "PnP"), _GDRNPP),
     "coordinates": Contestant(
         "the flagship's networks, head and charts on coordinates and regions",
         lambda size: _gdrnet(
