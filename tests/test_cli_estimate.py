@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -11,7 +12,9 @@ from cad2pose.cli import main
 from cad2pose.confidence import Calibration, Calibrations
 from cad2pose.data.images import read_image
 from cad2pose.data.results import read_results_csv
+from cad2pose.estimator import PoseEstimator
 from cad2pose.model_file import load_model, save_model
+from cad2pose.parts import builtin_part
 from small_models import random_model, wedge
 
 CAMERA = {"fx": 300.0, "fy": 300.0, "cx": 79.5, "cy": 59.5, "width": 160, "height": 120}
@@ -209,6 +212,32 @@ def _targets(bop, *rows):
     keys = ("scene_id", "im_id", "obj_id", "inst_count")
     content = [dict(zip(keys, row, strict=True)) for row in rows]
     (bop / "test_targets_bop19.json").write_text(json.dumps(content))
+
+
+def test_a_video_of_a_symmetric_part_is_steadied_if_asked(world, monkeypatch):
+    part = builtin_part("nut")
+    model = random_model(part)
+    save_model(world / "nut.safetensors", model.method, model.parts, {})
+    names = ("a", "b", "c")
+    for name in names:
+        _picture(world / "images" / f"{name}.png")
+    found, turn = [], part.symmetries.discrete[4]
+    estimate = PoseEstimator.estimate
+
+    def flickering(self, *given, **named):
+        found.append(estimate(self, *given, **named))
+        T = found[0].T_cam_obj if len(found) % 2 else found[0].T_cam_obj @ turn
+        return replace(found[-1], T_cam_obj=T)
+
+    monkeypatch.setattr(PoseEstimator, "estimate", flickering)
+    box = ("--box", "40", "30", "60", "50")
+    for arguments, changes in (((), True), (("--steady",), False)):
+        found.clear()
+        assert _run(world, *_image(world, "images"), *box, *arguments, model="nut.safetensors") == 0
+        poses = json.loads((world / "out" / "results.json").read_text())["images"]
+        first, second, third = (torch.tensor(image["poses"][0]["R"]) for image in poses)
+        assert torch.allclose(first, third, atol=1e-6)
+        assert torch.allclose(first, second, atol=1e-6) != changes
 
 
 def test_bop_targets_say_how_many_of_what(world, bop):

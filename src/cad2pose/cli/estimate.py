@@ -19,7 +19,7 @@ from cad2pose.cli.debug_sheets import DebugSheets
 from cad2pose.cli.image_choice import ImageChoice, check_tasks
 from cad2pose.data.image_tasks import ImageTask
 from cad2pose.data.results import Results, write_results_csv
-from cad2pose.estimator import EstimatorOptions, PoseEstimator, best_per_object, likely_right
+from cad2pose.estimator import EstimatorOptions, PoseEstimator, SteadyPoses, best_per_object, likely_right
 from cad2pose.files import check_folder, write_text
 from cad2pose.pictures import OverlayStyle, draw_poses, save_png
 from cad2pose.structures import PoseEstimates
@@ -42,6 +42,7 @@ def estimate_command(
     bop_depth: bool = False,
     min_score: float = 0.0,
     min_confidence: float = 0.0,
+    steady: bool = False,
     options: Annotated[EstimatorOptions, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands] = _OPTIONS,
     pictures: bool = True,
     debug_pictures: bool = False,
@@ -68,6 +69,8 @@ def estimate_command(
         bop_depth: use the depth images of the BOP dataset.
         min_score: leave out poses with a lower score (0 to 1).
         min_confidence: leave out poses that are right with a lower chance (0 to 1), as the model was calibrated for.
+        steady: the images are a video, in the order of their names: of all poses of a symmetric part that look the
+            same, take those turned least against the image before.
         options: of the estimator.
         pictures: save a picture per image.
         debug_pictures: save a sheet per box (debug/): the crop, its mask and query image in false colour, the keys in
@@ -91,8 +94,8 @@ def estimate_command(
     done: list[Done] = []
     broken: list[Broken] = []
     try:
-        limits = min_score, min_confidence
-        _estimate(console, estimator, tasks, limits, out if pictures else None, style, inspect, done, broken)
+        limits, folder = (min_score, min_confidence), out if pictures else None
+        _estimate(console, estimator, tasks, limits, steady, folder, style, inspect, done, broken)
     finally:  # what was found is worth keeping when something later fails
         if done:
             _write(out, model, estimator, done, broken)
@@ -117,6 +120,7 @@ def _estimate(
     estimator: PoseEstimator,
     tasks: Sequence[ImageTask],
     limits: tuple[float, float],
+    steady: bool,
     out: Path | None,
     style: OverlayStyle,
     inspect: DebugSheets | None,
@@ -125,8 +129,9 @@ def _estimate(
 ) -> None:
     """Poses of all tasks, to be added to `done`; each picture is written as soon as it is drawn.
 
-    `limits` are the least score and the least confidence.
+    `limits` are the least score and the least confidence. Scenes of a data set are videos of their own.
     """
+    steadied: dict[int, SteadyPoses] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         for task in progress.track(tasks, description="images"):
@@ -143,6 +148,8 @@ def _estimate(
             if limits[1] > 0:
                 found = likely_right(found, limits[1])
             found = best_per_object(found, task.counts)
+            if steady:
+                found = steadied.setdefault(task.scene_id, SteadyPoses(estimator.parts))(found)
             if inspect is not None:
                 inspect.save(task, pixels, found)
             if out is not None:

@@ -5,8 +5,9 @@ from cad2pose.estimator.inspection import Inspection, inspect_estimates, surface
 from cad2pose.estimator.options import EstimatorOptions
 from cad2pose.estimator.pose_estimator import PoseEstimator
 from cad2pose.estimator.selection import best_per_object, likely_right
+from cad2pose.estimator.steady import SteadyPoses
 
 __all__ = [
-    "EstimatorOptions", "Inspection", "PoseEstimator", "best_per_object", "fuse_poses", "inspect_estimates",
-    "likely_right", "surface_keys_of",
+    "EstimatorOptions", "Inspection", "PoseEstimator", "SteadyPoses", "best_per_object", "fuse_poses",
+    "inspect_estimates", "likely_right", "surface_keys_of",
 ]  # fmt: skip
