@@ -236,7 +236,8 @@ class PoseEstimates:
         box: `(N, 4)` the boxes they were found from.
         seconds: time the whole image took.
         details: uncertainty, alternatives, and the reasons where no pose was found; all unknown by default.
-        stages: of those seconds, how many went into making crops, the network, and making poses of its output.
+        stages: of those seconds, how many went into making crops, the network, and making poses of its output; of poses
+            that are refined or solved for, also proposals (or the choice of starts), climb and conclusion.
         confidence: `(N,)` float64, the chance that the pose is right (MSSD below a tenth of the diameter), by the
             calibration in the model file; 0 where no pose was found, NaN where it is not known.
     """

@@ -84,7 +84,7 @@ class Look:
             model: one that passed `check`.
             batch: crops on its device.
             depth: z in the crop cameras, mm, 0 where there is none.
-            stages: told how long the network took, and making poses of what it says.
+            stages: told how long the network took, and making poses of what it says, with the solver's stages apart.
 
         Raises:
             ValueError: for a depth image where poses cannot be moved to one.
@@ -98,7 +98,7 @@ class Look:
             else:
                 output = method(batch)
         with stages.timed("poses"):
-            return self._poses(model, batch, output, depth)
+            return self._poses(model, batch, output, depth, stages)
 
     def _check_depth(self, model: Model) -> None:
         """Poses are moved by what a query model knows of the mask, whatever they were made of but PnP."""
@@ -111,17 +111,19 @@ class Look:
             "leave the depth image out, or use a query model with another solver"
         )
 
-    def _poses(self, model: Model, batch: CropBatch, output: Any, depth: Float[Tensor, "b r r"] | None) -> Poses:
+    def _poses(
+        self, model: Model, batch: CropBatch, output: Any, depth: Float[Tensor, "b r r"] | None, stages: Stages
+    ) -> Poses:
         method, way = model.method, self.way(model)
         if way in ("sampling", "search"):
-            return self._solver(model, batch, output, depth)
+            return self._solver(model, batch, output, depth, stages)
         assert isinstance(method, PoseMethod), "as `check` saw to"
         if way == "pnp":
             return _pnp_poses(method, output, batch)
         if way == "refined":
-            return self._refiner(model, batch, output, depth)
+            return self._refiner(model, batch, output, depth, stages)
         if depth is not None:
-            return self._as_regressed(model, batch, output, depth)
+            return self._as_regressed(model, batch, output, depth, stages)
         return regressed_poses(*method.poses(output, batch))
 
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cad2pose.estimator.stages import Stages
 from cad2pose.geometry import make_transform, nearest_rotation
 from cad2pose.methods import QueryImageMethod, QueryMethod, QueryOutput, SurfEmbOutput
 from cad2pose.model_file import Model
@@ -86,6 +87,7 @@ class PoseSolver:
         batch: CropBatch,
         output: QueryOutput | SurfEmbOutput,
         depth: Float[Tensor, "b r r"] | None = None,
+        stages: Stages | None = None,
     ) -> Poses:
         """Poses T_virt_obj, mm, in the mesh file's frame, with their agreement with the output as scores.
 
@@ -94,11 +96,13 @@ class PoseSolver:
             batch: the crops.
             output: of them.
             depth: z in the crop cameras, mm, 0 where there is none.
+            stages: told how long the solver's stages took.
 
         Raises:
             ValueError: for a method without a query image, or one that regresses no poses where these are asked for.
         """
         method, maps = _query_images(model, output, batch)
+        timed = (stages or Stages(maps.K.device)).timed
         starts = None if self._solves else self._starts(method, output)
         found, rows = [], []
         for index in batch.part_index.unique().tolist():
@@ -109,7 +113,7 @@ class PoseSolver:
             if starts is not None:
                 rotation, position, probability = (tensor[mine] for tensor in starts)
                 start = self._start(rotation, position / radius, probability, self._depth_sigma(model, index))
-            solution = solve(surface, keys, maps[mine], self._solver, start, symmetry)
+            solution = solve(surface, keys, maps[mine], self._solver, start, symmetry, timed)
             if depth is not None:
                 K = batch.camera.K_virt[mine]
                 solution = moved_to_depth(surface, maps[mine], depth[mine] / radius, K, solution, self.options.depth)

@@ -10,6 +10,8 @@ queries as they are on the finest maps.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -34,6 +36,14 @@ _MORE_STEPS = 4
 _CONTRAST = 4  # keys that probabilities are normalised over, for each surface sample of a level
 
 
+Timed = Callable[[str], AbstractContextManager[None]]
+"""Measures what happens inside, by the name of a stage."""
+
+
+def _untimed(stage: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
 @torch.no_grad()
 def solve(
     surface: Surface,
@@ -42,6 +52,7 @@ def solve(
     options: SolverOptions | None = None,
     start: Start | None = None,
     symmetry: KeySymmetry | None = None,
+    timed: Timed = _untimed,
 ) -> Solution:
     """Poses of one part in B crops.
 
@@ -52,36 +63,43 @@ def solve(
         options: settings.
         start: poses to refine; without them, poses are proposed.
         symmetry: of the keys; without it no free axis is found, and only those alternatives that proposals led to.
+        timed: enters and leaves the stages: "proposals" (or the choice among poses to refine), "climb", "conclusion".
     """
     options = options or SolverOptions()
     reasons = unusable(maps, start is not None)
     usable = torch.tensor([reason is None for reason in reasons], device=maps.K.device)
     maps = _blanked(maps, usable)
-    if start is None:
-        poses, evidence = propose(surface, keys, maps, options)
-    else:
-        poses, evidence = start.poses, start.log_probability / options.independent
-    keep = usable[poses.row].nonzero()[:, 0]
-    poses, evidence = poses[keep], evidence[keep]
-    proposed = _counts(poses.row, len(maps))
-    for crop in (usable & (proposed == 0)).nonzero()[:, 0].tolist():
-        reasons[crop] = "no hypothesis is left: every pose proposed lies too near, too far, or shows the part's back"
-    if not len(poses):
-        return Solution.nothing(reasons, maps.K.device, SolverStats.of(proposed))
-    if start is None:
-        index = distinct(poses, evidence, len(maps), options.distinct if options.refine else options.modes, options.gap)
-        poses = poses[index[index >= 0]]
-        before, sigma = torch.zeros_like(poses.position[:, 0]), None
-    else:
-        poses, before = promising(surface, keys, maps, poses, evidence, options)
-        sigma = start.depth_sigma
-    refined = _counts(poses.row, len(maps))
-    score, poses, value = _climbed(surface, keys, maps, poses, before, sigma, start is not None, options)
-    axes = torch.zeros(len(maps), 3, device=value.device)
-    if symmetry is not None:
-        axes = free_axes(score, _best(poses, value, len(maps)), symmetry.axis, len(maps), options.independent)
-        poses, value = _with_symmetric(score, poses, value, symmetry, axes, options)
-    return _concluded(score, poses, value, axes, reasons, options, SolverStats.of(proposed, refined))
+    with timed("proposals"):
+        if start is None:
+            poses, evidence = propose(surface, keys, maps, options)
+        else:
+            poses, evidence = start.poses, start.log_probability / options.independent
+        keep = usable[poses.row].nonzero()[:, 0]
+        poses, evidence = poses[keep], evidence[keep]
+        proposed = _counts(poses.row, len(maps))
+        for crop in (usable & (proposed == 0)).nonzero()[:, 0].tolist():
+            reasons[crop] = (
+                "no hypothesis is left: every pose proposed lies too near, too far, or shows the part's back"
+            )
+        if not len(poses):
+            return Solution.nothing(reasons, maps.K.device, SolverStats.of(proposed))
+        if start is None:
+            most = options.distinct if options.refine else options.modes
+            index = distinct(poses, evidence, len(maps), most, options.gap)
+            poses = poses[index[index >= 0]]
+            before, sigma = torch.zeros_like(poses.position[:, 0]), None
+        else:
+            poses, before = promising(surface, keys, maps, poses, evidence, options)
+            sigma = start.depth_sigma
+        refined = _counts(poses.row, len(maps))
+    with timed("climb"):
+        score, poses, value = _climbed(surface, keys, maps, poses, before, sigma, start is not None, options)
+    with timed("conclusion"):
+        axes = torch.zeros(len(maps), 3, device=value.device)
+        if symmetry is not None:
+            axes = free_axes(score, _best(poses, value, len(maps)), symmetry.axis, len(maps), options.independent)
+            poses, value = _with_symmetric(score, poses, value, symmetry, axes, options)
+        return _concluded(score, poses, value, axes, reasons, options, SolverStats.of(proposed, refined))
 
 
 def _counts(row: Int[Tensor, "n"], crops: int) -> Int[Tensor, "crops"]:
