@@ -65,6 +65,7 @@ def train_command(
     calibration_crops: int = 100,
     device: str = "auto",
     threads: int = 1,
+    compiled: bool = False,
     overfit_one: Annotated[bool, tyro.conf.arg(name="overfit")] = False,
 ) -> int:
     """Train a model from meshes, or from the models of a BOP folder; or go on with a run that was stopped.
@@ -99,6 +100,8 @@ def train_command(
             as many to test it on (see `cad2pose calibrate`); 0: none.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
         threads: torch threads of the step; crops are made in one more thread.
+        compiled: have torch compile encoder and decoder first, where it finds a compiler: minutes before the first
+            step, for faster ones where launching many small operations is what takes time (a GPU).
         overfit_one: do not train, but see whether the model can learn one batch by heart; writes nothing.
     """
     use_threads(threads)
@@ -115,7 +118,7 @@ def train_command(
     sources = CropSources(parts, crops, where, images, mix, allow_test_images)
     if overfit_one:
         return _overfit(console, parts, config, sources, training, where, known)
-    model_file = _train(console, parts, config, sources, training, out, where, known, processes)
+    model_file = _train(console, parts, config, sources, training, out, where, known, processes, compiled)
     if model_file is not None and calibration_crops:
         calibrate_file(console, model_file, crops.judging(), (), calibration_crops, calibration_crops, where)
     return 0
@@ -139,6 +142,7 @@ def _method_config(method: str, full: bool, settings: Mapping[str, MethodConfig]
 def _train(
     console: Console, parts: list[Part], model: MethodConfig, sources: CropSources, training: TrainingConfig,
     out: Path, device: torch.device, start: Model | None, processes: Processes,
+    compiled: bool,
 ) -> Path | None:  # fmt: skip
     """Say what it will take, then train with a progress bar; the model file, in the first process."""
     folder = RunFolder(out)
@@ -171,8 +175,9 @@ def _train(
 
         with alone(out) if processes.first else nullcontext():
             model_file = train(
-                parts, model, crops, judge, training, out, device, settings, report, None, start, processes, page
-            )
+                parts, model, crops, judge, training, out, device, settings, report, None, start, processes, page,
+                compiled,
+            )  # fmt: skip
     if not processes.first:
         return None
     size, judged = model_file.stat().st_size / 1e6, _in_words(folder.last_validation())

@@ -17,6 +17,7 @@ from cad2pose.model_file import DEPTH_ERRORS, Model, save_model
 from cad2pose.parts import Part
 from cad2pose.structures import CropBatch, CropSource
 from cad2pose.training.checkpoint import TrainingState
+from cad2pose.training.compiling import compile_networks
 from cad2pose.training.config import TrainingConfig
 from cad2pose.training.matches import CropMatches, crop_matches
 from cad2pose.training.optim import MovingAverage, autocast, make_optimizer, rate_factor, set_rate
@@ -148,6 +149,7 @@ def train(
     start: Model | None = None,
     processes: Processes = ALONE,
     judged: Callable[[], None] = lambda: None,
+    compiled: bool = False,
 ) -> Path:
     """Train, or go on with, the run in folder `out`; returns the path of the model file.
 
@@ -161,6 +163,7 @@ def train(
         start: model to take weights from (see `warm_start`); it must be given again when the run goes on.
         processes: which of several processes this is; the first one writes and judges.
         judged: called after every validation and at the end, when curves and pictures are written.
+        compiled: compile the networks first, where there is a compiler (`compile_networks`); it takes minutes.
 
     Raises:
         ValueError: if `out` holds a run with other settings, or the processes cannot share the batches evenly.
@@ -172,6 +175,8 @@ def train(
         state.restore(out)
         folder.drop_curves_after(state.step)
     state.share(processes)
+    if compiled:
+        compile_networks(state.method, device)
     losses = joined(state.method, processes)
     if not processes.first:
         _follow(state, losses, crops, config, shards, device, stop_after, processes)
