@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+from functools import lru_cache
+from typing import Any
 
 import torch
+from torch import Tensor
 
 _ALLOWED = "give auto, cpu, cuda or cuda:N"
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's names of what mallopt sets
@@ -30,6 +33,16 @@ def pick_device(device: torch.device | str) -> torch.device:
             f"device {str(device)!r} is not there: CUDA devices here: {torch.cuda.device_count()}; {_ALLOWED}"
         )
     return found
+
+
+@lru_cache(maxsize=256)
+def constant(values: tuple[Any, ...], device: torch.device) -> Tensor:
+    """A small float32 tensor of nested numbers, made on a device once: a copy to a GPU waits for all that it has to do.
+
+    Nobody may change it.
+    """
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def use_threads(threads: int) -> None:

@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
+from cad2pose.devices import constant
+
 _BLOCK = 8
 _TO_YCC = ((0.299, 0.587, 0.114), (-0.1687, -0.3313, 0.5), (0.5, -0.4187, -0.0813))
 
@@ -21,6 +23,14 @@ def cosine_basis(size: int) -> Float[Tensor, "size size"]:
     return basis
 
 
+def _rows(matrix: Float[Tensor, "n m"]) -> tuple[tuple[float, ...], ...]:
+    return tuple(map(tuple, matrix.tolist()))
+
+
+_BASIS = _rows(cosine_basis(_BLOCK))
+_TO_RGB = _rows(torch.linalg.inv(torch.tensor(_TO_YCC)))
+
+
 def compress_blocks(image: Float[Tensor, "batch 3 h w"], step: Float[Tensor, "batch"]) -> Float[Tensor, "batch 3 h w"]:
     """Pictures with the cosine coefficients of each block rounded.
 
@@ -31,18 +41,16 @@ def compress_blocks(image: Float[Tensor, "batch 3 h w"], step: Float[Tensor, "ba
     """
     count, _, height, width = image.shape
     device = image.device
-    to_ycc = torch.tensor(_TO_YCC)
-    to_rgb = torch.linalg.inv(to_ycc)  # on the host, where it does not stop an accelerator
     padded = pad(image, (0, -width % _BLOCK, 0, -height % _BLOCK), mode="replicate")
     rows, columns = padded.shape[-2] // _BLOCK, padded.shape[-1] // _BLOCK
-    planes = torch.einsum("ij,bjhw->bihw", to_ycc.to(device), padded)
+    planes = torch.einsum("ij,bjhw->bihw", constant(_TO_YCC, device), padded)
     blocks = planes.view(count, 3, rows, _BLOCK, columns, _BLOCK).transpose(3, 4)
-    basis = cosine_basis(_BLOCK).to(device)
+    basis = constant(_BASIS, device)
     frequency = torch.arange(_BLOCK, device=device)
     growth = 1 + 0.5 * (frequency + frequency[:, None])
-    channel = torch.tensor([1.0, 2.0, 2.0], device=device)
+    channel = constant((1.0, 2.0, 2.0), device)
     steps = step[:, None, None, None, None, None] * channel[:, None, None, None, None] * growth
     steps = steps.clamp_min(1e-6)
     coefficients = ((basis @ blocks @ basis.T) / steps).round() * steps
     planes = (basis.T @ coefficients @ basis).transpose(3, 4).reshape(count, 3, rows * _BLOCK, columns * _BLOCK)
-    return torch.einsum("ij,bjhw->bihw", to_rgb.to(device), planes)[..., :height, :width]
+    return torch.einsum("ij,bjhw->bihw", constant(_TO_RGB, device), planes)[..., :height, :width]

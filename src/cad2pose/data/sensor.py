@@ -7,9 +7,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
+from cad2pose.devices import constant
+
 _BINS = 128
 _TILES = 4
 _LUMA = (0.299, 0.587, 0.114)
+_CROSS, _SQUARE = ((0.0, 1, 0), (1, 4, 1), (0, 1, 0)), ((1.0, 2, 1), (2, 4, 2), (1, 2, 1))  # quarters
 
 
 def mosaic(image: Float[Tensor, "batch 3 h w"], phase: Int[Tensor, "batch 2"]) -> Float[Tensor, "batch 3 h w"]:
@@ -29,9 +32,7 @@ def mosaic(image: Float[Tensor, "batch 3 h w"], phase: Int[Tensor, "batch 2"]) -
 
 def demosaic(raw: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 h w"]:
     """Missing colours as the mean of the nearest pixels that have them (bilinear; frayed edges are its mark)."""
-    cross = torch.tensor([[0.0, 1, 0], [1, 4, 1], [0, 1, 0]]) / 4
-    square = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 4
-    kernel = torch.stack((square, cross, square))[:, None].to(raw)
+    kernel = constant((_SQUARE, _CROSS, _SQUARE), raw.device).to(raw)[:, None] / 4
     return conv2d(pad(raw, (1, 1, 1, 1), mode="reflect"), kernel, groups=3)
 
 
@@ -75,7 +76,7 @@ def equalised(image: Float[Tensor, "batch 3 h w"], limit: Float[Tensor, "batch"]
         limit: `(B,)`; 0 leaves the picture as it is.
     """
     count, _, height, width = image.shape
-    luma = (image * torch.tensor(_LUMA, device=image.device)[:, None, None]).sum(1)
+    luma = (image * constant(_LUMA, image.device)[:, None, None]).sum(1)
     level = (luma * (_BINS - 1)).clamp(0, _BINS - 1)
     row = torch.arange(height, device=image.device) * _TILES // height
     column = torch.arange(width, device=image.device) * _TILES // width

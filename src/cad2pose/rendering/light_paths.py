@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cad2pose.devices import constant
 from cad2pose.rendering import kernels
 from cad2pose.rendering.meshes import MeshSet
 from cad2pose.rendering.rasterizer import Backend, rasterize, use_numba
@@ -111,7 +112,8 @@ def _turned_to(direction: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
     """Rotations R_light_cam of cameras that look against a direction."""
     forward = -direction
     steep = forward[:, :1].abs() > 0.9
-    aside = torch.where(steep, forward.new_tensor([0.0, 1.0, 0.0]), forward.new_tensor([1.0, 0.0, 0.0]))
+    y, x = (constant(axis, forward.device).to(forward) for axis in ((0.0, 1.0, 0.0), (1.0, 0.0, 0.0)))
+    aside = torch.where(steep, y, x)
     down = torch.nn.functional.normalize(torch.linalg.cross(forward, aside), dim=-1)
     return torch.stack((torch.linalg.cross(down, forward), down, forward), dim=-2)
 
