@@ -13,10 +13,11 @@ import torch
 from cad2pose import cuda_kernels
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.estimator import EstimatorOptions, PoseEstimator
-from cad2pose.geometry import Camera, geodesic_distance, random_rotations
+from cad2pose.geometry import Camera, geodesic_distance, make_transform, random_rotations
 from cad2pose.methods import GdrNetConfig, QueryConfig, QueryMethod
 from cad2pose.model_file import Model
 from cad2pose.parts import builtin_part
+from cad2pose.rendering import MeshSet, openness, render, shadows
 from cad2pose.solvers import (
     Hypotheses,
     QueryMaps,
@@ -86,6 +87,31 @@ def test_crops_have_the_same_truth(index: int) -> None:
     assert (((cpu.coordinates - cuda.coordinates) * both).abs().amax(1) < 1e-3).float().mean() > 0.999
     assert torch.isfinite(there.image).all()
     assert 0.1 < float(there.image.mean()) < 0.9
+
+
+def test_shadows_and_openness_are_those_of_the_cpu() -> None:
+    meshes = MeshSet.from_meshes([builtin_part("bracket").mesh, builtin_part("nut").mesh])
+    index = torch.tensor([[0, 1], [1, 0]]).int()
+    R = random_rotations(4, torch.Generator().manual_seed(0), torch.float64).view(2, 2, 3, 3)
+    t = torch.tensor([[[-10.0, 0, 400], [25.0, 8, 380]], [[0.0, 0, 300], [15.0, -10, 330]]], dtype=torch.float64)
+    K = torch.tensor([[600.0, 0, 63.5], [0, 600.0, 63.5], [0, 0, 1]]).expand(2, 3, 3)
+    light = torch.nn.functional.normalize(torch.tensor([[-0.6, 0.3, -1.0], [0.5, 0.2, -0.8]]), dim=-1)
+    spread, near, centre = torch.tensor([0.15, 0.05]), torch.tensor([30.0, 30.0]), t.mean(1).float()
+    ball = torch.tensor([90.0, 90.0])
+    found = []
+    for device in ("cpu", "cuda"):
+        scene = tuple(each.to(device) for each in (meshes, index, make_transform(R, t).float()))
+        seen = render(*scene, K.to(device), 128, 128)
+        others = [each.to(device) for each in (light, spread, centre, ball)]
+        lit = shadows(*scene, seen, *others, 128)
+        found.append([each.cpu() for each in (lit, openness(seen, near.to(device)), seen.mask)])
+    (lit, opened, mask), (lit_there, opened_there, mask_there) = found
+    assert (mask == mask_there).float().mean() > 0.999
+    assert 0.05 < float((lit[mask] < 0.5).float().mean()) < 0.95
+    assert float(opened[mask].min()) < 0.9
+    both = mask & mask_there
+    assert ((lit - lit_there).abs()[both] > 0.02).float().mean() < 0.01
+    assert ((opened - opened_there).abs()[both] > 0.02).float().mean() < 0.01
 
 
 def test_crops_are_the_same_every_time() -> None:
