@@ -25,12 +25,14 @@ from cad2pose.data.image_tasks import tasks_of_bop
 from cad2pose.data.results import Results
 from cad2pose.estimator import EstimatorOptions, PoseEstimator, best_per_object
 from cad2pose.estimator.fusion import fuse_poses
+from cad2pose.estimator.looking import Look
 from cad2pose.estimator.pose_solver import PoseSolver
 from cad2pose.evaluation import evaluate
 from cad2pose.evaluation.score_quality import judge_scores
+from cad2pose.experiments.judging import errors_of
 from cad2pose.files import write_text
 from cad2pose.geometry import rotate_transform, rotation_about_z
-from cad2pose.methods import PoseMethod
+from cad2pose.methods import PoseMethod, QueryImageMethod, RegressionMethod
 from cad2pose.model_file import Model, load_model
 from cad2pose.structures import CropBatch, PoseEstimates
 from cad2pose.training import CropErrors, pose_crop_errors
@@ -47,8 +49,8 @@ def crops(
     device: str = "cpu",
     threads: int = 1,
 ) -> None:
-    """On fresh crops of the evaluation style, all of SO(3): regression from one look at each crop and from four,
-    regression with refinement, and sampling and search; the latter two alone for models that do not regress.
+    """On fresh crops of the evaluation style, all of SO(3): regression from one look at each crop and from four, PnP
+    of coordinates, regression with refinement, and sampling and search, each for models that can.
 
     The four looks are the crop rolled by 0, 90, 180 and 270 degrees, fused as the estimator does with --rolls.
 
@@ -70,15 +72,20 @@ def crops(
     batches = [source.batch(index, _BATCH) for index in range(-(-total // _BATCH))]
     figures: dict[str, Any] = {}
     refiner, sampler, searcher = (PoseSolver(solver=solver) for solver in ("regression", "sampling", "search"))
+    pnp = Look(EstimatorOptions(recrop=False, refine=False, solver="pnp"))
     ways: dict[str, Callable[[CropBatch], CropErrors]] = {}
     if isinstance(loaded.method, PoseMethod):
         ways = {
             "1 look": lambda batch: _errors(loaded, batch, 1),
             "4 looks": lambda batch: _errors(loaded, batch, 4),
-            "1 look, refined": lambda batch: _solved_errors(loaded, refiner, batch),
         }
-    ways["1 look, sampling"] = lambda batch: _solved_errors(loaded, sampler, batch)
-    ways["1 look, search"] = lambda batch: _solved_errors(loaded, searcher, batch)
+    if isinstance(loaded.method, RegressionMethod) and loaded.method.regresses_coordinates:
+        ways["1 look, PnP"] = torch.no_grad()(lambda batch: errors_of(loaded, pnp, batch))
+    if isinstance(loaded.method, QueryImageMethod):
+        if isinstance(loaded.method, PoseMethod):
+            ways["1 look, refined"] = lambda batch: _solved_errors(loaded, refiner, batch)
+        ways["1 look, sampling"] = lambda batch: _solved_errors(loaded, sampler, batch)
+        ways["1 look, search"] = lambda batch: _solved_errors(loaded, searcher, batch)
     for name, judge in ways.items():
         begun = time.process_time()
         errors = CropErrors.join([judge(batch) for batch in batches])

@@ -27,6 +27,7 @@ _PUBLISHED = ("megapose_cnosfastsam", "epos_f256", "epos_f64_bop20", "semantic_k
 _THESIS = (("the thesis' end-to-end model", 0.481, 19.6, 49.4), ("SurfEmb, in the thesis", 0.148, 6.0, 26.4))
 
 _LOOKS = ("1 look", "4 looks", "1 look, refined")
+_GDRNET = ("1 look", "4 looks", "1 look, PnP")
 _SOLVED = ("1 look, sampling", "1 look, search")
 _WAYS = {"1 look": "regression alone", "1 look, refined": "regression, refined",
          "1 look, sampling": "sampling, refined", "1 look, search": "search, refined"}  # fmt: skip
@@ -37,20 +38,22 @@ def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data"), r
 
     Args:
         page: the page.
-        data: folder of the records (builtin, cat, cat_full, surfemb_full, surfemb_visible and cat_surfemb, .json),
-            of compare_tiny.json and compare_tiny_photographs.json, box_alone.json, against_twin_*.json and
-            calibration_*.json, and of curves_builtin.jsonl, curves_cat.jsonl and curves_cat_full.jsonl.
+        data: folder of the records (builtin, gdrnet_long, cat, cat_full, surfemb_full, surfemb_visible and cat_surfemb,
+            .json), of compare_tiny.json and compare_tiny_photographs.json, box_alone.json, against_twin_*.json and
+            calibration_*.json, and of curves_builtin.jsonl, curves_gdrnet_long.jsonl, curves_cat.jsonl and
+            curves_cat_full.jsonl.
         runs: folder of a comparison of tiny models, whose finished runs are taken into these two first.
     """
     compare_tiny = data / "compare_tiny.json", data / "compare_tiny_photographs.json"
     if runs is not None:
         add_runs(*compare_tiny, runs)
-    names = ("builtin", "cat", "cat_full", "surfemb_full", "surfemb_visible", "cat_surfemb")
-    builtin, cat, cat_full, full, visible, cat_surfemb = (
+    names = ("builtin", "gdrnet_long", "cat", "cat_full", "surfemb_full", "surfemb_visible", "cat_surfemb")
+    builtin, gdrnet, cat, cat_full, full, visible, cat_surfemb = (
         json.loads((data / f"{name}.json").read_text()) for name in names
     )
     text = page.read_text()
     text = _fill(text, "builtin", _builtin_table(builtin, _LOOKS))
+    text = _fill(text, "gdrnet long", _builtin_table(gdrnet, _GDRNET))
     text = _fill(text, "ways", _ways_table(builtin))
     text = _fill(text, "surfemb", _surfemb_table({"full": full, "visible": visible}))
     text = _fill(text, "cat", _cat_table(cat))
@@ -71,7 +74,7 @@ def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data"), r
     if published.is_file():
         ours = {"query": cat, "query, full-size": cat_full, "SurfEmb": cat_surfemb}
         text = _fill(text, "published", _published_table(ours, json.loads(published.read_text())["methods"]))
-    for name, record in (("builtin", builtin), ("cat", cat), ("cat_full", cat_full)):
+    for name, record in (("builtin", builtin), ("gdrnet_long", gdrnet), ("cat", cat), ("cat_full", cat_full)):
         curves = [json.loads(line) for line in (data / f"curves_{name}.jsonl").read_text().splitlines()]
         seen = sum(int(record["training"].get(key, 0)) for key in ("samples", "samples_before"))
         batch = seen // int(curves[-1]["step"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,11 +11,12 @@ import torch
 
 from bop_world import make_bop
 from cad2pose.cli import main
+from cad2pose.cli.crop_style import CropStyle
 from cad2pose.data.bop import BopDataset
 from cad2pose.data.occluders import ClutterConfig
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.data.twins import real_crops
-from cad2pose.experiments.ingredients import INGREDIENTS
+from cad2pose.experiments.ingredients import SWITCHES, without
 
 
 @pytest.fixture
@@ -71,11 +73,30 @@ def test_the_command_puts_photographs_above(world, tmp_path, capsys):
     assert "count is 0" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", INGREDIENTS)
+@pytest.mark.parametrize("name", SWITCHES)
 def test_every_ingredient_can_be_left_out(name):
-    about, leave_out = INGREDIENTS[name]
+    about, leave_out = SWITCHES[name]
     style = SyntheticConfig(backgrounds=Path("somewhere"))
     changed = leave_out(style)
     assert about
     assert changed != style
     assert leave_out(changed) == changed
+
+
+def test_ingredients_are_left_out_by_name_and_groups_are_what_they_are_made_of():
+    assert CropStyle.__doc__ is not None
+    listed = CropStyle.__doc__.split("leave out: ")[1].replace("; or groups:", ",").rstrip(".\n ")
+    assert sorted(" ".join(listed.split()).split(", ")) == sorted(SWITCHES), "the help text names them"
+    plain = CropStyle().settings()
+    less = CropStyle(without=("noise", "vignette", "border-cuts")).settings()
+    assert {name for name in plain if plain[name] != less[name]} == {"augmentation", "prior"}
+    assert less["augmentation"] == replace(plain["augmentation"], noise=0.0, vignette=0.0)
+    assert less["prior"] == replace(plain["prior"], border_share=0.0)
+    style = SyntheticConfig()
+    for group, members in {
+        "blur": ("source-resolution", "gaussian-blur", "defocus", "motion"), "grain": ("noise", "bayer", "compression"),
+        "processing": ("sharpening", "equalisation", "shades", "vignette"),
+    }.items():  # fmt: skip
+        assert without(style, (group,)) == without(style, members)
+    with pytest.raises(ValueError, match="no ingredient 'jpeg' to leave out; there are tables, shadows"):
+        CropStyle(without=("jpeg",)).settings()
