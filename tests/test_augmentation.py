@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import struct
+import zlib
 from dataclasses import fields, replace
 
 import pytest
@@ -16,7 +18,7 @@ from cad2pose.data.augmentation import (
     line_kernels,
     resampling,
 )
-from cad2pose.data.backgrounds import BackgroundPool, photo_pieces, procedural_pictures, random_stencil
+from cad2pose.data.backgrounds import BackgroundPool, check_photos, photo_pieces, procedural_pictures, random_stencil
 from cad2pose.data.color import hue_rotation, saturation_matrix, tone_curve
 from cad2pose.data.compression import compress_blocks, cosine_basis
 from cad2pose.data.draws import Draws
@@ -226,3 +228,54 @@ def test_pictures_that_cannot_be_read_are_counted_and_named(tmp_path) -> None:
     with pytest.warns(UserWarning, match=r"1 of 2 pictures in .* cannot be read and are left out: broken\.png"):
         pieces = photo_pieces(tmp_path, Draws(0), 4, 16)
     assert pieces.shape == (4, 3, 16, 16)
+
+
+def damaged_files() -> dict[str, bytes]:
+    """Pictures that decoders stumble over in ways of their own, by the names of their files."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    stream = BytesIO()
+    Image.effect_noise((512, 512), 80).save(stream, "PNG")
+    whole = stream.getvalue()
+    second = whole.index(b"IDAT", whole.index(b"IDAT") + 1)
+    size = b"IHDR" + struct.pack(">II", 60_000, 60_000) + b"\x08\x02\x00\x00\x00"
+    huge = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + size + struct.pack(">I", zlib.crc32(size))
+    bitmap = struct.pack("<2sIII", b"BM", 54, 0, 54) + struct.pack("<IiiHHIIiiII", 40, 60_000, 60_000, 1, 24, *(0,) * 6)
+    return {"chunk.png": whole[:second] + b"\xff" + whole[second + 1 :], "huge.png": huge, "huge.bmp": bitmap}
+
+
+@pytest.mark.parametrize("name", ["chunk.png", "huge.png", "huge.bmp"])
+def test_whatever_a_decoder_stumbles_over_is_left_out(tmp_path, name: str) -> None:
+    (tmp_path / name).write_bytes(damaged_files()[name])
+    with pytest.raises(ValueError, match=r"no picture that can be read; looked for \.png.*give a folder"):
+        photo_pieces(tmp_path, Draws(0), 4, 16)
+    with pytest.raises(ValueError, match="no picture that can be read"):
+        check_photos(tmp_path)
+    save_png(tmp_path / "good.png", torch.rand(3, 20, 24))
+    check_photos(tmp_path)
+    with pytest.warns(UserWarning, match=rf"1 of 2 pictures in .* cannot be read and are left out: {name}"):
+        assert photo_pieces(tmp_path, Draws(0), 4, 16).shape == (4, 3, 16, 16)
+
+
+def test_a_good_picture_is_found_among_many_broken_ones(tmp_path) -> None:
+    save_png(tmp_path / "good.png", torch.rand(3, 20, 24))
+    for number in range(5):
+        (tmp_path / f"{number}.png").write_bytes(b"not a picture")
+    tried = 0
+    for seed in range(4):
+        with pytest.warns(UserWarning, match="cannot be read") as caught:
+            assert photo_pieces(tmp_path, Draws(seed), 2, 16).shape == (2, 3, 16, 16)
+        tried = max(tried, int(str(caught[0].message).split(" of ")[1].split()[0]))
+    assert tried > 2, "more than the two pieces need"
+
+
+@pytest.mark.parametrize(("name", "limit"), [("defocus", 2.0), ("motion", 2.0), ("blur", 4.0)])
+def test_lengths_grow_with_enlargement_up_to_a_limit(name: str, limit: float, generator: torch.Generator) -> None:
+    image = pictures(3, 64, generator)
+    below, at, beyond = (
+        augment(image, torch.full((3,), scale), EFFECTS[name], Draws(3)) for scale in (limit / 2, limit, 1.5 * limit)
+    )
+    assert torch.equal(at, beyond)
+    assert not torch.equal(below, at)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from bop_world import edit_json, make_bop, small_parts
 from cad2pose.cli import main
@@ -15,14 +16,16 @@ from cad2pose.data.augmentation import AugmentationConfig
 from cad2pose.data.bop import BopDataset
 from cad2pose.data.bop_writer import SPLIT, RenderPlan, write_dataset
 from cad2pose.data.boxes import BoxConfig
+from cad2pose.data.clutter import thinned
 from cad2pose.data.labelled import LabelledCrops, MixedCrops
 from cad2pose.data.labelled_images import is_for_testing, open_images, seen_mask
 from cad2pose.data.shard_writer import write_shards
 from cad2pose.data.shards import ShardDataset
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
-from cad2pose.data.tabletop import TabletopConfig
+from cad2pose.data.tabletop import Tabletop, TabletopConfig
 from cad2pose.geometry import Camera, project_points, transform_points
 from cad2pose.model_file import load_model
+from cad2pose.parts import builtin_part
 from cad2pose.rendering import MeshSet
 from cad2pose.structures import CropBatch, CropTruth
 
@@ -111,6 +114,68 @@ def test_images_that_cannot_be_read_are_left_out_and_named(world, tmp_path):
         file.write_bytes(b"")
     with pytest.warns(UserWarning, match="left out"), pytest.raises(ValueError, match="cannot be read"):
         source(copy).batch(0, 4)
+
+
+def test_few_good_images_among_broken_ones_are_enough(world, tmp_path, monkeypatch):
+    """What a batch holds does not depend on what earlier ones found broken; it ends only where nothing is left."""
+    monkeypatch.setattr("cad2pose.data.labelled._TRIES", 2)
+    copy = tmp_path / "set"
+    shutil.copytree(world, copy)
+    scene, part = copy / SPLIT / "000000", small_parts()[1]  # it is seen in images 0 and 2
+    good, broken = (scene / "rgb" / f"00000{image}.jpg" for image in (0, 2))
+    broken.write_bytes(b"")
+    dataset = BopDataset(copy, SPLIT)
+    crops, fresh = (LabelledCrops(dataset, [part], CONFIG) for _ in range(2))
+    assert len(crops) == 2
+    with pytest.warns(UserWarning, match=r"left out: .*000002\.jpg") as caught:
+        batches = [crops.batch(index, 8) for index in range(4)]
+    assert len(caught) == 1
+    with pytest.warns(UserWarning, match="left out"):
+        assert torch.equal(fresh.batch(3, 8).image, batches[3].image)
+    good.write_bytes(b"")
+    with (
+        pytest.warns(UserWarning, match="left out"),
+        pytest.raises(ValueError, match=r"none of the 2 .*cannot be read"),
+    ):
+        LabelledCrops(dataset, [part], CONFIG).batch(0, 1)
+    shutil.copy(world / SPLIT / "000000" / "rgb" / good.name, good)
+    Image.new("L", (160, 120)).save(scene / "mask_visib" / "000000_000001.png")
+    with pytest.warns(UserWarning, match="left out"), pytest.raises(ValueError, match=r"do not show it.*000002\.jpg"):
+        LabelledCrops(dataset, [part], CONFIG).batch(0, 1)
+
+
+def test_fine_meshes_are_thinned_out_where_images_are_rendered_or_read_and_it_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("cad2pose.data.clutter.thinned", lambda mesh: thinned(mesh, 1500))
+    part, out = builtin_part("bushing"), tmp_path / "set"
+    camera, photos = Camera.from_values(75.0, 75.0, 39.5, 29.5, 80, 60), replace(PHOTOS, parts=(1, 1), others=0)
+    finer = r"bushing has 2,560 triangles; it is rendered with [1-9]"
+    with pytest.warns(UserWarning, match=finer):
+        write_dataset([part], camera, RenderPlan(1, 1, 1, photos), out)
+    with pytest.warns(UserWarning, match=finer):
+        table = Tabletop([part], camera, photos, 1)
+    assert table._meshes.face_start[1] <= 1500
+    dataset = BopDataset(out, SPLIT)
+    own = dataset.parts()[0]
+    assert len(own.mesh.faces) == 2560, "the model's file is the user's mesh"
+    with pytest.warns(UserWarning, match=r"has 2,560 triangles; it is rendered with [1-9]"):
+        crops = LabelledCrops(dataset, [own], CONFIG)
+    assert truth_of(crops.batch(0, 1)).mask_full.any()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_crops_are_made_on_the_device_and_have_the_same_truth(world):
+    dataset = BopDataset(world, SPLIT)
+    config = replace(CONFIG, augmentation=AugmentationConfig.off())
+    here, there = (LabelledCrops(dataset, dataset.parts(), config, device).batch(0, 8) for device in ("cpu", "cuda"))
+    assert all(t.is_cuda for t in (there.image, there.valid, there.part_index, there.camera.K_virt))
+    assert all(t.is_cuda for t in (truth_of(there).coordinates, truth_of(there).mask_visible))
+    torch.testing.assert_close(there.image.cpu(), here.image, rtol=0, atol=1e-3)
+    torch.testing.assert_close(there.valid.cpu(), here.valid, rtol=0, atol=1e-4)
+    assert torch.equal(truth_of(there).T_virt_obj.cpu(), truth_of(here).T_virt_obj)
+    for name in ("mask_full", "mask_visible"):
+        assert (getattr(truth_of(there), name).cpu() == getattr(truth_of(here), name)).float().mean() > 0.999
+    effects = LabelledCrops(dataset, dataset.parts(), CONFIG, "cuda").batch(0, 8)
+    assert torch.isfinite(effects.image).all()
 
 
 def test_test_images_are_not_trained_on(tmp_path):

@@ -98,6 +98,8 @@ def test_seeds_do_not_collide() -> None:
         ({"elevation": (-100.0, 20.0)}, "elevation"),
         ({"distance": (0.0, 100.0)}, "distance"),
         ({"apparent_size": (200.0, 100.0)}, "apparent_size"),
+        ({"apparent_size": (200.0, math.inf)}, "apparent_size"),
+        ({"distance": (200.0, math.inf)}, "distance"),
         ({"up_axis": (0.0, 0.0, 0.0)}, "up_axis"),
         ({"up_axis": (math.nan, 0.0, 0.0)}, "up_axis"),
         ({"camera_roll": -1.0}, "camera_roll"),

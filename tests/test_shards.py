@@ -13,7 +13,7 @@ import torch
 from bop_world import make_bop
 from cad2pose.data.bop import BopDataset
 from cad2pose.data.rle import decode_mask, encode_mask
-from cad2pose.data.shard_writer import INDEX, write_shards
+from cad2pose.data.shard_writer import INDEX, SOURCE, write_shards
 from cad2pose.data.shards import ShardDataset
 from cad2pose.files import alone
 
@@ -223,3 +223,17 @@ def test_what_a_mac_packs_beside_files_is_passed_over(tmp_path):
     dataset = ShardDataset(tmp_path, "train")
     assert list(dataset.keys()) == [(7, 2), (7, 3)]
     assert dataset.image(7, 3).read().shape == (3, 4, 6)
+
+
+def test_packing_goes_on_in_a_folder_that_was_left_before_its_index(world, tmp_path):
+    out = tmp_path / "train_web"
+    out.mkdir()
+    (out / f".cad2pose-{INDEX.split('.')[0]}-ab12_c3d.json").write_text("{")
+    (out / SOURCE).write_text((world / "train_web" / SOURCE).read_text())
+    write_shards(BopDataset(world, "train_real"), out, images_per_shard=3)
+    assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in (world / "train_web").iterdir())
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "mine.txt").touch()
+    with pytest.raises(ValueError, match="not empty and holds no shards"):
+        write_shards(BopDataset(world, "train_real"), other)

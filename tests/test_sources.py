@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cad2pose.cli.sources import builtin_name, find_camera, find_part, find_parts
+from cad2pose.cli.crop_style import CropStyle
+from cad2pose.cli.sources import builtin_name, find_camera, find_part, find_parts, find_straight_camera
 from cad2pose.parts import BUILTIN_PARTS, builtin_part, save_ply, write_models_info
 from small_models import wedge
 
@@ -146,3 +147,19 @@ def test_cameras_that_cannot_be(tmp_path, content, words):
     with pytest.raises((ValueError, FileNotFoundError), match=words) as caught:
         find_camera(path)
     assert "camera.json" in str(caught.value)
+
+
+def test_pictures_are_rendered_for_the_camera_without_its_distortion(tmp_path):
+    path = tmp_path / "camera.json"
+    path.write_text(json.dumps(CAMERA | {"distortion": [0.1, 0.0, 0.0, 0.0]}))
+    with pytest.warns(UserWarning, match=r"camera\.json has lens distortion.*without it") as caught:
+        camera = find_straight_camera(path)
+    assert len(caught) == 1
+    assert torch.equal(camera.K, find_camera(path).K)
+    assert (camera.width, camera.height, any(camera.distortion)) == (160, 120, False)
+    with pytest.warns(UserWarning, match="has lens distortion"):
+        config = CropStyle(camera=path).config(32, 1.5)
+    assert config.camera is not None
+    assert torch.equal(config.camera.K, camera.K)
+    path.write_text(json.dumps(CAMERA | {"distortion": [0.0, 0.0, 0.0, 0.0]}))
+    assert find_straight_camera(path).distortion == find_camera(path).distortion

@@ -18,6 +18,7 @@ from cad2pose.data.occluders import ClutterConfig, allowed_cover, draw_hiding
 from cad2pose.data.pose_prior import PosePrior
 from cad2pose.data.scenes import synthetic_photo
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
+from cad2pose.data.tabletop import TabletopConfig, check_input
 from cad2pose.geometry import (
     Camera,
     project_points,
@@ -309,6 +310,22 @@ def test_a_part_too_large_for_its_camera_is_refused() -> None:
     near = replace(SMALL, camera=CAMERA, prior=PosePrior(distance=(10.0, 20.0)))
     with pytest.raises(ValueError, match=r"cannot see it whole from 20 mm or nearer.*units"):
         crops(near)
+
+
+def test_apparent_sizes_beyond_the_image_are_refused() -> None:
+    large = PosePrior(apparent_size=(3000.0, 5000.0))
+    with pytest.raises(ValueError, match=r"apparent_size begins at 3000 .*640 x 480.*begin at 640 or less"):
+        SyntheticConfig(prior=large)
+    with pytest.raises(ValueError, match=r"apparent_size begins at 700 .*320 x 240"):
+        SyntheticConfig(camera=CAMERA, prior=PosePrior(apparent_size=(700.0, 5000.0)))
+    upright = Camera.from_values(300.0, 300.0, 119.5, 159.5, 240, 320)
+    assert SyntheticConfig(camera=upright, prior=PosePrior(apparent_size=(853.0, 5000.0))).camera is upright
+    assert SyntheticConfig(prior=PosePrior(apparent_size=(640.0, 5000.0))).camera is None
+    assert SyntheticConfig(prior=replace(large, distance=(100.0, 200.0))).camera is None, "the distance counts"
+    with pytest.raises(ValueError, match="apparent_size begins at 3000"):
+        check_input([builtin_part("nut")], CAMERA, TabletopConfig(apparent_size=(3000.0, 5000.0)))
+    with pytest.raises(ValueError, match=r"apparent_size is \(100.0, inf\)"):
+        TabletopConfig(apparent_size=(100.0, float("inf")))
 
 
 def test_photographs_show_what_they_say() -> None:

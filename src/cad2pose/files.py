@@ -117,9 +117,14 @@ def visible_files(folder: Path | str, pattern: str = "*") -> list[Path]:
     return sorted(path for path in Path(folder).glob(pattern) if not path.name.startswith(".") and path.is_file())
 
 
+def is_leftover(path: Path) -> bool:
+    """Whether a file is a temporary one, of a writer that is at it or was killed."""
+    return _ASIDE.fullmatch(path.name) is not None and path.is_file()
+
+
 def remove_leftovers(folder: Path | str) -> None:
     """Remove the temporary files of writers that were killed, to any depth; nobody may be writing there."""
-    for path in [path for path in Path(folder).rglob(f"{_MARK}*") if _ASIDE.fullmatch(path.name) and path.is_file()]:
+    for path in [path for path in Path(folder).rglob(f"{_MARK}*") if is_leftover(path)]:
         path.unlink(missing_ok=True)
 
 

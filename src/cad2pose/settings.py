@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from cad2pose.files import check_folder
+from cad2pose.files import check_folder, is_leftover
 
 _NAMED = 5  # differences in an error
 
@@ -50,6 +50,8 @@ def differences(present: Any, wanted: Any, name: str = "") -> list[str]:
 def folder_holds(folder: Path, file: str, settings: Any, kind: str) -> bool:
     """Whether a folder holds what these settings describe; False where it is free for it. Writes nothing.
 
+    A folder is free that is not there, or holds nothing but temporary files of writers that were killed.
+
     Args:
         folder: need not be there.
         file: name of the JSON file in it that has the settings.
@@ -73,6 +75,6 @@ def folder_holds(folder: Path, file: str, settings: Any, kind: str) -> bool:
             )
         return True
     check_folder(folder)
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and not all(map(is_leftover, folder.iterdir())):
         raise ValueError(f"{folder} is not empty and holds no {kind}; give another folder")
     return False

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from cad2pose.cli.arguments import OptionalPath
-from cad2pose.cli.sources import find_camera
+from cad2pose.cli.sources import find_straight_camera
 from cad2pose.data.appearance import AppearanceConfig
 from cad2pose.data.augmentation import AugmentationConfig
 from cad2pose.data.boxes import BoxConfig
@@ -20,6 +20,7 @@ from cad2pose.data.occluders import ClutterConfig
 from cad2pose.data.pose_prior import PosePrior
 from cad2pose.data.support import SupportConfig
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
+from cad2pose.experiments.ingredients import without
 from cad2pose.geometry import Camera
 from cad2pose.parts import Part
 from cad2pose.structures import CropSource
@@ -45,6 +46,10 @@ class CropStyle:
         look: light, materials and colours; shares of 0 turn ingredients off.
         table: what parts and their neighbours stand on.
         clutter: what stands around and before the part.
+        without: ingredients to leave out: tables, shadows, openness, metal, reflections, recolouring, neighbours,
+            patches, photographs, border-cuts, box-errors, source-resolution, gaussian-blur, defocus, motion, noise,
+            bayer, compression, sharpening, equalisation, shades, vignette, exposure, colour-effects, holes; or groups:
+            light, blur, grain, processing.
     """
 
     views: PosePrior = field(default_factory=PosePrior)
@@ -56,16 +61,19 @@ class CropStyle:
     look: AppearanceConfig = field(default_factory=AppearanceConfig)
     table: SupportConfig = field(default_factory=SupportConfig)
     clutter: ClutterConfig = field(default_factory=ClutterConfig)
+    without: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, Any]:
         """Those of `SyntheticConfig` that this is about."""
-        camera: Camera | None = find_camera(self.camera) if self.camera else None
-        return {
+        camera: Camera | None = find_straight_camera(self.camera) if self.camera else None
+        box = BoxConfig() if self.boxes == "detector" else BoxConfig(visible_share=0.0)
+        settings: dict[str, Any] = {
             "prior": self.views, "camera": camera, "backgrounds": self.backgrounds, "roll": self.crop_roll,
             "augmentation": _EFFECTS[self.effects](), "appearance": self.look, "support": self.table,
-            "clutter": self.clutter,
-            "box": BoxConfig() if self.boxes == "detector" else BoxConfig(visible_share=0.0),
+            "clutter": self.clutter, "box": box,
         }  # fmt: skip
+        left = without(SyntheticConfig(**settings), self.without)
+        return {name: getattr(left, name) for name in settings}
 
     def config(self, crop_size: int, pad: float) -> SyntheticConfig:
         """Of crops of this size."""

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cad2pose.cli.arguments import ObjectIds, OptionalPath, Sources
-from cad2pose.cli.sources import find_camera, find_parts
+from cad2pose.cli.sources import find_parts, find_straight_camera
 from cad2pose.data.bop import BopDataset
 from cad2pose.data.bop_writer import SPLIT, RenderPlan, write_dataset
 from cad2pose.data.shard_writer import write_shards
@@ -63,7 +63,7 @@ def render_command(
         raise ValueError(f"shards is {shards}; give the number of images in each, or 0 for none")
     torch.set_num_threads(1)
     parts = find_parts(source, objects, units, models_info)
-    lens = find_camera(camera) if camera else Camera.from_values(600.0, 600.0, 319.5, 239.5, 640, 480)
+    lens = find_straight_camera(camera) if camera else Camera.from_values(600.0, 600.0, 319.5, 239.5, 640, 480)
     lens = _sized(lens, size)
     plan = RenderPlan(scenes, images_per_scene, seed, photos)
     console = Console()

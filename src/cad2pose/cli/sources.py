@@ -128,3 +128,19 @@ def find_camera(path: Path, width: int | None = None, height: int | None = None)
             stacklevel=2,
         )
     return camera
+
+
+def find_straight_camera(path: Path) -> Camera:
+    """The camera that pictures are rendered for: as `find_camera`, without lens distortion; a warning tells of it.
+
+    Its K stays, as that is the camera that poses, boxes and crops of distorted photographs refer to.
+    """
+    camera = find_camera(path)
+    if not any(camera.distortion):
+        return camera
+    warnings.warn(
+        f"{path} has lens distortion; pictures are rendered for the same camera without it, as crops of its "
+        "photographs are straightened when poses are estimated",
+        stacklevel=2,
+    )
+    return camera.without_distortion()

@@ -34,7 +34,9 @@ def augment(
 
     Args:
         image: `(B, 3, r, r)` in [0, 1]; not changed.
-        scale: `(B,)` crop pixels per source pixel, on the CPU.
+        scale: `(B,)` crop pixels per source pixel, on the CPU. Lengths grow with it, but within limits: those of
+            defocus and motion from 0.5 to 2, that of the Gaussian blur from 0.5 to 4, so that crops of few source
+            pixels get less of them than the configuration states.
         config: strengths and shares.
         draws: random numbers.
         photographs: a camera has taken them already, so that they have no more detail than the source image: that is

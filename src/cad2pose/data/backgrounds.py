@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
@@ -182,30 +182,67 @@ def _random_polygons(draws: Draws, count: int, side: int) -> Bool[Tensor, "count
     return inside[:, None]
 
 
+def check_photos(folder: Path) -> None:
+    """Find out early, from as few of its pictures as may be, that no pieces can be had of a folder of photographs.
+
+    Raises:
+        FileNotFoundError: if the folder does not exist.
+        ValueError: if it holds no picture that can be read.
+    """
+    if all(_decoded(path) is None for path in _photo_files(folder)):
+        raise ValueError(_nothing_in(folder))
+
+
 def photo_pieces(folder: Path, draws: Draws, count: int, side: int) -> UInt8[Tensor, "count 3 side side"]:
-    """Square pieces of the photographs in a folder, at random places and scales, photographs taken in turn."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"the folder of background photographs {folder} does not exist")
-    paths = [path for path in visible_files(folder, "**/*") if path.suffix.lower() in _SUFFIXES]
-    order = torch.randperm(len(paths), generator=draws.host).tolist()[:count]
+    """Square pieces of the photographs in a folder, at random places and scales, photographs taken in turn.
+
+    As many photographs as pieces are looked at, and more only where none of those can be read. What cannot be read is
+    left out, counted and named in a warning.
+
+    Raises:
+        FileNotFoundError, ValueError: as `check_photos`.
+    """
+    paths = _photo_files(folder)
+    order = torch.randperm(len(paths), generator=draws.host).tolist()
+    turns = min(count, len(order))
     pieces: list[Tensor] = []
     broken: list[str] = []
-    for position, photo in enumerate(order):
-        share = count // len(order) + (position < count % len(order))
-        try:
-            with Image.open(paths[photo]) as opened:
-                pieces += _pieces(opened.convert("RGB"), draws, share, side)
-        except (UnidentifiedImageError, OSError):
-            broken.append(paths[photo].name)
+    looked_at = 0
+    while looked_at < turns or (not pieces and looked_at < len(order)):
+        path, photo = paths[order[looked_at]], _decoded(paths[order[looked_at]])
+        if photo is None:
+            broken.append(path.name)
+        else:
+            pieces += _pieces(photo, draws, count // turns + (looked_at < count % turns), side)
+        looked_at += 1
     if not pieces:
-        raise ValueError(f"{folder} holds no picture that can be read; looked for {', '.join(_SUFFIXES)}")
+        raise ValueError(_nothing_in(folder))
     if broken:
         warnings.warn(
-            f"{len(broken)} of {len(order)} pictures in {folder} cannot be read and are left out: "
+            f"{len(broken)} of {looked_at} pictures in {folder} cannot be read and are left out: "
             f"{', '.join(broken[:3])}{', ...' if len(broken) > 3 else ''}",
             stacklevel=2,
         )
     return torch.stack([pieces[i % len(pieces)] for i in range(count)])
+
+
+def _photo_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the folder of background photographs {folder} does not exist")
+    return [path for path in visible_files(folder, "**/*") if path.suffix.lower() in _SUFFIXES]
+
+
+def _decoded(path: Path) -> Image.Image | None:
+    """A photograph in memory, or None where it cannot be read."""
+    try:
+        with Image.open(path) as opened:
+            return opened.convert("RGB")
+    except Exception:  # decoders raise OSError, SyntaxError, DecompressionBombError, struct.error, EOFError, ...
+        return None
+
+
+def _nothing_in(folder: Path) -> str:
+    return f"{folder} holds no picture that can be read; looked for {', '.join(_SUFFIXES)}: give a folder that has some"
 
 
 def _pieces(photo: Image.Image, draws: Draws, count: int, side: int) -> list[UInt8[Tensor, "3 side side"]]:

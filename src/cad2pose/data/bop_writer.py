@@ -35,6 +35,8 @@ SPLIT = "train_render"  # not train_pbr: BlenderProc, whose name that is, has pi
 DEPTH_SCALE = 0.1  # mm per unit of the depth images, of those that reach farther than 6.5 m ten or a hundred times that
 _SETTINGS = "render.json"
 _RECORDS = ".records"
+_FOLDERS = ("rgb", "depth", "mask", "mask_visib")
+_SCENE_FILES = ("scene_camera", "scene_gt_info", "scene_gt")
 _JPEG_QUALITY = 95
 _MOST_UNITS = 65535
 
@@ -97,17 +99,17 @@ def write_dataset(
     with alone(out):
         remove_leftovers(out)
         _write_models(out, parts, camera)
-        wanted = [(scene, image) for scene in range(plan.scenes) for image in range(plan.images)]
-        missing = [key for key in wanted if not _is_there(out, *key)]
-        done = len(wanted) - len(missing)
-        report(done, len(wanted))
+        missing = [(scene, image) for scene in range(plan.scenes) for image in _missing(out, scene, plan.images)]
+        total = plan.scenes * plan.images
+        done = total - len(missing)
+        report(done, total)
         left = Counter(scene for scene, _ in missing)
         for scene in range(plan.scenes):
             if not left[scene]:
                 _finish_scene(out, scene, camera, plan.images)
         for scene, _ in run_tasks(_start, (list(parts), camera, plan, out), _work, missing, workers):
             done += 1
-            report(done, len(wanted))
+            report(done, total)
             left[scene] -= 1
             if not left[scene]:
                 _finish_scene(out, scene, camera, plan.images)
@@ -138,11 +140,34 @@ def _record(out: Path, scene: int, image: int) -> Path:
     return out / _RECORDS / f"{scene:06d}_{image:06d}.json"
 
 
-def _is_there(out: Path, scene: int, image: int) -> bool:
+def _missing(out: Path, scene: int, images: int) -> list[int]:
+    """The pictures of a scene that are not there with all their files."""
     folder = _scene_folder(out, scene)
-    pictures = (folder / "rgb" / f"{image:06d}.jpg", folder / "depth" / f"{image:06d}.png")
-    known = (folder / "scene_gt.json").is_file() or _record(out, scene, image).is_file()
-    return known and all(path.is_file() for path in pictures)
+    there = {kind: {path.name for path in (folder / kind).glob("*")} for kind in _FOLDERS}
+    counts = _finished(folder, images)
+    if counts is None:
+        records = {image: _record(out, scene, image) for image in range(images)}
+        counts = {i: len(json.loads(record.read_text())["gt"]) for i, record in records.items() if record.is_file()}
+    missing = []
+    for image in range(images):
+        name = f"{image:06d}"
+        masks = {f"{name}_{index:06d}.png" for index in range(counts.get(image, 0))}
+        pictures = f"{name}.jpg" in there["rgb"] and f"{name}.png" in there["depth"]
+        if image not in counts or not (pictures and masks <= there["mask"] and masks <= there["mask_visib"]):
+            missing.append(image)
+    return missing
+
+
+def _finished(folder: Path, images: int) -> dict[int, int] | None:
+    """How many parts each picture of a finished scene shows; None where its JSON files are not all there and whole."""
+    if not all((folder / f"{name}.json").is_file() for name in _SCENE_FILES):
+        return None
+    try:
+        truth = json.loads((folder / "scene_gt.json").read_text())
+    except ValueError:
+        return None
+    counts = {int(image): len(shown) for image, shown in truth.items()}
+    return counts if counts.keys() == set(range(images)) else None
 
 
 def _start(parts: Sequence[Part], camera: Camera, plan: RenderPlan, out: Path) -> tuple[Tabletop, Path]:
@@ -200,18 +225,19 @@ def _box(mask: Bool[Tensor, "h w"]) -> list[int]:
 
 
 def _finish_scene(out: Path, scene: int, camera: Camera, images: int) -> None:
-    """The JSON files of a scene whose pictures are all there; scene_gt.json, which says that it is whole, last."""
+    """The JSON files of a scene whose pictures are all there, where they are not; then its records go."""
     folder = _scene_folder(out, scene)
-    if (folder / "scene_gt.json").is_file():
+    if _finished(folder, images) is not None:
         return
     records = [_record(out, scene, image) for image in range(images)]
     known = [json.loads(record.read_text()) for record in records]
     K = camera.K.flatten().tolist()
-    for name, values in (
-        ("scene_camera", [{"cam_K": K, "depth_scale": entry["depth_scale"]} for entry in known]),
-        ("scene_gt_info", [entry["info"] for entry in known]),
-        ("scene_gt", [entry["gt"] for entry in known]),
-    ):
+    contents = (
+        [{"cam_K": K, "depth_scale": entry["depth_scale"]} for entry in known],
+        [entry["info"] for entry in known],
+        [entry["gt"] for entry in known],
+    )
+    for name, values in zip(_SCENE_FILES, contents, strict=True):
         write_text(folder / f"{name}.json", json.dumps(dict(enumerate(values)), indent=1))
     for record in records:
         record.unlink()

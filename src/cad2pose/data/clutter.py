@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from cad2pose.data.draws import Draws
 from cad2pose.parts.mesh import Mesh
+from cad2pose.parts.part import Part
 
 _CELLS = 24
 
@@ -115,6 +117,16 @@ def thinned(mesh: Mesh, most: int = 200_000) -> Mesh:
         copy = coarse_copy(mesh, cells)
         cells = cells * 3 // 4
     return copy
+
+
+def drawable_mesh(part: Part) -> Mesh:
+    """A part's mesh, thinned out where it is finer than pictures can show; says so."""
+    mesh = thinned(part.mesh)
+    if mesh is not part.mesh:
+        warnings.warn(
+            f"{part.name} has {len(part.mesh.faces):,} triangles; it is rendered with {len(mesh.faces):,}", stacklevel=3
+        )
+    return mesh
 
 
 def unit_sized(mesh: Mesh) -> Mesh:

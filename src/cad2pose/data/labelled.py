@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,6 +13,7 @@ from torch import Tensor
 from cad2pose.data.augmentation import augment
 from cad2pose.data.bop_files import BopInstance, Box
 from cad2pose.data.boxes import extreme_points, projected_box
+from cad2pose.data.clutter import drawable_mesh
 from cad2pose.data.draws import Draws
 from cad2pose.data.labelled_images import LabelledImage, LabelledImages, is_for_testing, seen_mask
 from cad2pose.data.synthetic_config import SyntheticConfig
@@ -23,7 +24,7 @@ from cad2pose.rendering import MeshSet, render
 from cad2pose.structures import CropBatch, CropSource, CropTruth
 
 _KEPT_NUMBERS = 60_000_000  # of the images kept in memory; sixty of 640 x 480 pixels
-_TRIES = 20
+_TRIES = 20  # places drawn one by one, before all of them are gone through in an order drawn at random
 
 
 class LabelledCrops:
@@ -32,13 +33,14 @@ class LabelledCrops:
     Boxes are drawn around the annotated ones as for rendered crops, with the same roll, virtual camera and effects;
     what the picture shows (silhouette, object coordinates) is rendered from mesh and pose, and what is seen of it is
     the annotated mask (or see `seen_mask`). Lens distortion is taken out first. Images that cannot be read are left
-    out, counted in `broken`, and named in a warning.
+    out, counted in `broken`, and named in a warning; which instances come in their place does not depend on when that
+    was found out. Images are read on the host, and crops made of them on the device.
 
     Args:
         dataset: the images.
         parts: the method's list of parts; every one needs an instance.
         config: crop size, boxes, roll and effects (the rest is for rendered crops).
-        device: where batches are given.
+        device: where crops are made.
         seed: of the run.
         min_visible: least visible share of an instance.
         allow_test: take splits called test or val, too.
@@ -69,7 +71,9 @@ class LabelledCrops:
         self.device = torch.device(device)
         self.broken: dict[tuple[int, int], str] = {}
         self._places = self._find(min_visible)
-        self._meshes = MeshSet.from_meshes([part.mesh for part in parts])
+        self._useless: set[tuple[int, int, int]] = set()  # places that cannot be read or show nothing
+        self._meshes = MeshSet.from_meshes([drawable_mesh(part) for part in parts])
+        self._drawn = self._meshes.to(self.device)
         self._center = torch.stack([part.center for part in parts])
         self._radius = torch.tensor([part.radius for part in parts], dtype=torch.float64)
         self._outlines = [extreme_points(part.mesh.used_vertices) for part in parts]
@@ -100,7 +104,7 @@ class LabelledCrops:
 
     def batch(self, index: int, size: int) -> CropBatch:
         """Batch number `index`, of `size` crops; parts take turns."""
-        draws = Draws(self.seed, index, 2)
+        draws = Draws(self.seed, index, 2, device=self.device)
         part_index = (index * size + torch.arange(size)) % len(self.parts)
         chosen = [self._choose(int(part), draws) for part in part_index]
         instances, images, masks = zip(*chosen, strict=True)
@@ -110,31 +114,41 @@ class LabelledCrops:
             for row, (image, mask) in enumerate(zip(images, masks, strict=True))
         ]
         image, valid, seen = (torch.cat([crop[k] for crop in crops]) for k in range(3))
-        return self._assemble(image, valid, seen, camera, T_virt_obj, part_index, draws).to(self.device)
+        return self._assemble(image, valid, seen, camera, T_virt_obj, part_index, draws)
 
     def _choose(self, part: int, draws: Draws) -> tuple[BopInstance, tuple[LabelledImage, Tensor], Bool[Tensor, "h w"]]:
         """An instance whose image can be read, and of which some is seen."""
-        places = self._places[part]
-        for _ in range(_TRIES):
-            scene_id, image_id, index = places[int(draws.integers(len(places)))]
-            key = scene_id, image_id
-            if key in self.broken:
+        for place in self._drawn_places(part, draws):
+            key = place[:2]
+            if place in self._useless:
                 continue
             try:
                 image = self._image(key)
-                instance = image[0].instances[index]
+                instance = image[0].instances[place[2]]
                 mask, bent = seen_mask(image[0], instance, self._meshes, part)
                 if bent:
                     mask = image[0].camera.undistort_image(mask[None].float())[0] >= 0.5
                 if bool(mask.any()):
                     return instance, image, mask
             except (OSError, ValueError) as error:
-                self.broken[key] = str(error)
-                warnings.warn(f"left out: {error} ({len(self.broken)} so far)", stacklevel=2)
+                if key not in self.broken:
+                    self.broken[key] = str(error)
+                    warnings.warn(f"left out: {error} ({len(self.broken)} so far)", stacklevel=2)
+            self._useless.add(place)
         raise ValueError(
-            f"{_TRIES} images in a row of object {self.parts[part].object_id} cannot be read or do not show it; "
-            f"the last that is broken: {next(reversed(self.broken.values()), 'none')}"
+            f"none of the {len(self._places[part])} annotated instances of object {self.parts[part].object_id} in "
+            f"{self.dataset.root} ({self.dataset.split}) can be used: their images cannot be read or do not show it; "
+            f"the last that is broken: {next(reversed(self.broken.values()), 'none')}. Mend them, or leave the object "
+            "out with --objects"
         )
+
+    def _drawn_places(self, part: int, draws: Draws) -> Iterator[tuple[int, int, int]]:
+        """Places at random, and in the end every one, so that a batch is the same whatever is known to be broken."""
+        places = self._places[part]
+        for _ in range(_TRIES):
+            yield places[int(draws.integers(len(places)))]
+        for row in torch.randperm(len(places), generator=draws.host).tolist():
+            yield places[row]
 
     def _image(self, key: tuple[int, int]) -> tuple[LabelledImage, Float[Tensor, "3 h w"]]:
         if key in self._images:
@@ -186,7 +200,7 @@ class LabelledCrops:
     ) -> tuple[Float[Tensor, "1 3 r r"], Float[Tensor, "1 1 r r"], Float[Tensor, "1 r r"]]:
         """A crop, what of it the image covers, and the share of each pixel in which the instance is seen."""
         both = torch.cat((image, mask[None].float()))[None]
-        warped, valid = warp_to_crops(both, camera)
+        warped, valid = warp_to_crops(both.to(self.device), camera.to(self.device))
         return warped[:, :3], valid, warped[:, 3] * valid[:, 0]
 
     def _assemble(
@@ -199,17 +213,18 @@ class LabelledCrops:
         part_index: Int[Tensor, "n"],
         draws: Draws,
     ) -> CropBatch:
-        single = camera.to("cpu", torch.float32)
-        T = T_virt_obj.float()
-        drawn = render(self._meshes, part_index[:, None].int(), T[:, None], single.K_virt, camera.size, camera.size)
+        single = camera.to(self.device, torch.float32)
+        T, index = T_virt_obj.float().to(self.device), part_index.to(self.device)
+        drawn = render(self._drawn, index[:, None].int(), T[:, None], single.K_virt, camera.size, camera.size)
         inside = drawn.mask & (valid[:, 0] >= 0.5)
-        center, radius = self._center[part_index].float(), self._radius[part_index].float()
+        center = self._center[part_index].float().to(self.device)
+        radius = self._radius[part_index].float().to(self.device)
         unit = (drawn.coordinates - center[:, :, None, None]) / radius[:, None, None, None] * inside[:, None]
         scale = (camera.K_virt[:, 0, 0] / camera.K_cam[:, 0, 0]).float()
         image = augment(image, scale, self.config.augmentation, draws, photographs=True)
         image = torch.full_like(image, OUTSIDE_FILL).lerp(image, valid)
         truth = CropTruth(T, inside, inside & (seen >= 0.5), unit)
-        return CropBatch(image, valid, single, part_index, truth)
+        return CropBatch(image, valid, single, index, truth)
 
 
 class MixedCrops:

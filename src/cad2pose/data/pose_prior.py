@@ -12,6 +12,7 @@ from torch import Tensor
 from cad2pose.data.draws import Draws
 from cad2pose.geometry import make_transform, random_rotations, rotation_to_ray, rotations_towards, unproject_pixels
 
+_STATED_WIDTH = 640  # of the image that apparent sizes are stated for, in pixels
 _BORDER_REACH = 0.2  # at the image border at least this share of the half extent stays inside beyond the centre
 
 
@@ -51,8 +52,10 @@ class PosePrior:
             raise ValueError(f"camera_roll is {self.camera_roll:g}; give degrees within [0, 180]")
         for name in ("distance", "apparent_size"):
             bounds = getattr(self, name)
-            if bounds is not None and not 0 < bounds[0] <= bounds[1]:
-                raise ValueError(f"{name} is {bounds}; give nearest, farthest (or smallest, largest), both positive")
+            if bounds is not None and not 0 < bounds[0] <= bounds[1] < math.inf:
+                raise ValueError(
+                    f"{name} is {bounds}; give nearest, farthest (or smallest, largest), both positive and finite"
+                )
         if not math.hypot(*self.up_axis) > 0:
             raise ValueError(f"up_axis is {self.up_axis}; it needs a direction")
 
@@ -79,7 +82,7 @@ class PosePrior:
         count = len(radius)
         focal = K[:, 0, 0]
         if self.distance is None:
-            apparent = draws.log_uniform(*self.apparent_size, count).double() * image_size[:, 0] / 640
+            apparent = draws.log_uniform(*self.apparent_size, count).double() * image_size[:, 0] / _STATED_WIDTH
             depth = 2 * radius * focal / apparent
         else:
             depth = draws.log_uniform(*self.distance, count).double()
@@ -113,6 +116,25 @@ class PosePrior:
         azimuth = draws.uniform(0.0, 2 * math.pi, count).double()
         roll = draws.uniform(-math.radians(self.camera_roll), math.radians(self.camera_roll), count).double()
         return rotations_towards(sine, azimuth, roll) @ _upright_frame(self.up_axis).T
+
+
+def check_apparent_size(smallest: float, width: int, height: int) -> None:
+    """Find out that no part can be seen whole, as even the smallest of its sizes is larger than the image.
+
+    Args:
+        smallest: projected diameter in pixels of an image 640 wide, as of `PosePrior.apparent_size`.
+        width, height: of the image in pixels.
+
+    Raises:
+        ValueError: if it is longer than the image's longer side.
+    """
+    longest = _STATED_WIDTH * max(width, height) / width
+    if smallest > longest:
+        raise ValueError(
+            f"apparent_size begins at {smallest:g} pixels, more than the longer side of the image ({width} x {height} "
+            f"pixels; {longest:g} where it is scaled to a width of {_STATED_WIDTH}), so that no part would be seen "
+            f"whole; let it begin at {longest:g} or less"
+        )
 
 
 def _upright_frame(up_axis: tuple[float, float, float]) -> Float[Tensor, "3 3"]:

@@ -16,7 +16,7 @@ from cad2pose.data.draws import Draws
 from cad2pose.data.images import read_mask
 from cad2pose.data.rle import encode_mask
 from cad2pose.data.shards import HALF_INTEGERS
-from cad2pose.files import alone, remove_leftovers, replacing, write_text
+from cad2pose.files import alone, is_leftover, remove_leftovers, replacing, write_text
 
 INDEX = "key_to_shard.json"
 SOURCE = "made_from.sha256"
@@ -97,8 +97,9 @@ def _claim(out: Path, index: dict[str, int], digest: str) -> None:
             raise ValueError(f"{out} holds shards of these images as they were annotated before; give another folder")
         remove_leftovers(out)
         return
-    if any(out.iterdir()):
+    if not all(is_leftover(path) or path.name == SOURCE for path in out.iterdir()):  # a run stopped before the index
         raise ValueError(f"{out} is not empty and holds no shards; give another folder")
+    remove_leftovers(out)
     write_text(source, digest + "\n")
     write_text(file, json.dumps(index, indent=1))
 

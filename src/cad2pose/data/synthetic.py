@@ -7,7 +7,6 @@ there, so that image and ground truth agree exactly, and nothing larger than the
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 from cad2pose.data.appearance import paint, perturb_colors
 from cad2pose.data.augmentation import augment
 from cad2pose.data.backgrounds import BackgroundPool
-from cad2pose.data.clutter import thinned
+from cad2pose.data.clutter import drawable_mesh
 from cad2pose.data.compositing import compose, soft_shadow, soften_edges
 from cad2pose.data.coverage import coverage, reaches_outside
 from cad2pose.data.draws import Draws
@@ -27,7 +26,7 @@ from cad2pose.data.occluders import allowed_cover, random_blobs
 from cad2pose.data.synthetic_config import SyntheticConfig
 from cad2pose.geometry import VirtualCamera
 from cad2pose.geometry.crop import OUTSIDE_FILL
-from cad2pose.parts import Mesh, Part
+from cad2pose.parts import Part
 from cad2pose.rendering import MeshSet, Rendering, render
 from cad2pose.structures import CropBatch, CropTruth
 
@@ -54,7 +53,7 @@ class SyntheticCrops:
         self.config = config
         self.device = torch.device(device)
         self.seed = seed
-        meshes = [_drawable(part) for part in parts]
+        meshes = [drawable_mesh(part) for part in parts]
         self._meshes = MeshSet.from_meshes(meshes).to(self.device)
         self._layout = SceneLayout(parts, config, seed)
         self._clutter = MeshSet.from_meshes(self._layout.clutter).to(self.device)
@@ -218,13 +217,3 @@ class SyntheticCrops:
             image[rows] = torch.where(patch[:, None], self._pool.sample(draws, len(rows), size), image[rows])
             owner[rows] = torch.where(patch, -2, owner[rows])
         return soften_edges(image, owner)
-
-
-def _drawable(part: Part) -> Mesh:
-    """A part's mesh, thinned out where it is finer than pictures can show; says so."""
-    mesh = thinned(part.mesh)
-    if mesh is not part.mesh:
-        warnings.warn(
-            f"{part.name} has {len(part.mesh.faces):,} triangles; it is rendered with {len(mesh.faces):,}", stacklevel=3
-        )
-    return mesh

@@ -14,7 +14,7 @@ from cad2pose.data.augmentation_config import AugmentationConfig
 from cad2pose.data.boxes import BoxConfig, clip_box, jitter_box
 from cad2pose.data.draws import Draws
 from cad2pose.data.occluders import ClutterConfig
-from cad2pose.data.pose_prior import PosePrior
+from cad2pose.data.pose_prior import PosePrior, check_apparent_size
 from cad2pose.data.support import SupportConfig
 from cad2pose.geometry import Camera, VirtualCamera, virtual_camera
 from cad2pose.geometry.crop import DEFAULT_PAD
@@ -59,6 +59,9 @@ class SyntheticConfig:
     def __post_init__(self) -> None:
         if self.camera is not None and any(self.camera.distortion):
             raise ValueError("synthetic crops need a camera without lens distortion: give camera.without_distortion()")
+        if self.prior.distance is None:
+            width, height = (640, 480) if self.camera is None else (self.camera.width, self.camera.height)
+            check_apparent_size(self.prior.apparent_size[0], width, height)
         if not 0 < self.focal[0] <= self.focal[1]:
             raise ValueError(f"focal is {self.focal}; give the shortest and the longest focal length in image widths")
         if self.crop_size < 16:

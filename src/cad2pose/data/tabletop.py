@@ -14,11 +14,12 @@ from torch import Tensor
 from cad2pose.data.appearance import AppearanceConfig, paint, perturb_colors
 from cad2pose.data.augmentation import augment
 from cad2pose.data.augmentation_config import AugmentationConfig
-from cad2pose.data.backgrounds import BackgroundPool
-from cad2pose.data.clutter import coarse_copy, random_shapes, unit_sized
+from cad2pose.data.backgrounds import BackgroundPool, check_photos
+from cad2pose.data.clutter import coarse_copy, drawable_mesh, random_shapes, unit_sized
 from cad2pose.data.compositing import soft_shadow, soften_edges
 from cad2pose.data.draws import Draws
 from cad2pose.data.lighting import light
+from cad2pose.data.pose_prior import check_apparent_size
 from cad2pose.data.support import Outlines, aligned, table_mesh, table_transform
 from cad2pose.geometry import Camera, make_transform, random_rotations, rotations_towards, unproject_pixels
 from cad2pose.parts import Part
@@ -60,8 +61,10 @@ class TabletopConfig:
             raise ValueError(f"others is {self.others}, table_share {self.table_share:g}; give a count and a share")
         if not 5 <= self.elevation[0] <= self.elevation[1] <= 90:
             raise ValueError(f"elevation is {self.elevation}; give lowest, highest in degrees within [5, 90]")
-        if not 0 < self.apparent_size[0] <= self.apparent_size[1]:
-            raise ValueError(f"apparent_size is {self.apparent_size}; give smallest, largest in pixels, both positive")
+        if not 0 < self.apparent_size[0] <= self.apparent_size[1] < math.inf:
+            raise ValueError(
+                f"apparent_size is {self.apparent_size}; give smallest, largest in pixels, both positive and finite"
+            )
         if self.pictures < 1:
             raise ValueError(f"pictures is {self.pictures}; at least 1 is needed")
 
@@ -95,15 +98,17 @@ def check_input(parts: Sequence[Part], camera: Camera, config: TabletopConfig) -
     """Find out early what photographs cannot be made of.
 
     Raises:
-        ValueError: without parts, or for a camera with distortion.
-        FileNotFoundError: if the folder of backgrounds does not exist.
+        ValueError: without parts, for a camera with distortion or one that no part would be seen whole by, or if the
+            folder of backgrounds holds no picture that can be read.
+        FileNotFoundError: if that folder does not exist.
     """
     if not parts:
         raise ValueError("pictures need at least one part, and none were given")
     if any(camera.distortion):
         raise ValueError("rendered pictures need a camera without lens distortion: give camera.without_distortion()")
-    if config.backgrounds is not None and not config.backgrounds.is_dir():
-        raise FileNotFoundError(f"the folder of background photographs {config.backgrounds} does not exist")
+    check_apparent_size(config.apparent_size[0], camera.width, camera.height)
+    if config.backgrounds is not None:
+        check_photos(config.backgrounds)
 
 
 class Tabletop:
@@ -123,7 +128,7 @@ class Tabletop:
         check_input(parts, camera, config)
         self.parts, self.camera, self.config, self.seed = tuple(parts), camera, config, seed
         shapes = [*random_shapes(seed), *(unit_sized(coarse_copy(part.mesh)) for part in parts)]
-        self._meshes = MeshSet.from_meshes([*(part.mesh for part in parts), *shapes, table_mesh()])
+        self._meshes = MeshSet.from_meshes([*map(drawable_mesh, parts), *shapes, table_mesh()])
         self._shapes = len(shapes)
         self._center = torch.stack([part.center for part in parts])
         self._radius = torch.tensor([part.radius for part in parts], dtype=torch.float64)

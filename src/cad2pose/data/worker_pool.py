@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -29,7 +30,7 @@ def run_tasks(
     """Do tasks that do not depend on each other; yields results as they come, in any order with several workers.
 
     Processes are spawned, so the functions must be those of a module, and a script that calls this must do so under
-    `if __name__ == "__main__":`. One worker is this process itself.
+    `if __name__ == "__main__":`. One worker is this process itself. What `start` warns of is said once, and here.
 
     Args:
         start: called with `arguments` once in each worker; what it returns is handed to `work`.
@@ -49,10 +50,16 @@ def run_tasks(
             yield work(mine, task)
         return
     context = multiprocessing.get_context("spawn")
+    said: set[str] = set()
     with ProcessPoolExecutor(workers, context, _begin, (start, arguments)) as pool:
         try:
             for future in as_completed([pool.submit(_do, work, task) for task in tasks]):
-                yield future.result()
+                result, told = future.result()
+                for text, kind in told:
+                    if text not in said:
+                        said.add(text)
+                        warnings.warn(text, kind, stacklevel=2)
+                yield result
         except BrokenProcessPool as error:
             raise ChildProcessError(
                 f"one of {workers} processes died: it was killed, or memory ran out; the same command goes on where it "
@@ -68,7 +75,12 @@ def _begin(start: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _mine["state"] = start(*arguments)
+    with warnings.catch_warnings(record=True) as caught:
+        try:
+            _mine["state"] = start(*arguments)
+        except Exception as error:  # an initialiser that raises would end the pool without a word of what it was
+            _mine["error"] = error
+    _mine["told"] = [(str(one.message), one.category) for one in caught]
 
 
 def _end_with_parent() -> None:
@@ -78,5 +90,8 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _do(work: Callable[[Any, _Task], _Result], task: _Task) -> _Result:
-    return work(_mine["state"], task)
+def _do(work: Callable[[Any, _Task], _Result], task: _Task) -> tuple[_Result, list[tuple[str, type[Warning]]]]:
+    """What a task gives, and what was warned of when this process started, if nobody was told yet."""
+    if "error" in _mine:
+        raise _mine["error"]
+    return work(_mine["state"], task), _mine.pop("told", [])
