@@ -99,11 +99,13 @@ def test_shadows_and_openness_are_those_of_the_cpu() -> None:
     spread, near, centre = torch.tensor([0.15, 0.05]), torch.tensor([30.0, 30.0]), t.mean(1).float()
     ball = torch.tensor([90.0, 90.0])
     found = []
+    T = make_transform(R, t).float()
     for device in ("cpu", "cuda"):
-        scene = tuple(each.to(device) for each in (meshes, index, make_transform(R, t).float()))
-        seen = render(*scene, K.to(device), 128, 128)
-        others = [each.to(device) for each in (light, spread, centre, ball)]
-        lit = shadows(*scene, seen, *others, 128)
+        packed, slots, there = meshes.to(device), index.to(device), T.to(device)
+        seen = render(packed, slots, there, K.to(device), 128, 128)
+        lit = shadows(
+            packed, slots, there, seen, light.to(device), spread.to(device), centre.to(device), ball.to(device), 128
+        )
         found.append([each.cpu() for each in (lit, openness(seen, near.to(device)), seen.mask)])
     (lit, opened, mask), (lit_there, opened_there, mask_there) = found
     assert (mask == mask_there).float().mean() > 0.999

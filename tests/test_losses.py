@@ -53,7 +53,7 @@ def test_info_nce_is_the_cross_entropy_of_the_own_key_however_far_the_keys_are_a
         expected = torch.nn.functional.cross_entropy(logits, torch.zeros(14, dtype=torch.long))
         torch.testing.assert_close(info_nce(scaled, positives, negatives, rows), expected)
     inputs = tuple(some.requires_grad_() for some in (queries, positives, negatives))
-    assert torch.autograd.gradcheck(lambda *some: info_nce(*some, rows), inputs)
+    assert torch.autograd.gradcheck(lambda q, own, others: info_nce(q, own, others, rows), inputs)
 
 
 def test_info_nce_leaves_out_crops_without_pixels():

@@ -214,6 +214,9 @@ def test_the_schedule_warms_up_stays_flat_and_ends_at_zero():
 
 
 class Weights(torch.nn.Module):
+    mean: torch.Tensor
+    steps: torch.Tensor
+
     def __init__(self, value: float) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.full((3,), value))
@@ -224,6 +227,7 @@ class Weights(torch.nn.Module):
 def test_the_moving_average_forgets_the_start_and_then_moves_slowly():
     average = MovingAverage(Weights(100.0), 0.999)
     values = average.module
+    assert isinstance(values, Weights)
     for count in range(1, 50):
         now = Weights(1.0 if count > 1 else 50.0)
         now.steps += count
