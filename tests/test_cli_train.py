@@ -15,6 +15,7 @@ from cad2pose.data.synthetic import SyntheticCrops
 from cad2pose.files import alone
 from cad2pose.methods import GdrNetConfig, QueryConfig, SurfEmbConfig, SurfEmbMethod
 from cad2pose.model_file import load_model
+from cad2pose.networks import ResNetEncoder
 from cad2pose.parts import save_ply, write_models_info
 from small_models import wedge
 
@@ -241,3 +242,29 @@ def test_gdrnpp_is_gdrnet_with_its_differences_in_the_sizes_that_are_asked_for()
     assert _method_config("gdrnpp", False, plain | {"gdrnet": small}) == GdrNetConfig.gdrnpp(small)
     with pytest.raises(ValueError, match=r"--model... sets another method than --method gdrnpp"):
         _method_config("gdrnpp", False, plain | {"model": QueryConfig.tiny()})
+
+
+def test_an_encoders_weights_are_taken_from_a_file(tmp_path, capsys):
+    encoder = ResNetEncoder(width=64)
+    state = {**encoder.state_dict(), "fc.weight": torch.zeros(10, 512)}
+    torch.save(state, tmp_path / "resnet.pth")
+    sizes = ("--model.width", "64", "--model.crop-size", "32", "--model.stride", "4", "--model.key-width", "8")
+    few = ("--samples", "2", "--batch-size", "2", "--learning-rate", "1e-9", "--validation-crops", "1")
+    out = str(tmp_path / "run")
+    command = ["train", "nut", "--out", out, *sizes, *few, "--calibration-crops", "0", "--device", "cpu"]
+    assert main([*command, "--backbone", str(tmp_path / "resnet.pth")]) == 0
+    assert "decoder, keys, head" in " ".join(capsys.readouterr().out.split())  # what is random at the start
+    learnt = load_model(tmp_path / "run" / "model.safetensors").method.state_dict()
+    for name, value in encoder.state_dict().items():
+        if name.endswith("weight") and name != "conv1.weight":
+            torch.testing.assert_close(learnt[f"encoder.{name}"], value, rtol=1e-2, atol=1e-3)
+    assert main(command) == 2
+    assert "differs in start" in capsys.readouterr().err
+    for arguments, says in (
+        (("--backbone", "none.pth"), "none.pth: No such file or directory"),
+        (("--backbone", "a.pth", "--start", "b.safetensors"), "--start and --backbone are both given"),
+        (("--backbone", str(tmp_path / "resnet.pth"), "--method", "gdrnpp"), "this model has a ConvNeXtEncoder"),
+    ):
+        other = [*command[:2], "--out", str(tmp_path / "other"), *few, "--device", "cpu"]
+        assert main([*other, *arguments]) == 2
+        assert says in capsys.readouterr().err

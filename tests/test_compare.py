@@ -150,6 +150,7 @@ def test_a_report_before_anything_is_shown_or_has_a_curve(tmp_path):
     assert not (tmp_path / "p.png").exists()
     page = write_report([hidden, one(contestant="surfemb", curve=())], CONFIG, tmp_path, "CPU").read_text()
     assert "| surfemb |" in page
+    assert "No curve of errors has surfemb: its validations" in page
     assert (tmp_path / "p.png").exists()
 
 

@@ -42,6 +42,13 @@ def test_pretrained_weights_that_do_not_fit_are_refused(tmp_path):
     save_file(state, tmp_path / "torn.safetensors")
     with pytest.raises(ValueError, match=r"layer3\.0\.conv1\.weight"):
         ResNetEncoder(width=64).load_pretrained(tmp_path / "torn.safetensors")
+    for suffix in ("safetensors", "pth"):
+        (tmp_path / f"damaged.{suffix}").write_bytes(b"nothing of the kind")
+        with pytest.raises(ValueError, match="holds no weights that can be read"):
+            ResNetEncoder(width=64).load_pretrained(tmp_path / f"damaged.{suffix}")
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match="holds no names with weights"):
+        ResNetEncoder(width=64).load_pretrained(tmp_path / "list.pth")
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4])

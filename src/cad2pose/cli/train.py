@@ -62,6 +62,7 @@ def train_command(
     mix: float = 0.5,
     allow_test_images: bool = False,
     start: OptionalPath = None,
+    backbone: OptionalPath = None,
     calibration_crops: int = 100,
     device: str = "auto",
     threads: int = 1,
@@ -96,6 +97,8 @@ def train_command(
         allow_test_images: learn even from a split called test or val; scores on it then say nothing.
         start: model file to start from: of the same parts, to train it further, or of others or of another method,
             whose general knowledge of pictures is taken over.
+        backbone: file (.safetensors, .pth) with weights of an ordinary ResNet for the encoder, such as one trained on
+            photographs; it needs the usual width (--full, or --model.width 64), and is read from this file alone.
         calibration_crops: fresh crops of each part that the chance of a pose to be right is learnt from at the end, and
             as many to test it on (see `cad2pose calibrate`); 0: none.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
@@ -111,7 +114,9 @@ def train_command(
     processes, where = join_processes(pick_device(device))
     parts = find_parts(source, objects, units, models_info)
     crops = style.config(config.crop_size, config.pad)
-    known = load_model(start) if start else None
+    if start and backbone:
+        raise ValueError("--start and --backbone are both given; a model to start from has an encoder of its own")
+    known: Model | Path | None = load_model(start) if start else backbone
     console = Console(quiet=not processes.first)
     for remark in symmetry_remarks(parts):
         console.print(f"warning: {remark}", soft_wrap=True, highlight=False)
@@ -141,7 +146,7 @@ def _method_config(method: str, full: bool, settings: Mapping[str, MethodConfig]
 
 def _train(
     console: Console, parts: list[Part], model: MethodConfig, sources: CropSources, training: TrainingConfig,
-    out: Path, device: torch.device, start: Model | None, processes: Processes,
+    out: Path, device: torch.device, start: Model | Path | None, processes: Processes,
     compiled: bool,
 ) -> Path | None:  # fmt: skip
     """Say what it will take, then train with a progress bar; the model file, in the first process."""
@@ -188,7 +193,7 @@ def _train(
 
 def _overfit(
     console: Console, parts: list[Part], model: MethodConfig, sources: CropSources, training: TrainingConfig,
-    device: torch.device, start: Model | None,
+    device: torch.device, start: Model | Path | None,
 ) -> int:  # fmt: skip
     """Learn one batch by heart; 1 where a loss did not get there. Nothing is written."""
     crops = sources.training(training.seed)
@@ -226,7 +231,7 @@ def _progress_bar(console: Console) -> Progress:
 
 def _plan(
     parts: list[Part], model: MethodConfig, crops: CropSource, training: TrainingConfig, device: torch.device,
-    start: Model | None,
+    start: Model | Path | None,
 ) -> Table:  # fmt: skip
     """What will be done and what it takes, measured, for the eye."""
     cost = measure_cost(parts, model, crops, training, device, start)
@@ -235,7 +240,7 @@ def _plan(
     table.add_row("parts", ", ".join(part.name for part in parts))
     table.add_row("device", str(device))
     if start is not None:
-        table.add_row("random at the start", ", ".join(cost.fresh) or "nothing, all weights are the given model's")
+        table.add_row("random at the start", ", ".join(cost.fresh) or "nothing, all weights are given")
     table.add_row("parameters", f"{cost.parameters / 1e6:.2f} million")
     table.add_row("crops", f"{training.samples:,} in {training.steps:,} steps of {training.batch_size}")
     making, learning = 1e3 * cost.crop_seconds, 1e3 * cost.step_seconds

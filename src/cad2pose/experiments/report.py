@@ -67,6 +67,8 @@ def write_report(found: Sequence[Comparison], config: ComparisonConfig, out: Pat
     if left := outdated(out):
         lines += ["Left out, as they were judged by other rules or on other photographs or boxes (name them again in a "
                   f"call of compare, to have them judged anew): {'; '.join(left)}.", ""]  # fmt: skip
+    if bare := dict.fromkeys(one.contestant for one in found if CONTESTANTS[one.contestant].shown and not one.curve):
+        lines += [f"No curve of errors has {', '.join(bare)}: its validations judge matches, not poses.", ""]
     for name in dict.fromkeys(one.contestant for one in found if CONTESTANTS[one.contestant].shown):
         lines.append(f"- `{name}`: {CONTESTANTS[name].about}")
     write_text(out / "comparison.json", json.dumps(as_json(found)))

@@ -83,15 +83,20 @@ class ResNetEncoder(nn.Module):
         The classifier (`fc.*`) is ignored; a stem with more than three input channels keeps zeros there.
 
         Raises:
-            ValueError: if names or shapes do not fit, naming the first of them.
+            ValueError: if it cannot be read, or names or shapes do not fit, naming the first of them.
         """
         path = Path(path)
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+        try:
+            if path.suffix == ".safetensors":
+                from safetensors.torch import load_file
 
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+                state = load_file(path)
+            else:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # what a damaged pickle raises is anybody's guess
+            raise ValueError(f"{path} holds no weights that can be read: {str(error).splitlines()[0]}") from error
+        if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+            raise ValueError(f"{path} holds no names with weights, as the state of a network has them")
         state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
         own = self.state_dict()
         stem = state.get("conv1.weight")

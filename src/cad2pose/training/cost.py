@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -44,7 +45,7 @@ def measure_cost(
     crops: CropSource,
     config: TrainingConfig,
     device: torch.device,
-    start: Model | None = None,
+    start: Model | Path | None = None,
 ) -> Cost:
     """Time a few steps of a copy of the run; nothing of it is kept."""
     state = make_state(method_config, parts, config, device, start)

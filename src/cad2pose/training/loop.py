@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from cad2pose.files import file_digest
 from cad2pose.methods import Method, MethodConfig, PoseMethod, SurfEmbMethod
 from cad2pose.model_file import DEPTH_ERRORS, Model, save_model
 from cad2pose.parts import Part
@@ -27,7 +28,7 @@ from cad2pose.training.run_folder import RunFolder
 from cad2pose.training.run_pictures import save_predictions, save_samples
 from cad2pose.training.truth_pictures import AGAINST_TRUTH, WorstBatch, save_against_truth
 from cad2pose.training.validation import CropErrors, crop_errors
-from cad2pose.training.warm_start import check_frozen, fresh_modules, warm_start
+from cad2pose.training.warm_start import check_frozen, fresh_modules, load_backbone, warm_start
 
 MODEL = "model.safetensors"
 _LOG_EVERY = 50
@@ -50,14 +51,21 @@ def make_state(
     parts: Sequence[Part],
     config: TrainingConfig,
     device: torch.device,
-    start: Model | None = None,
+    start: Model | Path | None = None,
 ) -> TrainingState:
-    """Fresh weights (by the seed), or those of `start` where they fit; their average, and the optimiser."""
+    """Fresh weights (by the seed), or those of `start` where they fit; their average, and the optimiser.
+
+    A path is a file of an encoder's weights (`ResNetEncoder.load_pretrained`).
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         method = method_config.build(parts)
-    check_frozen(method, parts, start)
-    left = warm_start(method, parts, start) if start is not None else []
+    check_frozen(method, parts, None if isinstance(start, Path) else start)
+    left = []
+    if isinstance(start, Path):
+        left = load_backbone(method, start)
+    elif start is not None:
+        left = warm_start(method, parts, start)
     fresh = tuple(fresh_modules(method, left))
     method = method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = MovingAverage(method, config.ema_decay)
@@ -129,10 +137,11 @@ def validate(method: Method, crops: CropSource, count: int, config: TrainingConf
 
 
 def run_settings(
-    method: MethodConfig, training: TrainingConfig, others: Mapping[str, object], start: Model | None
+    method: MethodConfig, training: TrainingConfig, others: Mapping[str, object], start: Model | Path | None
 ) -> dict[str, object]:
     """Everything by which a run folder knows its run."""
-    return {"method": method, "training": training, "start": dict(start.info) if start else None, **others}
+    lent = {"encoder": file_digest(start)} if isinstance(start, Path) else dict(start.info) if start else None
+    return {"method": method, "training": training, "start": lent, **others}
 
 
 def train(
@@ -146,7 +155,7 @@ def train(
     settings: Mapping[str, object] | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
     stop_after: int | None = None,
-    start: Model | None = None,
+    start: Model | Path | None = None,
     processes: Processes = ALONE,
     judged: Callable[[], None] = lambda: None,
     compiled: bool = False,
@@ -160,7 +169,8 @@ def train(
         settings: further settings that identify the run (those of the crops).
         report: called every 50 steps and after the last.
         stop_after: stop (with a checkpoint) after this many steps of this call.
-        start: model to take weights from (see `warm_start`); it must be given again when the run goes on.
+        start: model to take weights from (see `warm_start`), or file of an encoder's weights; it must be given again
+            when the run goes on.
         processes: which of several processes this is; the first one writes and judges.
         judged: called after every validation and at the end, when curves and pictures are written.
         compiled: compile the networks first, where there is a compiler (`compile_networks`); it takes minutes.
@@ -278,7 +288,7 @@ def _save(
     config: TrainingConfig,
     out: Path,
     device: torch.device,
-    start: Model | None,
+    start: Model | Path | None,
 ) -> Path:
     """Checkpoint and model file; returns the latter's path."""
     state.save(out)
@@ -291,7 +301,7 @@ def _save(
         if device.type == "cuda"
         else f"CPU, torch threads: {torch.get_num_threads()}",
     }
-    if start is not None:
+    if isinstance(start, Model):
         info["samples_before"] = str(_samples_of(start))
     depth = _depth_errors(RunFolder(out), parts)
     if depth:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -43,7 +44,7 @@ def overfit(
     device: torch.device,
     steps: int = 300,
     report: Callable[[int, dict[str, float]], None] = lambda step, losses: None,
-    start: Model | None = None,
+    start: Model | Path | None = None,
 ) -> OverfitResult:
     """Train on one batch of crops for a few hundred steps."""
     state = make_state(method_config, parts, config, device, start)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
 from cad2pose.methods import Method
 from cad2pose.model_file import Model
+from cad2pose.networks import ResNetEncoder
 from cad2pose.parts import Part
 
 # What belongs to single parts: their keys, their decoders or outputs of the decoder, their offsets and outputs of the
@@ -84,6 +86,23 @@ def warm_start(method: Method, parts: Sequence[Part], model: Model) -> list[str]
     if weights <= set(left):
         raise ValueError("the model to start from has another encoder: its width must be that of the new model")
     return left
+
+
+def load_backbone(method: Method, path: Path) -> list[str]:
+    """Load an encoder's weights from a file (see `ResNetEncoder.load_pretrained`); returns the names that stay random.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the method's encoder is no ResNet, or the weights do not fit it.
+    """
+    encoder = method.get_submodule("encoder") if hasattr(method, "encoder") else None
+    if not isinstance(encoder, ResNetEncoder):
+        kind = "no encoder" if encoder is None else f"a {type(encoder).__name__}"
+        raise ValueError(f"{path} has weights of a ResNet, and this model has {kind}; choose one with a ResNet")
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path} with an encoder's weights")
+    encoder.load_pretrained(path)
+    return [name for name in method.state_dict() if not name.startswith("encoder.")]
 
 
 def fresh_modules(method: Method, left: Sequence[str]) -> list[str]:
