@@ -29,6 +29,7 @@ from cad2pose.estimator.looking import Look
 from cad2pose.estimator.pose_solver import PoseSolver
 from cad2pose.evaluation import evaluate
 from cad2pose.evaluation.score_quality import judge_scores
+from cad2pose.experiments.contestants import WAYS
 from cad2pose.experiments.judging import errors_of
 from cad2pose.files import write_text
 from cad2pose.geometry import rotate_transform, rotation_about_z
@@ -72,7 +73,7 @@ def crops(
     batches = [source.batch(index, _BATCH) for index in range(-(-total // _BATCH))]
     figures: dict[str, Any] = {}
     refiner, sampler, searcher = (PoseSolver(solver=solver) for solver in ("regression", "sampling", "search"))
-    pnp = Look(EstimatorOptions(recrop=False, refine=False, solver="pnp"))
+    pnp = Look(WAYS["PnP"])
     ways: dict[str, Callable[[CropBatch], CropErrors]] = {}
     if isinstance(loaded.method, PoseMethod):
         ways = {

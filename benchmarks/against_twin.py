@@ -30,6 +30,7 @@ from cad2pose.data import SyntheticConfig, SyntheticCrops
 from cad2pose.estimator.looking import Look
 from cad2pose.evaluation.bootstrap import Interval, image_weights, weighted_medians
 from cad2pose.experiments.contestants import WAYS
+from cad2pose.experiments.judging import NO_POSE
 from cad2pose.files import write_text
 from cad2pose.geometry import make_transform
 from cad2pose.methods import QueryImageMethod
@@ -41,7 +42,6 @@ from surfemb_twin import TwinOptions, estimate_pose
 
 _SEED = 2_000_000  # the crops that `cad2pose compare` judges by
 _BATCH = 16
-_NO_POSE = (180.0, 100.0)
 _PUBLISHED = "SurfEmb, published solver"
 _DRAWS = 2000
 
@@ -147,7 +147,7 @@ def main(config: Config) -> None:
 
 def _errors(model: Model, crop: CropBatch, T: Tensor) -> tuple[float, float]:
     if not bool(torch.isfinite(T).all()):
-        return _NO_POSE
+        return NO_POSE
     found = pose_crop_errors(model.method, crop, T[None], torch.zeros(1, dtype=torch.float64))
     return float(found.rotation[0]), float(found.translation[0])
 

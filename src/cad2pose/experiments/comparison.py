@@ -191,9 +191,11 @@ def outdated(out: Path) -> list[str]:
     """Runs whose figures were measured by other rules, on other photographs or boxes than the last ones, or of a model
     that is no longer there: they cannot stand beside the others. `compare` judges them anew when it is asked for them.
     """
-    every = {name: _finished_runs(out, name) for name in (_JUDGED, RECORD)}
-    left = [run for name, runs in every.items() for run in runs if run not in _judged_runs(out, name)]
-    return [f"{part}: {contestant}, seed {seed}" for _, part, contestant, seed in dict.fromkeys(left)]
+    left: dict[tuple[Path, str, str, int], None] = {}
+    for record in (_JUDGED, RECORD):
+        judged = _judged_runs(out, record)
+        left |= dict.fromkeys(run for run in _finished_runs(out, record) if run not in judged)
+    return [f"{part}: {contestant}, seed {seed}" for _, part, contestant, seed in left]
 
 
 def _finished_runs(out: Path, record: str) -> list[tuple[Path, str, str, int]]:
@@ -212,15 +214,12 @@ def _judged_runs(out: Path, record: str) -> list[tuple[Path, str, str, int]]:
     runs = _finished_runs(out, record)
     known = {run: json.loads((run[0] / record).read_text())["settings"] for run in runs}
     by_rules = [run for run in runs if known[run].get("judge") == (JUDGE if record == _JUDGED else PHOTOGRAPHS_JUDGE)]
-    current = [run for run in by_rules if known[run].get("model") == _digest(run[0] / MODEL)]
+    models = {run: run[0] / MODEL for run in by_rules}
+    current = [run for run, file in models.items() if file.is_file() and known[run].get("model") == file_digest(file)]
     if record == _JUDGED or not current:
         return current
     last = known[max(current, key=lambda run: (run[0] / record).stat().st_mtime_ns)]
     return [run for run in current if all(known[run].get(name) == last.get(name) for name in _PICTURES)]
-
-
-def _digest(model: Path) -> str | None:
-    return file_digest(model) if model.is_file() else None
 
 
 def _recorded(part: Path, seed: int) -> Path:
