@@ -53,6 +53,7 @@ class Case:
 
 CASES = {
     "nut, plastic, sun": Case("nut", 0.5, 0.0, 2000.0, 0.2),
+    "bracket, plastic, sun": Case("bracket", 0.5, 0.0, 2000.0, 0.2),
     "bracket, plastic, window": Case("bracket", 0.5, 0.0, 30.0, 0.3),
     "bushing, metal, window": Case("bushing", 0.4, 1.0, 30.0, 0.4),
     "disc, matt, sky": Case("disc", 1.0, 0.0, 2.0, 0.1),

@@ -20,9 +20,9 @@ import tyro
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from cad2pose.data.augmentation import apply_separable, gaussian_matrix
 from cad2pose.data.bop import BopDataset, find_dataset
 from cad2pose.data.pose_prior import PosePrior
+from cad2pose.data.resampling import apply_separable, gaussian_matrix
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.experiments.pixel_matches import crops_of
 from cad2pose.experiments.report import markdown_table

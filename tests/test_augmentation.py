@@ -10,18 +10,13 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from cad2pose.data.augmentation import (
-    AugmentationConfig,
-    apply_separable,
-    augment,
-    gaussian_matrix,
-    line_kernels,
-    resampling,
-)
+from cad2pose.data.augmentation import AugmentationConfig, augment
 from cad2pose.data.backgrounds import BackgroundPool, check_photos, photo_pieces, procedural_pictures, random_stencil
 from cad2pose.data.color import hue_rotation, saturation_matrix, tone_curve
 from cad2pose.data.compression import compress_blocks, cosine_basis
 from cad2pose.data.draws import Draws
+from cad2pose.data.resampling import apply_separable, gaussian_matrix, reading, resampling
+from cad2pose.data.sensor import line_kernels, noisy
 from cad2pose.pictures import save_png
 
 OFF = AugmentationConfig.off()
@@ -112,6 +107,26 @@ def test_resampling_by_two_is_the_mean_of_pairs(generator: torch.Generator) -> N
     assert torch.allclose((down @ row)[0, :8, 0], row[0, :, 0].view(8, 2).mean(1), atol=1e-6)
 
 
+def test_coarse_pixels_beyond_the_ends_show_the_last_fine_ones(generator: torch.Generator) -> None:
+    row = torch.rand(1, 16, 1, generator=generator)
+    down, up = resampling(torch.tensor([2.0]), torch.tensor([3.0]), 16, 14)
+    coarse = (down @ row)[0, :, 0]
+    assert torch.allclose(coarse[:3], row[0, 0, 0].expand(3))
+    assert torch.allclose(coarse[3:11], row[0, :, 0].view(8, 2).mean(1), atol=1e-6)
+    assert torch.allclose(coarse[11:], row[0, -1, 0].expand(3))
+    assert not up[0][:, [0, 1, 2, 11, 12, 13]].any(), "what is not seen must not show"
+
+
+@pytest.mark.parametrize("cell", [1.5, 2.0, 3.0, 4.3])
+def test_what_was_enlarged_is_read_off_again(cell: float, generator: torch.Generator) -> None:
+    width, phase, cells = torch.tensor([cell]), torch.tensor([0.3]), math.ceil(96 / cell) + 1
+    up, read = resampling(width, phase, 96, cells)[1], reading(width, phase, 96, cells)
+    coarse = torch.rand(1, cells, 1, generator=generator)
+    inner = slice(1, -3)
+    error = (read @ (up @ coarse) - coarse)[:, inner].abs().mean()
+    assert float(error) < (0.09 if cell < 2 else 0.05), "an even choice of other values is off by 0.33"
+
+
 def test_gaussian_matrix_has_unit_sums_and_the_stated_width() -> None:
     sigma = torch.tensor([0.0, 0.8, 2.0, 4.0])
     weights = gaussian_matrix(sigma, 65)
@@ -137,9 +152,9 @@ def test_photographs_keep_their_detail_and_get_noise_as_coarse_as_their_pixels(g
     base = augment(image, torch.ones(6), quiet, Draws(1))
     torch.testing.assert_close(kept, base, atol=1e-5, rtol=0)
     assert float((reduced - base).std()) > 0.02
-    noisy = replace(quiet, noise=0.1, noise_share=1.0)
-    grain = augment(image, scale, noisy, Draws(1), photographs=True) - kept
-    like = augment(image, scale, noisy, Draws(1)) - reduced
+    grainy = replace(quiet, noise=0.1, noise_share=1.0)
+    grain = augment(image, scale, grainy, Draws(1), photographs=True) - kept
+    like = augment(image, scale, grainy, Draws(1)) - reduced
     torch.testing.assert_close(grain, like, atol=1e-5, rtol=0)
     neighbours = (grain[..., 1:] * grain[..., :-1]).mean() / grain.square().mean()
     assert float(neighbours) > 0.6
@@ -160,6 +175,39 @@ def test_compression_with_tiny_steps_is_the_identity_and_basis_is_orthonormal(ge
     rough = compress_blocks(image, torch.tensor([0.05, 0.5]))
     error = (rough - image).abs().mean((1, 2, 3))
     assert error[0] < error[1]
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_compression_comes_after_the_colours(scale: float, generator: torch.Generator) -> None:
+    image = 0.3 + 0.4 * pictures(8, 48, generator)
+    steps_beyond_everything = replace(OFF, native=True, compression=1e6, compression_share=1.0)
+    brighter = replace(steps_beyond_everything, brightness=0.3, contrast=0.3, color_share=1.0)
+    left = augment(image, torch.full((8,), scale), brighter, Draws(2))
+    assert float(left.mean()) < 0.01, "nothing is brightened once compression has made black of it"
+
+
+def test_blocks_of_compression_are_of_source_pixels_and_begin_anywhere(generator: torch.Generator) -> None:
+    ramp = torch.linspace(0.45, 0.55, 96).expand(64, 3, 96, 96)
+    config = replace(OFF, native=True, compression=0.4, compression_share=1.0)
+    for scale, width in ((1.0, 8), (3.0, 24)):
+        changed = augment(ramp, torch.full((64,), scale), config, Draws(5))
+        jumps = torch.diff(changed.mean((1, 2)), dim=-1).abs()
+        first = [row.argmax().item() % width for row in jumps if row.max() > 3 * row.mean()]
+        assert len(first) > 10
+        assert len(set(first)) > 4
+    assert torch.unique(jumps.argmax(-1) % 8).numel() > 4
+
+
+@pytest.mark.parametrize("tilt", [-1.4, 0.0, 0.8])
+def test_noise_is_as_strong_as_stated_on_gray_and_tilts(tilt: float, generator: torch.Generator) -> None:
+    image = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1).expand(3, 3, 128, 128)
+    grain = torch.randn(3, 3, 128, 128, generator=generator)
+    even = torch.full((3,), 0.05)
+    for common in (0.0, 1.0):
+        found = noisy(image, grain, even, torch.full((3,), tilt), torch.full((3,), common)) - image
+        expected = 0.05 * torch.tensor([1 - tilt / 2, 1, 1 + tilt / 2])
+        torch.testing.assert_close(found.std((1, 2, 3)), expected, rtol=0.03, atol=0)
+        assert torch.equal(found[:, 0], found[:, 1]) == bool(common)
 
 
 def test_colour_maps_keep_gray(generator: torch.Generator) -> None:

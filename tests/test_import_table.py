@@ -157,3 +157,14 @@ def test_importing_the_front_door_loads_nothing_heavy(module: str) -> None:
     program = f"import sys, {module}; print(*sorted(m for m in sys.modules if '.' not in m))"
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "numba", "numpy", "tyro", "cv2", "torchvision", "timm"} & set(out)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("numba_*.py")), ids=lambda path: path.stem)
+def test_compiled_kernels_take_nothing_from_other_files(path: Path) -> None:
+    """Compiled code is kept on disk until its own file changes, so a constant of another file would go stale."""
+    taken = [
+        node.module
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cad2pose")
+    ]
+    assert taken == ["cad2pose.cpu_kernels"]

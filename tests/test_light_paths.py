@@ -88,6 +88,34 @@ def test_penumbras_are_as_wide_as_the_light_makes_them(backend):
     assert abs(float(half)) < 0.3 * reach
 
 
+def box(low: tuple[float, float, float], high: tuple[float, float, float]) -> list[Mesh]:
+    """Its five sides that are not at the bottom, which is its far one."""
+    (a, b, c), (d, e, f) = low, high
+    return [
+        rectangle((a, b, c), (d, e, c)), rectangle((a, b, c), (a, e, f)), rectangle((d, b, c), (d, e, f)),
+        rectangle((a, b, c), (d, b, f)), rectangle((a, e, c), (d, e, f)),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("spread", [0.02, 0.1])
+def test_a_thin_plate_on_the_floor_casts_a_shadow_and_nothing_hides_itself(backend: Backend, spread: float):
+    radius, thick = 100.0, 9.0  # a texel is 2.6 * 100 * 2 / 124 mm: the plate is two of them thick
+    sides = box((-60.0, -60.0, FLOOR - thick), (0.0, 60.0, FLOOR))
+    scene = world(floor(), *sides)
+    slant = torch.nn.functional.normalize(torch.tensor([[-1.0, 0.0, -0.8]]), dim=-1)  # from the left, above
+    lit = shadows(*scene, slant, torch.tensor([spread]), torch.tensor([[0.0, 0, FLOOR]]),
+                  torch.tensor([2.6 * radius]), 128, backend)[0]  # fmt: skip
+    row, reach = SIZE // 2, thick / 0.8
+    x = (torch.arange(SIZE) - 47.5) / 480 * FLOOR
+    on_floor = scene[3].slot[0, row] == 0
+    beside = lit[row][on_floor & (x > 2) & (x < reach - 4)]
+    assert len(beside) >= 2
+    assert beside.mean() < 0.3
+    assert lit[row][on_floor & (x > reach + 6)].min() > 0.9
+    top = lit[scene[3].slot[0] == 1]
+    assert top.mean() > 0.99
+
+
 def test_what_is_outside_the_ball_or_alone_is_lit():
     scene = world(floor())
     lit = shadows(*scene, torch.tensor([[0.0, 0, -1]]), torch.tensor([0.2]), torch.tensor([[0.0, 0, FLOOR]]),

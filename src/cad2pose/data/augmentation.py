@@ -1,26 +1,57 @@
 """What a camera and its surroundings do to a picture, each sample by its own random amount, batched.
 
-The chain follows the light: shadows, lens and motion blur, loss to the source image's own resolution, noise, colour
-filter and compression there, enlargement, sharpening, equalisation, colour, holes. It is the union of what SurfEmb
-(Haugaard and Buch 2022) and GDR-Net(PP) (Wang et al. 2021, Liu et al. 2025) train with, and adds the resolution loss.
-Effects that few samples get are computed for those rows only.
+The chain follows the light through lens, sensor and processing: shadows, lens and motion blur, loss to the source
+image's own resolution, noise and colour filter there, enlargement, sharpening, equalisation, colour, compression of the
+source image's pixels, holes. It is the union of what SurfEmb (Haugaard and Buch 2022) and GDR-Net(PP) (Wang et al.
+2021, Liu et al. 2025) train with, and adds the resolution loss. Effects that few samples get are computed for those
+rows only.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cad2pose.data.augmentation_config import AugmentationConfig
 from cad2pose.data.color import hue_rotation, saturation_matrix, tone_curve, transform_colors
 from cad2pose.data.compression import compress_blocks
 from cad2pose.data.draws import Draws
-from cad2pose.data.sensor import demosaic, disc_kernels, equalised, filtered, mosaic, vignette
+from cad2pose.data.resampling import apply_separable, gaussian_matrix, reading, resampling
+from cad2pose.data.sensor import demosaic, disc_kernels, equalised, filtered, line_kernels, mosaic, noisy, vignette
 
 _NOTICEABLE = 1.05  # crop pixels per source pixel from which the loss of resolution is computed
+_TILT = (-1.4, 0.8)  # by how much the noise grows from black to white, in shares of that on middle gray
+_BLOCK = 8  # source pixels, sides of the blocks that are compressed
+
+
+@dataclass(frozen=True)
+class _SourcePixels:
+    """Where the source image's pixels lie in the crops; on the host.
+
+    Attributes:
+        cell: `(B,)` their width in crop pixels.
+        loss: `(B,)` by how much of that they are wider than the source image has them.
+        phase: `(B, 2)` where the first one of a row and of a column starts, in [0, 1) of one before the crop's edge.
+    """
+
+    cell: Float[Tensor, "batch"]
+    loss: Float[Tensor, "batch"]
+    phase: Float[Tensor, "batch 2"]
+
+    @property
+    def coarse(self) -> Bool[Tensor, "batch"]:
+        """Which are noticeably wider than the crop's."""
+        return self.cell > _NOTICEABLE
+
+    @classmethod
+    def drawn(cls, scale: Float[Tensor, "batch"], config: AugmentationConfig, draws: Draws) -> _SourcePixels:
+        loss = 1 + _strengths(draws, config.resolution, config.resolution_share, len(scale))
+        cell = loss * (scale.clamp_min(1) if config.native else torch.ones_like(scale))
+        return cls(cell, loss, draws.uniform(0.0, 1.0, len(scale), 2))
 
 
 def augment(
@@ -50,10 +81,12 @@ def augment(
     _shade(image, config, draws)
     _defocus(image, scale, config, draws)
     _motion_blur(image, scale, config, draws)
-    _expose(image, scale, config, draws, photographs)
+    pixels = _SourcePixels.drawn(scale, config, draws)
+    _expose(image, scale, pixels, config, draws, photographs)
     _sharpen(image, scale, config, draws)
     _equalise(image, config, draws)
     image = _change_colors(image, config, draws)
+    _compress(image, pixels, config, draws)
     _cut_holes(image, config, draws)
     return image.clamp_(0, 1)
 
@@ -105,116 +138,76 @@ def _motion_blur(image: Tensor, scale: Tensor, config: AugmentationConfig, draws
         image[rows] = filtered(image[rows], kernel)
 
 
-def line_kernels(
-    length: Float[Tensor, "batch"], angle: Float[Tensor, "batch"], side: int
-) -> Float[Tensor, "batch side side"]:
-    """Filters that average along a straight line, shorter than a side, through the middle; each sums to 1."""
-    along = torch.linspace(-0.5, 0.5, side, device=length.device)[:, None] * length
-    steps = torch.arange(side, device=length.device, dtype=length.dtype) - side // 2
-    x = (1 - (steps - (along * angle.cos())[..., None]).abs()).clamp_min(0)
-    y = (1 - (steps - (along * angle.sin())[..., None]).abs()).clamp_min(0)
-    kernel = torch.einsum("tby,tbx->byx", y, x)
-    return kernel / kernel.sum(dim=(1, 2), keepdim=True)
-
-
-def _expose(image: Tensor, scale: Tensor, config: AugmentationConfig, draws: Draws, photographs: bool) -> None:
-    """Lens blur, the sensor's resolution, noise and compression there, and enlargement to the crop's pixels."""
-    count = len(image)
-    loss = 1 + _strengths(draws, config.resolution, config.resolution_share, count)
-    cell = loss * (scale.clamp_min(1) if config.native else torch.ones_like(scale))
+def _expose(
+    image: Tensor, scale: Tensor, pixels: _SourcePixels, config: AugmentationConfig, draws: Draws, photographs: bool
+) -> None:
+    """Lens blur, the sensor's resolution, noise and colour filter there, and enlargement to the crop's pixels."""
+    count, coarse = len(image), pixels.coarse
     sigma = _strengths(draws, config.blur, config.blur_share, count) * scale.clamp(0.5, 4)
     stretch = draws.log_uniform(0.75, 1.33, count)
-    phase = draws.uniform(0.0, 1.0, count, 2)
     noise = config.noise * _strengths(draws, 1.0, config.noise_share, count).square()
     filtering = _strengths(draws, config.bayer, config.bayer_share, count)
-    step = config.compression * _strengths(draws, 1.0, config.compression_share, count).square()
-    coarse = cell > _NOTICEABLE
     side = image.shape[-1]
     for chosen, reduced in ((coarse, True), (~coarse & (sigma > 0.2), False)):
         rows = chosen.nonzero()[:, 0]
         if not len(rows):
             continue
-        target, cells = rows.to(draws.device, non_blocking=True), math.ceil(side / float(cell[rows].min())) + 1
-        widths, stretched, phases = (t[rows].to(draws.device, non_blocking=True) for t in (cell, stretch, phase))
-        sigmas = sigma[rows].to(draws.device, non_blocking=True)
+        target = rows.to(draws.device, non_blocking=True)
+        sigmas, stretched = (t[rows].to(draws.device, non_blocking=True) for t in (sigma, stretch))
         blur_x, blur_y = gaussian_matrix(sigmas * stretched, side), gaussian_matrix(sigmas / stretched, side)
         if not reduced:
             image[target] = apply_separable(image[target], blur_y, blur_x)
             continue
+        cells = math.ceil(side / float(pixels.cell[rows].min())) + 1
+        widths, phases = (t[rows].to(draws.device, non_blocking=True) for t in (pixels.cell, pixels.phase))
         (down_x, up_x), (down_y, up_y) = (resampling(widths, phases[:, i], side, cells) for i in (0, 1))
         small = apply_separable(image[target], down_y @ blur_y, down_x @ blur_x)
         detail = 0
         if photographs:
-            kept = (loss[rows] <= _NOTICEABLE).to(draws.device, non_blocking=True)[:, None, None, None]
+            kept = (pixels.loss[rows] <= _NOTICEABLE).to(draws.device, non_blocking=True)[:, None, None, None]
             detail = kept * (apply_separable(image[target], blur_y, blur_x) - apply_separable(small, up_y, up_x))
-        small = _read_out(small, noise[rows], filtering[rows], step[rows], draws)
+        small = _read_out(small, noise[rows], filtering[rows], draws)
         image[target] = apply_separable(small, up_y, up_x) + detail
     rows = (~coarse).nonzero()[:, 0]
     if len(rows):
         target = rows.to(draws.device, non_blocking=True)
-        image[target] = _read_out(image[target], noise[rows], filtering[rows], step[rows], draws)
+        image[target] = _read_out(image[target], noise[rows], filtering[rows], draws)
 
 
-def gaussian_matrix(sigma: Float[Tensor, "batch"], side: int) -> Float[Tensor, "batch side side"]:
-    """Blur of a row of pixels as a matrix; rows sum to 1, also at the ends. The identity for sigma = 0."""
-    steps = torch.arange(side, dtype=torch.float32, device=sigma.device)
-    distance = (steps[:, None] - steps).square()
-    exponent = distance / (2 * sigma.clamp_min(0.05).square())[:, None, None]
-    weight = torch.exp(-exponent.clamp_max(16)) * (exponent < 16)  # denormal numbers would slow all products tenfold
-    return weight / weight.sum(dim=-1, keepdim=True)
-
-
-def resampling(
-    cell: Float[Tensor, "batch"], phase: Float[Tensor, "batch"], side: int, cells: int
-) -> tuple[Float[Tensor, "batch cells side"], Float[Tensor, "batch side cells"]]:
-    """Matrices that average a row of pixels over coarser pixels, and that enlarge those bilinearly again.
-
-    Args:
-        cell: width of the coarse pixels, at least 1.
-        phase: where the first one starts, in [0, 1) of a coarse pixel before the picture's edge.
-        side: number of fine pixels.
-        cells: number of coarse pixels, enough for the smallest of them.
-    """
-    steps = torch.arange(side, dtype=torch.float32, device=cell.device)
-    centre = (torch.arange(cells, device=cell.device) + 0.5 - phase[:, None]) * cell[:, None] - 0.5
-    distance = (centre[:, :, None] - steps).abs()
-    width = cell[:, None, None]
-    overlap = (0.5 * (width + 1) - distance).clamp(min=0).clamp(max=1)
-    down = overlap / overlap.sum(dim=-1, keepdim=True).clamp_min(1e-6)
-    seen = (overlap.sum(-1) > 1e-3)[:, :, None]
-    tent = ((1 - distance / width).clamp_min(0) * seen).transpose(1, 2)
-    return down, tent / tent.sum(dim=-1, keepdim=True).clamp_min(1e-6)
-
-
-def apply_separable(
-    image: Float[Tensor, "batch 3 h w"], vertical: Float[Tensor, "batch m h"], horizontal: Float[Tensor, "batch n w"]
-) -> Float[Tensor, "batch 3 m n"]:
-    """vertical @ image @ horizontal^T, a linear filter of its own for each picture."""
-    count, channels, height, width = image.shape
-    wide = torch.bmm(image.reshape(count, channels * height, width), horizontal.transpose(1, 2))
-    return vertical[:, None] @ wide.view(count, channels, height, -1)
-
-
-def _read_out(image: Tensor, noise: Tensor, filtering: Tensor, step: Tensor, draws: Draws) -> Tensor:
-    """Noise that grows with brightness and is partly common to the channels; the colour filter; then compression."""
-    floor, common = draws.uniform(0.2, 1.0, len(image)), draws.uniform(0.0, 1.0, len(image))
+def _read_out(image: Tensor, noise: Tensor, filtering: Tensor, draws: Draws) -> Tensor:
+    """Noise, partly common to the channels; then the colour filter."""
+    tilt, common = draws.uniform(*_TILT, len(image)), draws.uniform(0.0, 1.0, len(image))
     rows, strength = _touched(noise, draws)
     if len(rows):
-        floor, common = (t.to(draws.device, non_blocking=True)[rows][:, None, None, None] for t in (floor, common))
-        grain = draws.noise(len(rows), *image.shape[1:])
-        grain = torch.lerp(grain, grain[:, :1], common)
-        chosen = image[rows]
-        image[rows] = chosen + grain * ((floor + (1 - floor) * chosen) * strength[:, None, None, None])
+        tilt, common = (t.to(draws.device, non_blocking=True)[rows] for t in (tilt, common))
+        image[rows] = noisy(image[rows], draws.noise(len(rows), *image.shape[1:]), strength, tilt, common)
     phase = draws.integers(2, len(image), 2)
     rows, strength = _touched(filtering, draws)
     if len(rows) and min(image.shape[2:]) > 1:
         chosen = image[rows]
         filled = demosaic(mosaic(chosen, phase.to(draws.device, non_blocking=True)[rows]))
         image[rows] = chosen.lerp(filled, strength[:, None, None, None])
-    rows, strength = _touched(step, draws)
-    if len(rows):
-        image[rows] = compress_blocks(image[rows], strength)
     return image
+
+
+def _compress(image: Tensor, pixels: _SourcePixels, config: AugmentationConfig, draws: Draws) -> None:
+    """What compression takes from blocks of the source image's pixels, and adds; blocks begin anywhere."""
+    count, side = len(image), image.shape[-1]
+    step = config.compression * _strengths(draws, 1.0, config.compression_share, count).square()
+    start = draws.integers(_BLOCK, count, 2).float()
+    cell = torch.where(pixels.coarse, pixels.cell, 1.0)
+    phase = start + torch.where(pixels.coarse[:, None], pixels.phase, 0.0)
+    rows = step.nonzero()[:, 0]
+    if not len(rows):
+        return
+    cells = math.ceil(side / float(cell[rows].min())) + 1 + _BLOCK
+    target, steps, widths, phases = (
+        t.to(draws.device, non_blocking=True) for t in (rows, step[rows], cell[rows], phase[rows])
+    )
+    across, down = (reading(widths, phases[:, i], side, cells) for i in (0, 1))
+    up_x, up_y = (resampling(widths, phases[:, i], side, cells)[1] for i in (0, 1))
+    small = apply_separable(image[target].clamp(0, 1), down, across)
+    image[target] += apply_separable(compress_blocks(small, steps) - small, up_y, up_x)
 
 
 def _sharpen(image: Tensor, scale: Tensor, config: AugmentationConfig, draws: Draws) -> None:

@@ -22,7 +22,7 @@ class AugmentationConfig:
         blur: largest standard deviation of the Gaussian blur.
         defocus: largest radius of the disc that a lens out of focus makes of a point.
         motion: longest streak of motion blur.
-        noise: largest standard deviation of the noise on white.
+        noise: largest standard deviation of the noise on middle gray; the dark and the bright have more or less of it.
         bayer: largest part that a colour filter and its filling in have in the picture; 1 is a plain camera.
         compression: largest quantisation step of 8 x 8 cosine blocks.
         sharpen: largest strength of the unsharp mask.

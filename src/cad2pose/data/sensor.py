@@ -36,12 +36,49 @@ def demosaic(raw: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 h w"]:
     return conv2d(pad(raw, (1, 1, 1, 1), mode="reflect"), kernel, groups=3)
 
 
+def noisy(
+    image: Float[Tensor, "batch 3 h w"],
+    grain: Float[Tensor, "batch 3 h w"],
+    strength: Float[Tensor, "batch"],
+    tilt: Float[Tensor, "batch"],
+    common: Float[Tensor, "batch"],
+) -> Float[Tensor, "batch 3 h w"]:
+    """Display values with a sensor's noise.
+
+    The light's own noise grows with the root of it, which gamma evens out (a tilt near 0); that of reading out is the
+    same everywhere, which gamma makes most of in the dark (below 0); cameras that smooth the dark leave less there
+    (above 0).
+
+    Args:
+        image: in [0, 1].
+        grain: standard normal.
+        strength: `(B,)` standard deviation on middle gray.
+        tilt: `(B,)` how much larger it is on white than on black, in shares of that, between -2 and 2.
+        common: `(B,)` how far the red channel's grain is that of the others, 0 to 1.
+    """
+    tilt, common, strength = (t[:, None, None, None] for t in (tilt, common, strength))
+    grain = torch.lerp(grain, grain[:, :1], common)
+    return image + grain * strength * (1 + tilt * (image.clamp(0, 1) - 0.5))
+
+
 def disc_kernels(radius: Float[Tensor, "batch"], side: int) -> Float[Tensor, "batch side side"]:
     """Filters of a lens out of focus: even discs with a soft edge of a pixel; each sums to 1."""
     steps = torch.arange(side, device=radius.device, dtype=radius.dtype) - side // 2
     distance = (steps.square() + steps.square()[:, None]).sqrt()
     weight = (radius[:, None, None] + 0.5 - distance).clamp(0, 1)
     return weight / weight.sum(dim=(1, 2), keepdim=True)
+
+
+def line_kernels(
+    length: Float[Tensor, "batch"], angle: Float[Tensor, "batch"], side: int
+) -> Float[Tensor, "batch side side"]:
+    """Filters that average along a straight line, shorter than a side, through the middle; each sums to 1."""
+    along = torch.linspace(-0.5, 0.5, side, device=length.device)[:, None] * length
+    steps = torch.arange(side, device=length.device, dtype=length.dtype) - side // 2
+    x = (1 - (steps - (along * angle.cos())[..., None]).abs()).clamp_min(0)
+    y = (1 - (steps - (along * angle.sin())[..., None]).abs()).clamp_min(0)
+    kernel = torch.einsum("tby,tbx->byx", y, x)
+    return kernel / kernel.sum(dim=(1, 2), keepdim=True)
 
 
 def filtered(

@@ -70,7 +70,7 @@ def shadow_shares(
     normals: Float[Tensor, "b 3 h w"],
     K: Float[Tensor, "b 3 3"],
     T_light_cam: Float[Tensor, "b 3 4"],
-    settings: Float[Tensor, "b 4"],
+    settings: Float[Tensor, "b 6"],
     seen: Float[Tensor, "b s s"],
 ) -> Float[Tensor, "b h w"] | None:
     """Share of a light that reaches each pixel, as in `light_paths.shadows`."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -23,12 +24,21 @@ from cad2pose.rendering.rasterizer import Backend, rasterize, use_numba
 from cad2pose.rendering.render import Rendering
 
 _AWAY = 16.0  # radii of the scene from which it is seen as a light sees it
-TAPS = 16
-"""Depths looked at around a pixel."""
-EDGE_ON = 0.2
-"""Cosine to the light below which a surface's slope is not followed any further."""
-GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
-"""Between a tap and the next, radians."""
+_TAPS = 16  # depths looked at around a pixel
+_GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))  # between a tap and the next
+_EDGE_ON = 0.2  # cosine to the light below which a surface's slope is not followed any further
+_LIFT = 0.5  # texels by which surfaces are lifted along their normals before they are held against the shadow map
+_LEAVE = (
+    1.0,
+    4.0,
+)  # texels by which what hides a surface lies before its plane; more per tangent of the light's radius
+_DISC = tuple(
+    (
+        math.sqrt((tap + 0.5) / _TAPS) * math.cos(tap * _GOLDEN_ANGLE),
+        math.sqrt((tap + 0.5) / _TAPS) * math.sin(tap * _GOLDEN_ANGLE),
+    )
+    for tap in range(_TAPS)
+)  # offsets of the taps, before they are turned; radius 1
 
 
 def shadows(
@@ -70,7 +80,9 @@ def shadows(
     K[:, 2, 2] = 1
     seen = rasterize(meshes, mesh_index, T_light_cam[:, None] @ T_cam_obj.double(), K, size, size, backend).depth
     texel = 2 * radius.double() / (size - 4)
-    settings = torch.stack((focal, torch.full_like(focal, (size - 1) / 2), spread.double(), texel), dim=1).float()
+    lift, leave = _LIFT * texel, (_LEAVE[0] + _LEAVE[1] * spread) * texel
+    middle = torch.full_like(focal, (size - 1) / 2)
+    settings = torch.stack((focal, middle, spread.double(), texel, lift, leave), dim=1).float()
     T_light_cam = T_light_cam[:, :3].float()
     if use_numba(backend, meshes.vertices.device):
         from cad2pose.rendering import numba_light_paths
@@ -79,7 +91,7 @@ def shadows(
         numba_light_paths.shadows(
             rendering.depth.contiguous().numpy(), rendering.normals.contiguous().numpy(),
             rendering.K.contiguous().numpy(), T_light_cam.contiguous().numpy(), settings.numpy(), seen.numpy(),
-            lit.numpy(),
+            np.array(_DISC, np.float32), np.float32(_EDGE_ON), lit.numpy(),
         )  # fmt: skip
         return lit
     arguments = (rendering.depth, rendering.normals, rendering.K, T_light_cam, settings, seen)
@@ -101,7 +113,8 @@ def openness(rendering: Rendering, reach: Float[Tensor, "b"], backend: Backend =
         share = torch.empty_like(rendering.depth, memory_format=torch.contiguous_format)
         numba_light_paths.openness(
             rendering.depth.contiguous().numpy(), rendering.normals.contiguous().numpy(),
-            rendering.K.contiguous().numpy(), reach.float().contiguous().numpy(), share.numpy(),
+            rendering.K.contiguous().numpy(), reach.float().contiguous().numpy(), np.array(_DISC, np.float32),
+            share.numpy(),
         )  # fmt: skip
         return share
     found = kernels.open_shares(rendering.depth, rendering.normals, rendering.K, reach.float())
@@ -123,34 +136,37 @@ def _shadows(
     normals: Float[Tensor, "b 3 h w"],
     K: Float[Tensor, "b 3 3"],
     T_light_cam: Float[Tensor, "b 3 4"],
-    settings: Float[Tensor, "b 4"],
+    settings: Float[Tensor, "b 6"],
     seen: Float[Tensor, "b s s"],
 ) -> Float[Tensor, "b h w"]:
-    focal, middle, spread, texel = (column[:, None, None] for column in settings.unbind(1))
-    points = _points(depth, K) + 1.5 * texel[:, None] * normals
+    focal, middle, spread, texel, lift, leave = (column[:, None, None] for column in settings.unbind(1))
+    points = _points(depth, K) + lift[:, None] * normals
     in_light = torch.einsum("bij,bjhw->bihw", T_light_cam[:, :, :3], points) + T_light_cam[:, :, 3, None, None]
     x, y, z = in_light.unbind(1)
     u, v = focal * x / z + middle, focal * y / z + middle
-    # a slanted surface must not hide itself: taps are held against its tangent plane
+    # a slanted surface must not hide itself: what a texel shows is held against the tangent plane at its middle
     normal = torch.einsum("bij,bjhw->bihw", T_light_cam[:, :, :3], normals)
-    slope = -normal[:, :2] / normal[:, 2:].clamp(max=-EDGE_ON)
+    slope = -normal[:, :2] / normal[:, 2:].clamp(max=-_EDGE_ON)
     turn = _turns(depth)
     search = (spread * 0.06 * z / texel).clamp(1, 0.12 * seen.shape[-1])  # two radii of the scene's sixteen
-    blockers, total = torch.zeros_like(z), torch.zeros_like(z)
-    for tap in range(TAPS):
+
+    def tapped(tap: int, reach: Tensor) -> tuple[Tensor, Tensor]:
+        """A tap's depth, and whether it is before the plane."""
         du, dv = _tap(tap, turn)
-        found = _look_up(seen, u + search * du, v + search * dv)
-        limit = z + texel * (search * (slope[:, 0] * du + slope[:, 1] * dv) - 1)
-        hides = (found > 0) & (found < limit)
+        at_u, at_v = (u + reach * du + 0.5).floor(), (v + reach * dv + 0.5).floor()
+        found = _look_up(seen, at_u, at_v)
+        limit = z + texel * (slope[:, 0] * (at_u - u) + slope[:, 1] * (at_v - v)) - leave
+        return found, (found > 0) & (found < limit)
+
+    blockers, total = torch.zeros_like(z), torch.zeros_like(z)
+    for tap in range(_TAPS):
+        found, hides = tapped(tap, search)
         blockers, total = blockers + hides, total + torch.where(hides, found, 0)
     blur = (spread * (z - total / blockers.clamp_min(1)) / texel).clamp(0.5, 0.12 * seen.shape[-1])
     lit = torch.zeros_like(z)
-    for tap in range(TAPS):
-        du, dv = _tap(tap, turn)
-        found = _look_up(seen, u + blur * du, v + blur * dv)
-        limit = z + texel * (blur * (slope[:, 0] * du + slope[:, 1] * dv) - 1)
-        lit = lit + ((found <= 0) | (found >= limit))
-    return torch.where((blockers > 0) & (depth > 0), lit / TAPS, 1.0)
+    for tap in range(_TAPS):
+        lit = lit + ~tapped(tap, blur)[1]
+    return torch.where((blockers > 0) & (depth > 0), lit / _TAPS, 1.0)
 
 
 def _openness(rendering: Rendering, reach: Float[Tensor, "b"]) -> Float[Tensor, "b h w"]:
@@ -163,7 +179,7 @@ def _openness(rendering: Rendering, reach: Float[Tensor, "b"]) -> Float[Tensor, 
     u = torch.arange(depth.shape[2], device=depth.device, dtype=depth.dtype)
     fx, cx, fy, cy = (rendering.K[:, i, j, None, None] for i, j in ((0, 0), (0, 2), (1, 1), (1, 2)))
     hidden = torch.zeros_like(depth)
-    for tap in range(TAPS):
+    for tap in range(_TAPS):
         du, dv = _tap(tap, turn)
         column, row = (u + extent * du + 0.5).floor(), (v + extent * dv + 0.5).floor()
         found = _look_up(depth, column, row)
@@ -171,7 +187,7 @@ def _openness(rendering: Rendering, reach: Float[Tensor, "b"]) -> Float[Tensor, 
         distance = there.norm(dim=1).clamp_min(1e-6)
         rise = ((there * normals).sum(1) / distance - 0.1).clamp_min(0)
         hidden = hidden + torch.where(found > 0, rise * (1 - distance / far).clamp_min(0), 0)
-    return torch.where(depth > 0, (1 - 2.5 * hidden / TAPS).clamp(0.1, 1), 1.0)
+    return torch.where(depth > 0, (1 - 2.5 * hidden / _TAPS).clamp(0.1, 1), 1.0)
 
 
 def _points(depth: Float[Tensor, "b h w"], K: Float[Tensor, "b 3 3"]) -> Float[Tensor, "b 3 h w"]:
@@ -189,10 +205,9 @@ def _turns(maps: Float[Tensor, "b h w"]) -> Float[Tensor, "h w"]:
 
 
 def _tap(tap: int, turn: Float[Tensor, "h w"]) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"]]:
-    """Offset number `tap` of the disc of golden angles, which has radius 1."""
-    radius = math.sqrt((tap + 0.5) / TAPS)
-    angle = turn + tap * GOLDEN_ANGLE
-    return radius * angle.cos(), radius * angle.sin()
+    """Offset number `tap` of the disc, which has radius 1, turned."""
+    (across, along), cos, sin = _DISC[tap], turn.cos(), turn.sin()
+    return across * cos - along * sin, across * sin + along * cos
 
 
 def _look_up(

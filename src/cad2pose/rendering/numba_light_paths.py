@@ -12,11 +12,6 @@ from typing import no_type_check
 import numpy as np
 
 from cad2pose.cpu_kernels import compiled
-from cad2pose.rendering.light_paths import EDGE_ON, GOLDEN_ANGLE, TAPS
-
-_ANGLES = np.arange(TAPS) * GOLDEN_ANGLE
-_RADII = np.sqrt((np.arange(TAPS) + 0.5) / TAPS)
-_COS, _SIN = (_RADII * np.cos(_ANGLES)).astype(np.float32), (_RADII * np.sin(_ANGLES)).astype(np.float32)
 
 
 @compiled
@@ -41,8 +36,8 @@ def _turns(height, width):
 
 @compiled
 @no_type_check
-def _tap(seen, u, v, c, s, cos, sin, index, found):
-    """Depths that one tap of a row finds in a light's picture, 0 outside."""
+def _tap(seen, u, v, c, s, cos, sin, index, across, along, found):
+    """Depths that one tap of a row finds in a light's picture, 0 outside, and how far off its texels' middles are."""
     none, half, last, wide = np.float32(0), np.float32(0.5), np.float32(seen.shape[1] - 1), np.int32(seen.shape[1])
     for k in range(len(index)):
         to_u = np.floor(u[k] + (c[k] * cos - s[k] * sin) + half)
@@ -50,6 +45,7 @@ def _tap(seen, u, v, c, s, cos, sin, index, found):
         kept_u, kept_v = min(max(to_u, none), last), min(max(to_v, none), last)
         at = np.int32(kept_v) * wide + np.int32(kept_u)
         index[k] = at if (to_u == kept_u) & (to_v == kept_v) else np.int32(-1)
+        across[k], along[k] = to_u - u[k], to_v - v[k]
     flat = seen.reshape(-1)
     for k in range(len(index)):
         found[k] = flat[index[k]] if index[k] >= 0 else none
@@ -57,12 +53,11 @@ def _tap(seen, u, v, c, s, cos, sin, index, found):
 
 @compiled
 @no_type_check
-def _held_against_plane(found, z, sx, sy, c, s, cos, sin, texel):
+def _held_against_plane(found, z, sx, sy, across, along, texel, leave):
     """Where a tap found less than the surface's own plane has there, its depth; elsewhere 0."""
     none = np.float32(0)
     for k in range(len(found)):
-        slope = sx[k] * (c[k] * cos - s[k] * sin) + sy[k] * (s[k] * cos + c[k] * sin)
-        limit = z[k] + texel * (slope - np.float32(1))
+        limit = z[k] + texel * (sx[k] * across[k] + sy[k] * along[k]) - leave
         found[k] = found[k] if found[k] < limit else none
 
 
@@ -78,20 +73,21 @@ def _spread_out(turns, reach, c, s):
 
 @compiled
 @no_type_check
-def shadows(depth, normals, K, T_light_cam, settings, seen, lit):
+def shadows(depth, normals, K, T_light_cam, settings, seen, disc, edge_on, lit):
     """Fill `lit`; see `light_paths.shadows`."""
     batch, height, width = depth.shape
-    most, edge, none, one = np.float32(0.12 * seen.shape[1]), np.float32(-EDGE_ON), np.float32(0), np.float32(1)
+    most, edge, none, one = np.float32(0.12 * seen.shape[1]), -edge_on, np.float32(0), np.float32(1)
     turns = _turns(height, width)
     u, v, z = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
     sx, sy, reach = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
     c, s, found = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
     blockers, total, shade = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
+    across, along = np.empty(width, np.float32), np.empty(width, np.float32)
     index = np.empty(width, np.int32)
     for b in range(batch):
         T, shadow = T_light_cam[b], seen[b]
         focal, middle, spread, texel = settings[b, 0], settings[b, 1], settings[b, 2], settings[b, 3]
-        offset = np.float32(1.5) * texel
+        offset, leave = settings[b, 4], settings[b, 5]
         right, down = one / K[b, 0, 0], one / K[b, 1, 1]
         for row in range(height):
             d = depth[b, row]
@@ -109,9 +105,9 @@ def shadows(depth, normals, K, T_light_cam, settings, seen, lit):
                 reach[k] = min(max(spread * np.float32(0.06) * z[k] / texel, one), most)
             blockers[:], total[:], shade[:] = none, none, none
             _spread_out(turns[:, row], reach, c, s)
-            for tap in range(TAPS):
-                _tap(shadow, u, v, c, s, _COS[tap], _SIN[tap], index, found)
-                _held_against_plane(found, z, sx, sy, c, s, _COS[tap], _SIN[tap], texel)
+            for tap in range(len(disc)):
+                _tap(shadow, u, v, c, s, disc[tap, 0], disc[tap, 1], index, across, along, found)
+                _held_against_plane(found, z, sx, sy, across, along, texel, leave)
                 for k in range(width):
                     blockers[k] += one if found[k] > none else none
                 for k in range(width):
@@ -121,19 +117,19 @@ def shadows(depth, normals, K, T_light_cam, settings, seen, lit):
                     blur = spread * (z[k] - total[k] / max(blockers[k], one)) / texel
                     reach[k] = min(max(blur, np.float32(0.5)), most)
                 _spread_out(turns[:, row], reach, c, s)
-                for tap in range(TAPS):
-                    _tap(shadow, u, v, c, s, _COS[tap], _SIN[tap], index, found)
-                    _held_against_plane(found, z, sx, sy, c, s, _COS[tap], _SIN[tap], texel)
+                for tap in range(len(disc)):
+                    _tap(shadow, u, v, c, s, disc[tap, 0], disc[tap, 1], index, across, along, found)
+                    _held_against_plane(found, z, sx, sy, across, along, texel, leave)
                     for k in range(width):
                         shade[k] += one if found[k] > none else none
             for k in range(width):
                 shaded = (blockers[k] > none) & (d[k] > none)
-                lit[b, row, k] = one - shade[k] / np.float32(TAPS) if shaded else one
+                lit[b, row, k] = one - shade[k] / np.float32(len(disc)) if shaded else one
 
 
 @compiled
 @no_type_check
-def openness(depth, normals, K, reach, share):
+def openness(depth, normals, K, reach, disc, share):
     """Fill `share`; see `light_paths.openness`."""
     batch, height, width = depth.shape
     most, half, one, none = np.float32(0.25 * width), np.float32(0.5), np.float32(1), np.float32(0)
@@ -155,8 +151,8 @@ def openness(depth, normals, K, reach, share):
                 px[column] = (np.float32(column) - cx) * right * d[column]
                 py[column] = (v - cy) * down * d[column]
                 hidden[column] = none
-            for tap in range(TAPS):
-                cos, sin = _COS[tap], _SIN[tap]
+            for tap in range(len(disc)):
+                cos, sin = disc[tap, 0], disc[tap, 1]
                 for column in range(width):
                     to_u = np.floor(np.float32(column) + (c[column] * cos - s[column] * sin) + half)
                     to_v = np.floor(v + (s[column] * cos + c[column] * sin) + half)
@@ -176,5 +172,5 @@ def openness(depth, normals, K, reach, share):
                     seen = (there > none) & (to_u >= none) & (to_v >= none) & (to_u <= last_u) & (to_v <= last_v)
                     hidden[column] += rise if seen else none
             for column in range(width):
-                kept = min(max(one - np.float32(2.5) * hidden[column] / np.float32(TAPS), np.float32(0.1)), one)
+                kept = min(max(one - np.float32(2.5) * hidden[column] / np.float32(len(disc)), np.float32(0.1)), one)
                 share[b, row, column] = kept if d[column] > none else one

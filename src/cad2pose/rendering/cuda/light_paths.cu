@@ -24,7 +24,8 @@ __device__ float look_up(const float* map, int height, int width, float u, float
     return column < 0 || row < 0 || column >= width || row >= height ? 0.0f : map[row * width + column];
 }
 
-// Share of a light that reaches each pixel. settings: focal length, middle, tangent of the light's radius, texel in mm.
+// Share of a light that reaches each pixel. settings: focal length, middle, tangent of the light's radius,
+// and in mm: a texel, how far surfaces are lifted, how far before their planes what hides them lies.
 extern "C" __global__ void shadow_shares(
     const float* depth, const float* normals, const float* K, const float* T_light_cam, const float* settings,
     const float* seen, int scenes, int height, int width, int side, float* lit
@@ -36,13 +37,14 @@ extern "C" __global__ void shadow_shares(
         float d = depth[n];
         lit[n] = 1;
         if (!(d > 0)) continue;
-        const float *k = K + 9 * scene, *T = T_light_cam + 12 * scene, *s = settings + 4 * scene;
+        const float *k = K + 9 * scene, *T = T_light_cam + 12 * scene, *s = settings + 6 * scene;
         const float* map = seen + scene * side * side;
-        float focal = s[0], middle = s[1], spread = s[2], texel = s[3], most = 0.12f * side;
+        float focal = s[0], middle = s[1], spread = s[2], texel = s[3], lift = s[4], leave = s[5];
+        float most = 0.12f * side;
         float normal[3], place[3] = {(column - k[2]) / k[0] * d, (row - k[5]) / k[4] * d, d}, at[3], faced[3];
         for (int i = 0; i < 3; i++) {
             normal[i] = normals[(3 * scene + i) * pixels + pixel];
-            place[i] += 1.5f * texel * normal[i];
+            place[i] += lift * normal[i];
         }
         for (int i = 0; i < 3; i++) {
             at[i] = T[4 * i] * place[0] + T[4 * i + 1] * place[1] + T[4 * i + 2] * place[2] + T[4 * i + 3];
@@ -55,16 +57,19 @@ extern "C" __global__ void shadow_shares(
         for (int tap = 0; tap < TAPS; tap++) {
             float du, dv;
             tap_of(tap, turn, &du, &dv);
-            float found = look_up(map, side, side, u + search * du, v + search * dv);
-            if (found > 0 && found < z + texel * (search * (slope_x * du + slope_y * dv) - 1)) blockers++, total += found;
+            float at_u = floorf(u + search * du + 0.5f), at_v = floorf(v + search * dv + 0.5f);
+            float found = look_up(map, side, side, at_u, at_v);
+            if (found > 0 && found < z + texel * (slope_x * (at_u - u) + slope_y * (at_v - v)) - leave)
+                blockers++, total += found;
         }
         if (blockers == 0) continue;
         float blur = fminf(fmaxf(spread * (z - total / blockers) / texel, 0.5f), most);
         for (int tap = 0; tap < TAPS; tap++) {
             float du, dv;
             tap_of(tap, turn, &du, &dv);
-            float found = look_up(map, side, side, u + blur * du, v + blur * dv);
-            if (found <= 0 || found >= z + texel * (blur * (slope_x * du + slope_y * dv) - 1)) open++;
+            float at_u = floorf(u + blur * du + 0.5f), at_v = floorf(v + blur * dv + 0.5f);
+            float found = look_up(map, side, side, at_u, at_v);
+            if (found <= 0 || found >= z + texel * (slope_x * (at_u - u) + slope_y * (at_v - v)) - leave) open++;
         }
         lit[n] = (float)open / TAPS;
     }
