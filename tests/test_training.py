@@ -25,10 +25,10 @@ from cad2pose.structures import CropBatch
 from cad2pose.training import TrainingConfig, crop_errors, pose_crop_errors, train
 from cad2pose.training.checkpoint import CHECKPOINT, PREVIOUS
 from cad2pose.training.cost import measure_cost
-from cad2pose.training.loop import drawing_from
 from cad2pose.training.optim import MovingAverage, make_optimizer, rate_factor
 from cad2pose.training.overfit import overfit
 from cad2pose.training.prefetch import prefetch
+from cad2pose.training.step import drawing_from
 from small_models import SMALL, SMALL_GDRNET, SMALL_SURFEMB, wedge
 
 CPU = torch.device("cpu")

@@ -14,8 +14,10 @@ import torch
 from cad2pose.methods import MethodConfig
 from cad2pose.model_file import Model
 from cad2pose.parts import Part
+from cad2pose.structures import CropSource
 from cad2pose.training.config import TrainingConfig
-from cad2pose.training.loop import CropSource, make_state, training_step
+from cad2pose.training.loop import make_state
+from cad2pose.training.step import training_step
 
 _STEPS = 3
 

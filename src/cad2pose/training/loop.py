@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +21,12 @@ from cad2pose.training.checkpoint import TrainingState
 from cad2pose.training.compiling import compile_networks
 from cad2pose.training.config import TrainingConfig
 from cad2pose.training.matches import CropMatches, crop_matches
-from cad2pose.training.optim import MovingAverage, autocast, make_optimizer, rate_factor, set_rate
+from cad2pose.training.optim import MovingAverage, autocast, make_optimizer
 from cad2pose.training.prefetch import prefetch
-from cad2pose.training.processes import ALONE, Processes, joined, without_exchange
+from cad2pose.training.processes import ALONE, Processes, joined
 from cad2pose.training.run_folder import RunFolder
 from cad2pose.training.run_pictures import save_predictions, save_samples
+from cad2pose.training.step import training_step
 from cad2pose.training.truth_pictures import AGAINST_TRUTH, WorstBatch, save_against_truth
 from cad2pose.training.validation import CropErrors, crop_errors
 from cad2pose.training.warm_start import check_frozen, fresh_modules, load_backbone, warm_start
@@ -70,54 +71,6 @@ def make_state(
     method = method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = MovingAverage(method, config.ema_decay)
     return TrainingState(method, average, make_optimizer(method, config), fresh)
-
-
-def training_step(
-    state: TrainingState,
-    batch: CropBatch | Sequence[CropBatch],
-    config: TrainingConfig,
-    losses: nn.Module | None = None,
-    processes: Processes = ALONE,
-) -> dict[str, torch.Tensor]:
-    """One optimiser step; returns the unweighted loss terms and the total, means over this process's shards.
-
-    Args:
-        state: of the training.
-        batch: the crops, or one batch for each of this process's shards.
-        config: settings.
-        losses: as `joined` gives them; needed where there are several processes.
-        processes: which of them this is.
-    """
-    method, shards = state.method, [batch] if isinstance(batch, CropBatch) else list(batch)
-    losses = joined(method, ALONE) if losses is None else losses
-    device, first = shards[0].image.device, processes.shards(config.shards)[0]
-    set_rate(state.optimizer, rate_factor(state.step, config))
-    state.optimizer.zero_grad(set_to_none=True)
-    found: list[dict[str, torch.Tensor]] = []
-    for number, shard in enumerate(shards):
-        seed = config.seed * 1_000_003 + state.step + (first + number) * 2_000_000_011
-        generator = torch.Generator(device).manual_seed(seed)
-        with nullcontext() if number == len(shards) - 1 else without_exchange(losses):
-            with drawing_from(seed, device), autocast(config, device):
-                total, terms = losses(shard, generator)
-            (total / len(shards)).backward()
-        found.append({"total": total.detach(), **{name: term.detach() for name, term in terms.items()}})
-    torch.nn.utils.clip_grad_norm_(method.parameters(), config.gradient_clip)
-    state.optimizer.step()
-    processes.average_statistics(method)
-    state.average.update_parameters(method)
-    state.step += 1
-    return {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}
-
-
-@contextmanager
-def drawing_from(seed: int, device: torch.device) -> Iterator[None]:
-    """What layers draw (DropBlock) follows from the seed, whatever was drawn before, and changes nothing after."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            torch.cuda.manual_seed(seed)
-        yield
 
 
 def validate(method: Method, crops: CropSource, count: int, config: TrainingConfig) -> CropErrors | CropMatches:

@@ -13,8 +13,10 @@ from cad2pose.methods import GdrNetConfig, MethodConfig, QueryConfig
 from cad2pose.methods.contrastive import ContrastiveConfig
 from cad2pose.model_file import Model
 from cad2pose.parts import Part
+from cad2pose.structures import CropSource
 from cad2pose.training.config import TrainingConfig
-from cad2pose.training.loop import CropSource, make_state, training_step
+from cad2pose.training.loop import make_state
+from cad2pose.training.step import training_step
 
 # What a model reaches that can learn at all: rotation in sphere diameters, centre in crop sides, depth as a
 # logarithm, the cross-entropy of each mask, nce below that of chance by this factor.
