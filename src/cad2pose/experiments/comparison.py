@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,7 @@ def compare(
     _claim(out, config, dict(crops or {}), start)
     for part in parts:
         for seed in config.seeds:
-            with borrowed(_recorded(out / part.name, seed)):
+            with borrowed(_recorded(out / part.name, seed)) if config.record_crops else nullcontext():
                 for name in chosen(config.contestants):
                     folder = out / part.name / name / str(seed)
                     report(f"{part.name}: {name}, seed {seed}")
@@ -158,6 +159,8 @@ def compare(
                     if photographs is not None:
                         photographs.judge_once(folder / MODEL, CONTESTANTS[name].ways, device)
                     after()
+        with suppress(OSError):  # none was there, or other processes have theirs in it
+            _recorded(out / part.name, 0).parent.rmdir()
     return found
 
 
