@@ -76,20 +76,25 @@ def test_the_query_image_overrules_a_head_that_is_wrong(model, nuts):
 @torch.no_grad()
 def test_a_depth_is_believed_as_far_as_the_model_has_learnt_it(model, nuts):
     output = model.method(nuts)
-    far = replace(output, pose=replace(output.pose, position=1.1 * output.pose.position))
+    far, near = (
+        replace(output, pose=replace(output.pose, position=f * output.pose.position)) for f in (1.06, 1 / 1.06)
+    )
     names = [part.name for part in model.parts]
 
-    def found(nut: float, others: float, solver: PoseSolver | None = None) -> torch.Tensor:
+    def found(nut: float, others: float, told=far, solver: PoseSolver | None = None) -> torch.Tensor:
         errors = " ".join(str(nut if name == "nut" else others) for name in names)
         known = replace(model, info={**model.info, DEPTH_ERRORS: errors})
-        return (solver or PoseSolver())(known, nuts, far).T_cam_obj
+        return (solver or PoseSolver())(known, nuts, told).T_cam_obj
 
-    pulled = found(nut=1.0, others=20.0)[:, 2, 3] / found(nut=20.0, others=1.0)[:, 2, 3] - 1
-    assert float(pulled.median()) > 0.005, "towards the depth that is a tenth too far"
+    believed, doubted = (
+        found(*errors, far)[:, 2, 3] / found(*errors, near)[:, 2, 3] - 1 for errors in ((1.0, 20.0), (20.0, 1.0))
+    )
+    pulled = believed - doubted
+    assert float(pulled.median()) > 0.005, "towards depths that are 6 % too far, or too near"
     assert (pulled > 0).float().mean() > 0.8
     torch.testing.assert_close(found(1.0, 20.0), PoseSolver()(model, nuts, far).T_cam_obj)  # which knows no errors
     given = PoseSolver(RefinementOptions(depth_sigma=0.06))
-    torch.testing.assert_close(found(20.0, 1.0, given), found(1.0, 1.0))
+    torch.testing.assert_close(found(20.0, 1.0, solver=given), found(1.0, 1.0))
 
 
 def test_how_far_a_depth_is_believed():
