@@ -28,17 +28,10 @@ _TAPS = 16  # depths looked at around a pixel
 _GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))  # between a tap and the next
 _EDGE_ON = 0.2  # cosine to the light below which a surface's slope is not followed any further
 _LIFT = 0.5  # texels by which surfaces are lifted along their normals before they are held against the shadow map
-_LEAVE = (
-    1.0,
-    4.0,
-)  # texels by which what hides a surface lies before its plane; more per tangent of the light's radius
-_DISC = tuple(
-    (
-        math.sqrt((tap + 0.5) / _TAPS) * math.cos(tap * _GOLDEN_ANGLE),
-        math.sqrt((tap + 0.5) / _TAPS) * math.sin(tap * _GOLDEN_ANGLE),
-    )
-    for tap in range(_TAPS)
-)  # offsets of the taps, before they are turned; radius 1
+_LEAVE = (1.0, 4.0)  # texels that what hides a surface lies before its plane; more per tangent of the light's radius
+_RADII = tuple(math.sqrt((tap + 0.5) / _TAPS) for tap in range(_TAPS))
+_DISC = tuple((r * math.cos(tap * _GOLDEN_ANGLE), r * math.sin(tap * _GOLDEN_ANGLE)) for tap, r in enumerate(_RADII))
+"""Offsets of the taps on a disc of radius 1, before they are turned."""
 
 
 def shadows(
