@@ -151,7 +151,7 @@ def compare(
     _claim(out, config, dict(crops or {}), start)
     for part in parts:
         for seed in config.seeds:
-            with borrowed(_recorded(out / part.name, seed)) if config.record_crops else nullcontext():
+            with borrowed(_recorded(out / part.name) / str(seed)) if config.record_crops else nullcontext():
                 for name in chosen(config.contestants):
                     folder = out / part.name / name / str(seed)
                     report(f"{part.name}: {name}, seed {seed}")
@@ -160,7 +160,7 @@ def compare(
                         photographs.judge_once(folder / MODEL, CONTESTANTS[name].ways, device)
                     after()
         with suppress(OSError):  # none was there, or other processes have theirs in it
-            _recorded(out / part.name, 0).parent.rmdir()
+            _recorded(out / part.name).rmdir()
     return found
 
 
@@ -225,8 +225,8 @@ def _judged_runs(out: Path, record: str) -> list[tuple[Path, str, str, int]]:
     return [run for run in current if all(known[run].get(name) == last.get(name) for name in _PICTURES)]
 
 
-def _recorded(part: Path, seed: int) -> Path:
-    return part / "crops" / str(seed)
+def _recorded(part: Path) -> Path:
+    return part / "crops"
 
 
 def _run(
@@ -258,7 +258,7 @@ def _run(
         seen: CropSource = SyntheticCrops([part], style, device, seed)
         if config.record_crops:
             kind = hashlib.sha256(repr(style).encode()).hexdigest()[:12]
-            seen = RecordedCrops(seen, _recorded(folder.parent.parent, seed) / kind, device)
+            seen = RecordedCrops(seen, _recorded(folder.parent.parent) / str(seed) / kind, device)
             seen.record(training.steps, training.batch_size)  # so that no run's minutes hold the making of all's crops
         fresh = SyntheticCrops([part], judged, device, _VALIDATION_SEED)
         with alone(folder):

@@ -190,16 +190,22 @@ def _points(depth: Float[Tensor, "b h w"], K: Float[Tensor, "b 3 3"]) -> Float[T
     return torch.stack(((u - cx) / fx * depth, (v - cy) / fy * depth, depth), dim=1)
 
 
-def _turns(maps: Float[Tensor, "b h w"]) -> Float[Tensor, "h w"]:
-    """An angle for each pixel that differs much between neighbours (interleaved gradient noise, Jimenez 2014)."""
+def _turns(maps: Float[Tensor, "b h w"]) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"]]:
+    """Cosine and sine of an angle for each pixel that differs much between neighbours.
+
+    Interleaved gradient noise (Jimenez 2014).
+    """
     u = torch.arange(maps.shape[2], device=maps.device, dtype=torch.float32)
     v = torch.arange(maps.shape[1], device=maps.device, dtype=torch.float32)[:, None]
-    return 2 * math.pi * (52.9829189 * (0.06711056 * u + 0.00583715 * v).frac()).frac()
+    angle = 2 * math.pi * (52.9829189 * (0.06711056 * u + 0.00583715 * v).frac()).frac()
+    return angle.cos(), angle.sin()
 
 
-def _tap(tap: int, turn: Float[Tensor, "h w"]) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"]]:
+def _tap(
+    tap: int, turn: tuple[Float[Tensor, "h w"], Float[Tensor, "h w"]]
+) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"]]:
     """Offset number `tap` of the disc, which has radius 1, turned."""
-    (across, along), cos, sin = _DISC[tap], turn.cos(), turn.sin()
+    (across, along), (cos, sin) = _DISC[tap], turn
     return across * cos - along * sin, across * sin + along * cos
 
 
