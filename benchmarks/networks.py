@@ -25,7 +25,7 @@ from cad2pose.data import SyntheticConfig, SyntheticCrops
 from cad2pose.devices import keep_freed_memory, pick_device
 from cad2pose.experiments.contestants import CONTESTANTS, Size, chosen
 from cad2pose.parts.builtin import builtin_part
-from cad2pose.training import TrainingConfig, make_state, training_step
+from cad2pose.training import Run, TrainingConfig, training_step
 from stopwatch import Stopwatch, device_name
 
 WANTED = 1.5
@@ -54,7 +54,7 @@ def main(config: Config) -> int:
         if shape not in batches:
             source = SyntheticCrops([part], SyntheticConfig(crop_size=shape[0], pad=shape[1]), device, 0)
             batches[shape] = source.batch(0, config.batch_size)
-        states[name] = (make_state(method, [part], training, device), batches[shape])
+        states[name] = (Run([part], method, training, device).state(), batches[shape])
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in states}
     for number in range(config.repeats + 1):
         for name, (state, batch) in states.items():

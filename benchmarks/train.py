@@ -36,7 +36,7 @@ from cad2pose.data import synthetic
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.devices import keep_freed_memory, pick_device
 from cad2pose.methods import QueryConfig, SurfEmbConfig
-from cad2pose.training import TrainingConfig, make_state, training_step
+from cad2pose.training import Run, TrainingConfig, training_step
 from cad2pose.training.checkpoint import TrainingState
 from cad2pose.training.compiling import compile_networks
 from cad2pose.training.cost import peak_memory
@@ -136,7 +136,7 @@ def main(config: Config) -> int:
     model = kind.full() if config.full else kind()
     training = TrainingConfig(batch_size=config.batch_size)
     crops = SyntheticCrops(parts, SyntheticConfig(crop_size=model.crop_size, pad=model.pad), device)
-    state = make_state(model, parts, training, device)
+    state = Run(parts, model, training, device).state()
     state.method.train()
     if config.compiled:
         compile_networks(state.method, device)

@@ -22,8 +22,7 @@ from cad2pose.experiments import CONTESTANTS
 from cad2pose.methods import GdrNetConfig, MethodConfig, QueryConfig, SurfEmbConfig
 from cad2pose.model_file import load_model
 from cad2pose.parts.builtin import BUILTIN_PARTS, builtin_part
-from cad2pose.training import TrainingConfig, train
-from cad2pose.training.loop import Progress
+from cad2pose.training import Progress, Run, TrainingConfig, train
 
 VALIDATION_SEED = 7_000_003
 
@@ -87,7 +86,7 @@ def main(
 
     model = load_model(start) if start else None
     source, judge = (SyntheticCrops(parts, c, where, s) for c, s in ((crops, 0), (judged, VALIDATION_SEED)))
-    print(train(parts, method_config, source, judge, config, out, where, {"crops": crops}, report, start=model))
+    print(train(Run(parts, method_config, config, where, model, {"crops": crops}), source, judge, out, report))
 
 
 if __name__ == "__main__":

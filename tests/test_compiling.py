@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
-from cad2pose.training import TrainingConfig, compiling, train
+from cad2pose.training import Run, TrainingConfig, compiling, train
 from cad2pose.training.compiling import has_compiler
 from small_models import SMALL, wedge
 
@@ -23,7 +23,7 @@ CROPS = SyntheticConfig(crop_size=32, pictures=2)
 STEPS = """
 import json, torch
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
-from cad2pose.training import TrainingConfig, make_state, training_step
+from cad2pose.training import Run, TrainingConfig, training_step
 from cad2pose.training.compiling import compile_networks
 from small_models import SMALL, SMALL_SURFEMB, wedge
 
@@ -33,7 +33,7 @@ config = TrainingConfig(batch_size=4, samples=8)
 crops = SyntheticCrops(parts, SyntheticConfig(crop_size=32, pictures=2), CPU, 0)
 found = []
 for compiled in (False, True):
-    state = make_state(SMALL, parts, config, CPU)
+    state = Run(parts, SMALL, config, CPU).state()
     state.method.train()
     networks = compile_networks(state.method, CPU, backend="eager") if compiled else 0
     losses = [float(training_step(state, crops.batch(index, 4), config)["total"]) for index in range(2)]
@@ -61,7 +61,7 @@ def test_without_a_compiler_training_goes_on_as_it_would(tmp_path: Path, monkeyp
     crops = SyntheticCrops([wedge()], CROPS, CPU, 0)
     config = TrainingConfig(samples=4, batch_size=4, validations=1, validation_crops=2)
     with pytest.warns(UserWarning, match=r"networks are not compiled: torch.compile needs a C\+\+ compiler"):
-        model = train([wedge()], SMALL, crops, crops, config, tmp_path, CPU, compiled=True)
+        model = train(Run([wedge()], SMALL, config, CPU), crops, crops, tmp_path, compiled=True)
     assert model.is_file()
 
 

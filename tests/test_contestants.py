@@ -143,9 +143,9 @@ def test_all_are_trained_as_the_comparison_says_and_judged_on_the_same_crops(tmp
             made.append((config, seed))
             super().__init__(parts, config, device, seed)
 
-    def watching(parts, method, crops, fresh, training, *others, **named):
-        trained.append((training, crops.config, fresh.config, fresh.seed))
-        return train(parts, method, crops, fresh, training, *others, **named)
+    def watching(run, crops, fresh, out):
+        trained.append((run.training, crops.config, fresh.config, fresh.seed))
+        return train(run, crops, fresh, out)
 
     train = comparison.train
     monkeypatch.setattr(comparison, "train", watching)

@@ -37,7 +37,7 @@ from cad2pose.solvers.refine import refine
 from cad2pose.solvers.score import PoseScore
 from cad2pose.solvers.search import placed_by_mask
 from cad2pose.structures import CropBatch, CropTruth, Detections
-from cad2pose.training import TrainingConfig, make_state, train, training_step
+from cad2pose.training import Run, TrainingConfig, train, training_step
 from cad2pose.training.checkpoint import TrainingState
 from cad2pose.training.prefetch import prefetch
 from planted_queries import plant
@@ -281,10 +281,10 @@ def test_three_steps_then_resumed(tmp_path: Path, precision: str) -> None:
 
     def run(stop_after: int | None) -> Path:
         crops, judged = (SyntheticCrops(parts(), CROPS, device, seed) for seed in (0, 1))
-        return train(parts(), CONFIG, crops, judged, config, tmp_path / "run", device, stop_after=stop_after)
+        return train(Run(parts(), CONFIG, config, device), crops, judged, tmp_path / "run", stop_after=stop_after)
 
     run(3)
-    state = make_state(CONFIG, parts(), config, device)
+    state = Run(parts(), CONFIG, config, device).state()
     assert state.restore(tmp_path / "run")
     assert state.step == 3
     # Fused, AdamW counts its steps on the device, the average on the host: nobody waits for the other.
@@ -298,7 +298,7 @@ def test_three_steps_then_resumed(tmp_path: Path, precision: str) -> None:
         torch.cuda.set_sync_debug_mode("default")
     model = run(None)
     assert model.is_file()
-    end = make_state(CONFIG, parts(), config, device)
+    end = Run(parts(), CONFIG, config, device).state()
     assert end.restore(tmp_path / "run")
     assert end.step == config.steps == 6
     assert all(bool(torch.isfinite(p).all()) for p in end.method.parameters())
@@ -315,11 +315,11 @@ def test_a_resumed_step_is_the_step_that_would_have_come(tmp_path: Path) -> None
             terms = training_step(state, crops.batch(state.step, 8), config)
         return float(terms["total"])
 
-    first = make_state(CONFIG, parts(), config, device)
+    first = Run(parts(), CONFIG, config, device).state()
     first.method.train()
     steps(first, 2)
     first.save(tmp_path)
-    second = make_state(CONFIG, parts(), config, device)
+    second = Run(parts(), CONFIG, config, device).state()
     assert second.restore(tmp_path)
     second.method.train()
     assert steps(first, 2) == pytest.approx(steps(second, 2), rel=2e-3)

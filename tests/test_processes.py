@@ -15,7 +15,7 @@ import torch.multiprocessing
 from torch import nn
 
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
-from cad2pose.training import TrainingConfig, make_state, training_step
+from cad2pose.training import Run, TrainingConfig, training_step
 from cad2pose.training.processes import ALONE, Processes, join_processes, joined
 from small_models import SMALL, wedge
 
@@ -28,7 +28,7 @@ def losses_of(processes: Processes) -> list[float]:
     torch.set_num_threads(1)
     parts = [wedge()]
     crops = SyntheticCrops(parts, SyntheticConfig(crop_size=32, pictures=4))
-    state = make_state(SMALL, parts, CONFIG, torch.device("cpu"))
+    state = Run(parts, SMALL, CONFIG, torch.device("cpu")).state()
     losses = joined(state.method, processes)
     state.method.train()
     found = []

@@ -21,7 +21,7 @@ from cad2pose.methods.regions import region_centres, region_labels
 from cad2pose.model_file import load_model, save_model
 from cad2pose.networks import DropBlock, ThesisHead
 from cad2pose.parts import builtin_part
-from cad2pose.training import TrainingConfig, make_state, training_step
+from cad2pose.training import Run, TrainingConfig, training_step
 from cad2pose.training.overfit import overfit
 from small_models import SMALL, random_model, rolled, wedge
 
@@ -82,7 +82,9 @@ def test_every_option_learns_and_gives_poses(config, parts, batch, tmp_path):
 def test_gdrnet_learns_a_batch_by_heart(optimizer, parts):
     config = replace(TINY, width=16, decoder_width=32, head_width=32, head_hidden=(64, 32))
     training = TrainingConfig(batch_size=6, learning_rate=3e-3, warmup_steps=5, optimizer=optimizer, samples=10_000)
-    result = overfit(parts[:1], config, SyntheticCrops(parts[:1], CROPS, "cpu", 0), training, torch.device("cpu"), 160)
+    result = overfit(
+        Run(parts[:1], config, training, torch.device("cpu")), SyntheticCrops(parts[:1], CROPS, "cpu", 0), 160
+    )
     assert set(result.wanted) == {"rotation", "centre", "depth", "mask"}
     assert result.losses["coordinates"] < 0.3
     assert result.losses["regions"] < 1.2
@@ -222,7 +224,7 @@ def test_frozen_networks_stay_as_they_are(parts, batch):
     trained = random_model(*parts)
     config = replace(SMALL, frozen=True)
     crops = SyntheticCrops(parts, replace(CROPS, crop_size=32), "cpu", 0)
-    state = make_state(config, parts, TrainingConfig(batch_size=6, samples=60), torch.device("cpu"), trained)
+    state = Run(parts, config, TrainingConfig(batch_size=6, samples=60), torch.device("cpu"), trained).state()
     state.method.train()
     before = {name: value.clone() for name, value in state.method.state_dict().items()}
     assert set(training_step(state, crops.batch(0, 6), TrainingConfig(batch_size=6, samples=60))) == {
@@ -236,16 +238,16 @@ def test_frozen_networks_stay_as_they_are(parts, batch):
 def test_frozen_networks_must_be_trained_ones_of_the_same_parts(parts):
     config, training, cpu = replace(SMALL, frozen=True), TrainingConfig(), torch.device("cpu")
     with pytest.raises(ValueError, match="give a trained model of these parts"):
-        make_state(config, parts, training, cpu)
+        Run(parts, config, training, cpu).state()
     with pytest.raises(ValueError, match="knows wedge, and the parts are wedge, other"):
-        make_state(config, parts, training, cpu, random_model(parts[0]))
+        Run(parts, config, training, cpu, random_model(parts[0])).state()
     with pytest.raises(ValueError, match="does not fit"):
-        make_state(replace(config, embedding=8), parts, training, cpu, random_model(*parts))
+        Run(parts, replace(config, embedding=8), training, cpu, random_model(*parts)).state()
     for changes in ({"crop_size": 64}, {"pad": 2.5}):
         (name, value), known = next(iter(changes.items())), random_model(*parts)
         there = getattr(known.method.config, name)
         with pytest.raises(ValueError, match=f"trained with {name} {there}, and {name} is {value}"):
-            make_state(replace(config, **changes), parts, training, cpu, known)
+            Run(parts, replace(config, **changes), training, cpu, known).state()
 
 
 def test_modules_that_a_model_has_no_weights_for_are_known(parts):
@@ -253,14 +255,14 @@ def test_modules_that_a_model_has_no_weights_for_are_known(parts):
     assert SMALL.stride == 4
 
     def fresh(**changes: object) -> tuple[str, ...]:
-        return make_state(replace(SMALL, **changes), parts, training, cpu, lent).fresh  # type: ignore[arg-type]
+        return Run(parts, replace(SMALL, **changes), training, cpu, lent).state().fresh  # type: ignore[arg-type]
 
-    assert make_state(SMALL, parts, training, cpu).fresh == fresh() == ()
+    assert Run(parts, SMALL, training, cpu).state().fresh == fresh() == ()
     assert fresh(stride=2) == (
         "decoder.laterals.0", "decoder.reductions.3", "decoder.convolutions.3", "decoder.last",
     )  # fmt: skip
     assert fresh(charts=1) == ("head.output_weight", "head.output_bias")
-    other = make_state(SMALL, [wedge(), builtin_part("nut")], training, cpu, lent).fresh
+    other = Run([wedge(), builtin_part("nut")], SMALL, training, cpu, lent).state().fresh
     assert other == ("decoder.last", "keys", "head.object_offset", "head.output_weight", "head.output_bias")
 
 

@@ -12,7 +12,7 @@ import torch
 from cad2pose.cli import main
 from cad2pose.report import training_page
 from cad2pose.structures import CropBatch
-from cad2pose.training import train
+from cad2pose.training import Run, train
 from cad2pose.training.truth_pictures import AGAINST_TRUTH, WORST, WORST_NUMBERS, WorstBatch, save_against_truth
 from small_models import SMALL, SMALL_SURFEMB, wedge
 from test_report import Page, pictures
@@ -23,7 +23,7 @@ from test_training import CPU, SHORT, crops
 def run(tmp_path_factory):
     """A finished run, and the pages that were written while it went on."""
     out, pages = tmp_path_factory.mktemp("runs") / "a <b>&", []
-    train([wedge()], SMALL, crops(), crops(1), SHORT, out, CPU, {"crops": "test"},
+    train(Run([wedge()], SMALL, SHORT, CPU, others={"crops": "test"}), crops(), crops(1), out,
           judged=lambda: pages.append(training_page(out)))  # fmt: skip
     return out, pages
 

@@ -16,7 +16,7 @@ from cad2pose.methods import SurfEmbConfig, SurfEmbMethod, SurfEmbOutput, query_
 from cad2pose.model_file import load_model, save_model
 from cad2pose.parts import Part, Symmetries, builtin_part
 from cad2pose.structures import CropBatch
-from cad2pose.training import TrainingConfig, crop_matches, make_state, train, training_step
+from cad2pose.training import Run, TrainingConfig, crop_matches, train, training_step
 from cad2pose.training.warm_start import warm_start
 from small_models import SMALL_SURFEMB, random_model, rolled, wedge
 
@@ -90,7 +90,7 @@ def test_gradients_reach_everything_but_the_decoders_of_absent_parts():
 def test_a_batch_is_learnt():
     config = TrainingConfig(batch_size=6, warmup_steps=1, learning_rate=3e-3)
     method = replace(SMALL_SURFEMB, key_width=32, positives=32, negatives=64)
-    state = make_state(method, three_parts(), config, CPU)
+    state = Run(three_parts(), method, config, CPU).state()
     state.method.train()
     batch = crops(three_parts(), 6)
     losses = [training_step(state, batch, config) for _ in range(40)]
@@ -195,7 +195,7 @@ def test_resuming_is_exact_where_batches_lack_some_parts(tmp_path):
     made = source(parts)
 
     def run(name, stop_after=None):  # type: ignore[no-untyped-def]
-        file = train(parts, SMALL_SURFEMB, made, made, config, tmp_path / name, CPU, stop_after=stop_after)
+        file = train(Run(parts, SMALL_SURFEMB, config, CPU), made, made, tmp_path / name, stop_after=stop_after)
         return load_model(file).method.state_dict()
 
     whole = run("whole")

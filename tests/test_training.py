@@ -22,7 +22,7 @@ from cad2pose.geometry import make_transform, rotation_about_z
 from cad2pose.methods import MethodConfig, QueryMethod
 from cad2pose.model_file import load_model
 from cad2pose.structures import CropBatch
-from cad2pose.training import TrainingConfig, crop_errors, pose_crop_errors, train
+from cad2pose.training import Run, TrainingConfig, crop_errors, pose_crop_errors, train
 from cad2pose.training.checkpoint import CHECKPOINT, PREVIOUS
 from cad2pose.training.cost import measure_cost
 from cad2pose.training.optim import MovingAverage, make_optimizer, rate_factor
@@ -41,7 +41,8 @@ def crops(seed: int = 0) -> SyntheticCrops:
 
 
 def run(out: Path, config: TrainingConfig = SHORT, stop_after: int | None = None, method: MethodConfig = SMALL) -> Path:
-    return train([wedge()], method, crops(), crops(1), config, out, CPU, {"crops": "test"}, stop_after=stop_after)
+    whole = Run([wedge()], method, config, CPU, others={"crops": "test"})
+    return train(whole, crops(), crops(1), out, stop_after=stop_after)
 
 
 def weights(model_file: Path) -> dict[str, torch.Tensor]:
@@ -129,13 +130,13 @@ def test_the_run_folder_has_everything(tmp_path):
 def test_a_model_knows_how_well_it_has_learnt_the_depth_of_each_part(tmp_path):
     parts = [wedge(), wedge(2, "other")]
     source = SyntheticCrops(parts, SyntheticConfig.evaluation(crop_size=SMALL.crop_size, pictures=4), CPU, 1)
-    model = load_model(train(parts, SMALL, source, source, SHORT, tmp_path, CPU))
+    model = load_model(train(Run(parts, SMALL, SHORT, CPU), source, source, tmp_path))
     judged = json.loads((tmp_path / "curves.jsonl").read_text().splitlines()[-1])
     for index, part in enumerate(parts):
         error = judged[f"validation/{part.name}/depth_percent"]
         assert model.depth_error(index) == pytest.approx(error / 100, abs=1e-4)
     one = SyntheticCrops(parts[:1], SyntheticConfig.evaluation(crop_size=SMALL.crop_size, pictures=4), CPU, 1)
-    unseen = load_model(train(parts, SMALL, source, one, SHORT, tmp_path / "unseen", CPU))
+    unseen = load_model(train(Run(parts, SMALL, SHORT, CPU), source, one, tmp_path / "unseen"))
     assert [unseen.depth_error(index) for index in range(2)] == [None, None]  # no crop of the other part was judged
 
 
@@ -343,7 +344,7 @@ def test_errors_of_known_poses_are_what_was_planted():
 
 
 def test_cost_is_measured_before_the_start():
-    cost = measure_cost([wedge()], SMALL, crops(), SHORT, CPU)
+    cost = measure_cost(Run([wedge()], SMALL, SHORT, CPU), crops())
     assert cost.parameters == sum(p.numel() for p in QueryMethod(SMALL, [wedge()]).parameters())
     assert cost.crop_seconds > 0
     assert cost.step_seconds > 0
@@ -354,7 +355,7 @@ def test_cost_is_measured_before_the_start():
 @pytest.mark.parametrize(("method", "wanted"), [(SMALL, {"rotation", "centre", "depth"}), (SMALL_SURFEMB, set())])
 def test_overfit_says_which_losses_did_not_get_there(method, wanted):
     seen: list[int] = []
-    result = overfit([wedge()], method, crops(), SHORT, CPU, steps=3, report=lambda step, losses: seen.append(step))
+    result = overfit(Run([wedge()], method, SHORT, CPU), crops(), 3, lambda step, losses: seen.append(step))
     assert seen == [0, 1, 2]
     assert set(result.wanted) == {"nce", "mask"} | wanted
     assert set(result.wanted) <= set(result.losses)

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -25,14 +24,12 @@ from cad2pose.files import alone, write_text
 from cad2pose.methods import GdrNetConfig, MethodConfig, QueryConfig, SurfEmbConfig
 from cad2pose.model_file import Model, load_model
 from cad2pose.parts.mesh import Units
-from cad2pose.parts.part import Part
 from cad2pose.report.training_page import PAGE, training_page
 from cad2pose.structures import CropSource
-from cad2pose.training import TrainingConfig, train
+from cad2pose.training import Progress as Step
+from cad2pose.training import Run, TrainingConfig, train
 from cad2pose.training.checkpoint import CHECKPOINT
 from cad2pose.training.cost import measure_cost
-from cad2pose.training.loop import Progress as Step
-from cad2pose.training.loop import run_settings
 from cad2pose.training.overfit import overfit
 from cad2pose.training.processes import Processes, join_processes
 from cad2pose.training.run_folder import RunFolder
@@ -121,9 +118,10 @@ def train_command(
     for remark in symmetry_remarks(parts):
         console.print(f"warning: {remark}", soft_wrap=True, highlight=False)
     sources = CropSources(parts, crops, where, images, mix, allow_test_images)
+    run = Run(parts, config, training, where, known, sources.settings)
     if overfit_one:
-        return _overfit(console, parts, config, sources, training, where, known)
-    model_file = _train(console, parts, config, sources, training, out, where, known, processes, compiled)
+        return _overfit(console, run, sources)
+    model_file = _train(console, run, sources, out, processes, compiled)
     if model_file is not None and calibration_crops:
         calibrate_file(console, model_file, crops.judging(), (), calibration_crops, calibration_crops, where)
     return 0
@@ -145,19 +143,16 @@ def _method_config(method: str, full: bool, settings: Mapping[str, MethodConfig]
 
 
 def _train(
-    console: Console, parts: list[Part], model: MethodConfig, sources: CropSources, training: TrainingConfig,
-    out: Path, device: torch.device, start: Model | Path | None, processes: Processes,
-    compiled: bool,
-) -> Path | None:  # fmt: skip
+    console: Console, run: Run, sources: CropSources, out: Path, processes: Processes, compiled: bool
+) -> Path | None:
     """Say what it will take, then train with a progress bar; the model file, in the first process."""
-    folder = RunFolder(out)
-    settings = sources.settings
+    folder, training = RunFolder(out), run.training
     processes.shards(training.shards)
     if processes.first:
-        folder.check(parts, **run_settings(model, training, settings, start))  # before anything takes time
+        folder.check(run)  # before anything takes time
     crops = sources.training(training.seed)
     if processes.first:
-        console.print(_plan(parts, model, crops, training, device, start))
+        console.print(_plan(run, crops))
     done = 0
     if (out / CHECKPOINT).exists():
         done = max((int(line["step"]) for line in folder.curves()), default=0) * training.batch_size
@@ -180,9 +175,8 @@ def _train(
 
         with alone(out) if processes.first else nullcontext():
             model_file = train(
-                parts, model, crops, judge, training, out, device, settings, report, None, start, processes, page,
-                compiled,
-            )  # fmt: skip
+                run, crops, judge, out, report=report, judged=page, processes=processes, compiled=compiled
+            )
     if not processes.first:
         return None
     size, judged = model_file.stat().st_size / 1e6, _in_words(folder.last_validation())
@@ -191,21 +185,18 @@ def _train(
     return model_file
 
 
-def _overfit(
-    console: Console, parts: list[Part], model: MethodConfig, sources: CropSources, training: TrainingConfig,
-    device: torch.device, start: Model | Path | None,
-) -> int:  # fmt: skip
+def _overfit(console: Console, run: Run, sources: CropSources) -> int:
     """Learn one batch by heart; 1 where a loss did not get there. Nothing is written."""
-    crops = sources.training(training.seed)
-    steps = replace(training, samples=_OVERFIT_STEPS * training.batch_size)
-    console.print(_plan(parts, model, crops, steps, device, start))
+    crops = sources.training(run.training.seed)
+    steps = replace(run.training, samples=_OVERFIT_STEPS * run.training.batch_size)
+    console.print(_plan(replace(run, training=steps), crops))
     with _progress_bar(console) as bar:
         task = bar.add_task("one batch by heart", total=_OVERFIT_STEPS, rate="", errors="")
 
         def report(step: int, losses: dict[str, float]) -> None:
             bar.update(task, completed=step + 1, errors=f"loss {losses['total']:.2f}")
 
-        result = overfit(parts, model, crops, training, device, _OVERFIT_STEPS, report, start)
+        result = overfit(run, crops, _OVERFIT_STEPS, report)
     table = Table("loss", "reached", "wanted below", "", title="one batch by heart")
     for name, bound in result.wanted.items():
         table.add_row(name, f"{result.losses[name]:.3f}", f"{bound:.3f}", "no" if name in result.failed else "yes")
@@ -229,17 +220,14 @@ def _progress_bar(console: Console) -> Progress:
     )  # fmt: skip
 
 
-def _plan(
-    parts: list[Part], model: MethodConfig, crops: CropSource, training: TrainingConfig, device: torch.device,
-    start: Model | Path | None,
-) -> Table:  # fmt: skip
+def _plan(run: Run, crops: CropSource) -> Table:
     """What will be done and what it takes, measured, for the eye."""
-    cost = measure_cost(parts, model, crops, training, device, start)
-    overlap = device.type == "cuda" or (os.cpu_count() or 1) > 1
+    cost, training = measure_cost(run, crops), run.training
+    overlap = run.device.type == "cuda" or (os.cpu_count() or 1) > 1
     table = Table(title="plan", show_header=False)
-    table.add_row("parts", ", ".join(part.name for part in parts))
-    table.add_row("device", str(device))
-    if start is not None:
+    table.add_row("parts", ", ".join(part.name for part in run.parts))
+    table.add_row("device", str(run.device))
+    if run.start is not None:
         table.add_row("random at the start", ", ".join(cost.fresh) or "nothing, all weights are given")
     table.add_row("parameters", f"{cost.parameters / 1e6:.2f} million")
     table.add_row("crops", f"{training.samples:,} in {training.steps:,} steps of {training.batch_size}")

@@ -30,10 +30,9 @@ from cad2pose.model_file import Model, load_model
 from cad2pose.parts import Part
 from cad2pose.settings import describe, folder_holds
 from cad2pose.structures import CropSource
-from cad2pose.training import TrainingConfig, train
-from cad2pose.training.loop import MODEL, run_settings
+from cad2pose.training import Run, TrainingConfig, train
 from cad2pose.training.optim import has_fast_bfloat16
-from cad2pose.training.run_folder import RunFolder
+from cad2pose.training.run_folder import MODEL, RunFolder
 
 _JUDGED, _SETTINGS = "judged.json", "comparison_settings.json"
 _PICTURES = ("photographs", "split", "boxes")  # which of them, in the settings of a run's record
@@ -252,9 +251,9 @@ def _run(
         start = load_model(folder.parent.parent / contestant.start / str(seed) / MODEL)
     style = contestant.crops(SyntheticConfig(**size, **crops))
     judged = SyntheticConfig(**size, **crops).judging()
-    run, settings = RunFolder(folder), {"crops": style}
-    there = run.check([part], **run_settings(method, training, settings, start)) and (folder / MODEL).is_file()
-    if not there or int(load_model(folder / MODEL).info["samples"]) < config.samples:
+    run, there = Run([part], method, training, device, start, {"crops": style}), RunFolder(folder)
+    trained = there.check(run) and (folder / MODEL).is_file()
+    if not trained or int(load_model(folder / MODEL).info["samples"]) < config.samples:
         seen: CropSource = SyntheticCrops([part], style, device, seed)
         if config.record_crops:
             kind = hashlib.sha256(repr(style).encode()).hexdigest()[:12]
@@ -262,7 +261,7 @@ def _run(
             seen.record(training.steps, training.batch_size)  # so that no run's minutes hold the making of all's crops
         fresh = SyntheticCrops([part], judged, device, _VALIDATION_SEED)
         with alone(folder):
-            train([part], method, seen, fresh, training, folder, device, settings, start=start)
+            train(run, seen, fresh, folder)
     record = folder / _JUDGED
     wanted = {
         "judged": config.judged, "ways": list(contestant.ways), "judge": JUDGE, "style": describe(judged),
@@ -270,7 +269,7 @@ def _run(
     }  # fmt: skip
     if not record.is_file() or json.loads(record.read_text())["settings"] != wanted:
         rows = judge(load_model(folder / MODEL, device), part, judged, config.judged, contestant.ways, device)
-        curve = _curve(run, config.batch_size)
+        curve = _curve(there, config.batch_size)
         write_text(record, json.dumps({"settings": wanted, "rows": rows, "curve": curve}))
     return _read(record, part.name, name, seed)
 

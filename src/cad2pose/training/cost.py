@@ -5,18 +5,13 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from cad2pose.methods import MethodConfig
-from cad2pose.model_file import Model
-from cad2pose.parts import Part
 from cad2pose.structures import CropSource
 from cad2pose.training.config import TrainingConfig
-from cad2pose.training.loop import make_state
+from cad2pose.training.run import Run
 from cad2pose.training.step import training_step
 
 _STEPS = 3
@@ -41,29 +36,21 @@ class Cost:
         return config.samples * together / 3600
 
 
-def measure_cost(
-    parts: Sequence[Part],
-    method_config: MethodConfig,
-    crops: CropSource,
-    config: TrainingConfig,
-    device: torch.device,
-    start: Model | Path | None = None,
-) -> Cost:
+def measure_cost(run: Run, crops: CropSource) -> Cost:
     """Time a few steps of a copy of the run; nothing of it is kept."""
-    state = make_state(method_config, parts, config, device, start)
+    state, size, device = run.state(), run.training.batch_size, run.device
     state.method.train()
     parameters = sum(p.numel() for p in state.method.parameters())
     making, learning = [], []
     for index in range(_STEPS):
         begun = time.monotonic()
-        batch = crops.batch(index, config.batch_size)
+        batch = crops.batch(index, size)
         _wait(device)
         made = time.monotonic()
-        training_step(state, batch, config)
+        training_step(state, batch, run.training)
         _wait(device)
         making.append(made - begun)
         learning.append(time.monotonic() - made)
-    size = config.batch_size
     return Cost(parameters, min(making) / size, min(learning) / size, peak_memory(device), state.fresh)
 
 

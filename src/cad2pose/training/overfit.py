@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-
-import torch
 
 from cad2pose.methods import GdrNetConfig, MethodConfig, QueryConfig
 from cad2pose.methods.contrastive import ContrastiveConfig
-from cad2pose.model_file import Model
-from cad2pose.parts import Part
 from cad2pose.structures import CropSource
-from cad2pose.training.config import TrainingConfig
-from cad2pose.training.loop import make_state
+from cad2pose.training.run import Run
 from cad2pose.training.step import training_step
 
 # What a model reaches that can learn at all: rotation in sphere diameters, centre in crop sides, depth as a
@@ -39,27 +33,23 @@ class OverfitResult:
 
 
 def overfit(
-    parts: Sequence[Part],
-    method_config: MethodConfig,
+    run: Run,
     crops: CropSource,
-    config: TrainingConfig,
-    device: torch.device,
     steps: int = 300,
     report: Callable[[int, dict[str, float]], None] = lambda step, losses: None,
-    start: Model | Path | None = None,
 ) -> OverfitResult:
     """Train on one batch of crops for a few hundred steps."""
-    state = make_state(method_config, parts, config, device, start)
+    state = run.state()
     state.method.train()
-    batch = crops.batch(0, config.batch_size)
+    batch = crops.batch(0, run.training.batch_size)
     history = []
     for step in range(steps):
-        terms = {name: float(term) for name, term in training_step(state, batch, config).items()}
+        terms = {name: float(term) for name, term in training_step(state, batch, run.training).items()}
         history.append(terms)
         report(step, terms)
     tail = history[-max(1, steps // 20) :]
     losses = {name: sum(terms[name] for terms in tail) / len(tail) for name in tail[0]}
-    return OverfitResult(losses, _wanted(method_config))
+    return OverfitResult(losses, _wanted(run.method))
 
 
 def _wanted(config: MethodConfig) -> dict[str, float]:

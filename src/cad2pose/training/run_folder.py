@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ import torch
 
 import cad2pose
 from cad2pose.files import write_text
-from cad2pose.parts import Part
 from cad2pose.parts.fingerprint import describe_part
 from cad2pose.settings import describe, folder_holds
+from cad2pose.training.run import Run
 
 SETTINGS = "config.json"
 CURVES = "curves.jsonl"
+MODEL = "model.safetensors"
 
 
 class RunFolder:
@@ -27,18 +28,18 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def check(self, parts: Sequence[Part], **settings: Any) -> bool:
+    def check(self, run: Run) -> bool:
         """Whether the folder holds this very run already; False where it is free for it. Writes nothing.
 
         Raises:
             ValueError: if it holds a run with other settings, naming what differs, or anything else.
             OSError: if it cannot be written into.
         """
-        return folder_holds(self.path, SETTINGS, _described(parts, settings), "training run")
+        return folder_holds(self.path, SETTINGS, _described(run), "training run")
 
-    def claim(self, parts: Sequence[Part], **settings: Any) -> None:
+    def claim(self, run: Run) -> None:
         """Make the folder this run's own, or check that it already is; raises as `check`."""
-        if self.check(parts, **settings):
+        if self.check(run):
             return
         versions = {
             "cad2pose": cad2pose.__version__,
@@ -47,7 +48,7 @@ class RunFolder:
             "numpy": numpy.__version__,
             "platform": platform.platform(),
         }
-        write_text(self.path / SETTINGS, json.dumps(_described(parts, settings), indent=1))
+        write_text(self.path / SETTINGS, json.dumps(_described(run), indent=1))
         write_text(self.path / "versions.json", json.dumps(versions, indent=1))
 
     def drop_curves_after(self, step: int) -> None:
@@ -83,5 +84,5 @@ class RunFolder:
         return {}
 
 
-def _described(parts: Sequence[Part], settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {"parts": [describe_part(part) for part in parts], **describe(settings)}
+def _described(run: Run) -> dict[str, Any]:
+    return {"parts": [describe_part(part) for part in run.parts], **describe(run.settings())}

@@ -9,10 +9,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cad2pose.geometry.rotation import degrees, geodesic_distance
-from cad2pose.methods import Method, PoseMethod
+from cad2pose.methods import Method, PoseMethod, SurfEmbMethod
 from cad2pose.parts import nearest_equivalent
-from cad2pose.structures import CropBatch
+from cad2pose.structures import CropBatch, CropSource
+from cad2pose.training.config import TrainingConfig
 from cad2pose.training.crop_figures import CropFigures
+from cad2pose.training.matches import CropMatches, crop_matches
+from cad2pose.training.optim import autocast
+
+_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,22 @@ class CropErrors(CropFigures):
             "depth_percent": float(self.depth[rows].abs().median()),
             "share_under_10_deg": float((self.rotation[rows] < 10).float().mean()),
         }
+
+
+def validate(method: Method, crops: CropSource, count: int, config: TrainingConfig) -> CropErrors | CropMatches:
+    """What can be said of a method on the first `count` crops of a source: errors of its poses, or its matches."""
+    method.eval()
+    errors: list[CropErrors] = []
+    matches: list[CropMatches] = []
+    for index in range(-(-count // _BATCH)):
+        batch = crops.batch(index, min(_BATCH, count - index * _BATCH))
+        with autocast(config, batch.image.device):
+            if isinstance(method, PoseMethod):
+                errors.append(crop_errors(method, batch))
+            else:
+                assert isinstance(method, SurfEmbMethod), "only poses and surface embeddings can be judged"
+                matches.append(crop_matches(method, batch))
+    return CropErrors.join(errors) if errors else CropMatches.join(matches)
 
 
 @torch.no_grad()
