@@ -216,12 +216,41 @@ def test_a_lens_is_undone_once(generator):
     rays = transform_points(truth, part.mesh.vertices)
     bent = camera.distort(rays[:, :2] / rays[:, 2:]) * camera.K.diagonal()[:2] + camera.K[:2, 2]
     box = torch.cat((bent.amin(0) + 0.5, bent.amax(0) - bent.amin(0)))
-    straight = undistort_boxes(box[None], camera)[0]
+    straight = undistort_boxes(box[None], camera)[0][0]
     torch.testing.assert_close(straight, _box(part, truth), atol=3.0, rtol=0)
     assert not torch.allclose(straight, box, atol=0.3)
     estimator = PoseEstimator([planted_model(truth[None], part)], "cpu")
     estimates = estimator.estimate(torch.rand(3, 240, 320), camera, _detections([1], box))
     torch.testing.assert_close(estimates.T_cam_obj[0], truth, rtol=1e-5, atol=1e-3)
+
+
+def test_a_box_that_the_lens_cannot_show_costs_no_other_its_pose(generator):
+    camera = Camera.from_values(350.0, 350.0, 319.5, 239.5, 640, 480, (-0.4, 0.15, 0.0, 0.0, -0.02))
+    boxes = torch.tensor([[632.0, 472, 8, 8], [600, 200, 100, 80], [300, 200, 50, 50]])
+    estimator = PoseEstimator([random_model()], "cpu")
+    found = estimator.estimate(torch.rand(3, 480, 640), camera, Detections(torch.ones(3).long(), boxes, torch.ones(3)))
+    assert found.found.tolist() == [False, True, True]
+    assert "lens model" in str(found.details.reasons[0])
+
+
+@pytest.mark.parametrize("agrees", [True, False])
+def test_a_box_that_stays_is_looked_at_once(generator, agrees, monkeypatch):
+    """Where the first pose moves the box there is a second look, and no other box is looked at again."""
+    part = wedge()
+    truth = _pose(part, generator)
+    estimator = PoseEstimator([planted_model(truth[None], part)], "cpu", EstimatorOptions(refine=False))
+    box, looked = _box(part, truth) + torch.tensor([4.0, -3, 5, -2]), []
+    far = torch.tensor([10.0, 10, 20, 20])
+    plain = PoseEstimator._look
+
+    def watched(self, view, model, part_index, box, roll):
+        looked.append(len(box))
+        return plain(self, view, model, part_index, box, roll)
+
+    monkeypatch.setattr(PoseEstimator, "_look", watched)
+    boxes = torch.stack((box, far) if agrees else (far, far))
+    estimator.estimate(torch.rand(3, 240, 320), CAMERA, Detections(torch.ones(2).long(), boxes, torch.ones(2)))
+    assert sum(looked) == (3 if agrees else 2)
 
 
 def test_boxes_follow_poses_that_can_be_right(generator):

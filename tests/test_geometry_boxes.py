@@ -69,7 +69,8 @@ def test_straight_boxes_are_where_opencv_has_the_outline(lens):
     """Half pixels and the middle of edges included."""
     camera = Camera.from_values(300.0, 310.0, 158.0, 122.0, 320, 240, lens)
     box = torch.tensor([[30.0, 40.0, 120.0, 90.0], [200.0, 20.0, 100.0, 150.0]], dtype=torch.float64)
-    found = undistort_boxes(box, camera)
+    found, there = undistort_boxes(box, camera)
+    assert there.all()
     K, coefficients = camera.K.numpy(), np.array(lens)
     for given, straight in zip(box.tolist(), found.tolist(), strict=True):
         x, y, w, h = given
@@ -80,3 +81,26 @@ def test_straight_boxes_are_where_opencv_has_the_outline(lens):
         bent = cv2.undistortPoints(outline[:, None], K, coefficients, None, None, K)[:, 0] + 0.5
         least, most = bent.min(0), bent.max(0)
         assert straight == pytest.approx([*least, *(most - least)], abs=0.05)
+
+
+@pytest.mark.parametrize(("lens", "focal"), [((0.45, 0.0, 0.0, 0.0), 420.0), ((0.6, 0.0, 0.002, -0.001), 320.0),
+                                             ((-0.25, 0.06, 0.0, 0.0), 300.0), ((-0.4, 0.15, 0.0, 0.0, -0.02), 450.0)])  # fmt: skip
+def test_strong_lenses_are_inverted(lens, focal):
+    camera = Camera.from_values(focal, focal, 319.5, 239.5, 640, 480, lens)
+    v, u = torch.meshgrid(torch.linspace(0, 479, 13), torch.linspace(0, 639, 17), indexing="ij")
+    pixels = torch.stack((u, v), dim=-1).double()
+    straight = camera.straighten(pixels)
+    torch.testing.assert_close(camera.bent_pixels(straight), pixels, atol=1e-3, rtol=0)
+
+
+def test_what_a_lens_cannot_show_does_not_take_its_box_along():
+    """A box over the border is that of what is inside; one that no ray reaches stays, and is told apart."""
+    camera = Camera.from_values(350.0, 350.0, 319.5, 239.5, 640, 480, (-0.4, 0.15, 0.0, 0.0, -0.02))
+    reach = camera.straighten(torch.tensor([[639.0, 479.0], [600.0, 240.0]], dtype=torch.float64))
+    assert reach.isnan().all(1).tolist() == [True, False], "or nothing is tested"
+    box = torch.tensor([[600.0, 200, 100, 80], [600, 200, 40, 80], [632, 472, 8, 8], [300, 200, 50, 50]]).double()
+    straight, there = undistort_boxes(box, camera)
+    assert there.tolist() == [True, True, False, True]
+    assert straight[0].tolist() == straight[1].tolist()
+    assert straight[2].tolist() == box[2].tolist()
+    assert torch.isfinite(straight).all()

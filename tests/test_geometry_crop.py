@@ -231,7 +231,7 @@ def test_a_crop_is_looked_up_through_the_lens() -> None:
     """A part near the corner of a wide-angle image: undistorting the whole image to its own size would lose it."""
     camera = Camera.from_values(500.0, 500.0, 319.5, 239.5, 640, 480, (-0.2, 0.0, 0.001, -0.001))
     box = torch.tensor([[5.0, 5, 60, 60]], dtype=F64)
-    straight = undistort_boxes(box, camera)
+    straight, _ = undistort_boxes(box, camera)
     assert float(straight[0, 0]) < -20
     crops = virtual_camera(camera.K[None], straight, torch.tensor([[640.0, 480]], dtype=F64), 64)
     place = torch.tensor([40.0, 25.0])  # in the crop

@@ -48,7 +48,7 @@ def real_crops(dataset: BopDataset, parts: Sequence[Part], crop_size: int, count
         for instance in found[: count - len(boxes)]:
             assert instance.box_visible is not None
             box = torch.tensor([instance.box_visible], dtype=torch.float64)
-            boxes.append(undistort_boxes(box, camera)[0])
+            boxes.append(undistort_boxes(box, camera)[0][0])
             intrinsics.append(camera.K)
             sizes.append(torch.tensor([camera.width, camera.height], dtype=torch.float64))
             poses.append(instance.T_cam_obj)

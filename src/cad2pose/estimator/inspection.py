@@ -67,7 +67,7 @@ def inspect_estimates(
     check_size(pixels, camera)
     whole = undistorted_image_box(camera)
     size = torch.tensor([camera.width, camera.height], dtype=torch.float64)
-    boxes = undistort_boxes(estimates.box.to("cpu", torch.float64), camera)
+    boxes, _ = undistort_boxes(estimates.box.to("cpu", torch.float64), camera)
     found: list[Inspection] = []
     for row, object_id in enumerate(estimates.object_id.tolist()):
         model, index = estimator.model_of(object_id)

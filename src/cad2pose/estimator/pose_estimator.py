@@ -227,14 +227,18 @@ class PoseEstimator:
         view = View(
             pixels.to(self.device), None if measured is None else measured.to(self.device), camera, stages
         )  # fmt: skip
-        box = undistort_boxes(detections.box.to("cpu", torch.float64), camera)
+        box, straight = undistort_boxes(detections.box.to("cpu", torch.float64), camera)
         found = self._fused(view, object_id, box)
-        if not self.options.recrop:
-            return found
-        again = self._fused(view, object_id, self._posed(view, object_id, box, found.T_cam_obj))
-        rows = torch.arange(len(box))
-        lost = torch.isnan(again.T_cam_obj[:, 0, 0])  # the first pass may have seen more
-        return Poses.join([again, found])[torch.where(lost, rows + len(box), rows)]
+        if self.options.recrop:
+            posed = self._posed(view, object_id, box, found.T_cam_obj)
+            rows = (posed != box).any(1).nonzero()[:, 0]  # the same box would show the same again
+            again = self._fused(view, object_id[rows], posed[rows])
+            better = ~torch.isnan(again.T_cam_obj[:, 0, 0])  # the first look may have seen more
+            chosen = torch.arange(len(box))
+            chosen[rows[better]] = len(box) + better.nonzero()[:, 0]
+            found = Poses.join([found, again])[chosen]
+        reason = f"the box lies where the lens model {camera.distortion} cannot be inverted; check it"
+        return Poses.join([found, _no_poses([reason])])[torch.where(straight, torch.arange(len(box)), len(box))]
 
     def _fused(self, view: View, object_id: Int[Tensor, "n"], box: Float[Tensor, "n 4"]) -> Poses:
         """One pose per box: all copies of its crop are looked at, model by model, then fused part by part."""

@@ -101,7 +101,7 @@ def crops_of(
 
 def _camera(image: BopImage, box: Float[Tensor, "1 4"], size: int, pad: float) -> VirtualCamera:
     extent = torch.tensor([[image.camera.width, image.camera.height]], dtype=torch.float64)
-    return virtual_camera(image.camera.K.double()[None], undistort_boxes(box, image.camera), extent, size, pad)
+    return virtual_camera(image.camera.K.double()[None], undistort_boxes(box, image.camera)[0], extent, size, pad)
 
 
 def pixel_matches(

@@ -6,12 +6,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cad2pose.geometry.camera import Camera, project_points, unproject_pixels
+from cad2pose.geometry.camera import Camera, project_points
 from cad2pose.geometry.transform import transform_points
 
 _NEAREST = 1.0  # mm; points nearer to the camera plane are projected from here
 _LEAST_SIDE = 4.0  # pixels
-_UNDISTORT_STEPS = 30
 
 
 def projected_box(
@@ -45,36 +44,27 @@ def mask_box(mask: Bool[Tensor, "h w"]) -> tuple[float, float, float, float]:
     return float(left), float(top), float(columns[-1] + 1 - left), float(rows[-1] + 1 - top)
 
 
-def undistort_boxes(box: Float[Tensor, "n 4"], camera: Camera) -> Float[Tensor, "n 4"]:
+def undistort_boxes(box: Float[Tensor, "n 4"], camera: Camera) -> tuple[Float[Tensor, "n 4"], Bool[Tensor, "n"]]:
     """The boxes in a camera without distortion, with the same K: around where their outlines go.
 
-    Near the border of what the lens saw they may lie outside the image.
-
-    Raises:
-        ValueError: for a box where the lens model cannot be inverted.
+    What of a box is outside the image does not count, as the lens shows nothing there, nor what lies where the lens
+    model cannot be inverted. The boxes may lie outside the image, near the border of what the lens saw. The flags say
+    where there is such a box at all; others stay as they are.
     """
+    there = torch.ones(len(box), dtype=torch.bool, device=box.device)
     if not any(camera.distortion) or len(box) == 0:
-        return box
-    steps = torch.linspace(0, 1, 9, dtype=box.dtype)
+        return box, there
+    inside = clip_box(box, torch.tensor([[camera.width, camera.height]]).to(box).expand(len(box), -1))
+    steps = torch.linspace(0, 1, 9, dtype=box.dtype, device=box.device)
     zero, one = torch.zeros_like(steps), torch.ones_like(steps)
     outline = torch.stack((torch.cat((steps, steps, zero, one)), torch.cat((zero, one, steps, steps))), dim=-1)
-    pixels = box[:, None, :2] - 0.5 + box[:, None, 2:] * outline
-    K = camera.K.to(box).expand(len(box), -1, -1)
-    seen = unproject_pixels(K, pixels)[..., :2]
-    rays = seen
-    for _ in range(_UNDISTORT_STEPS):  # fixed point; a lens bends little, so it contracts
-        rays = rays + (seen - camera.distort(rays))
-    if not bool(torch.isfinite(rays).all()) or float((camera.distort(rays) - seen).abs().max()) > 1e-3:
-        raise ValueError(f"a box lies where the lens model {camera.distortion} cannot be inverted; check it")
-    straight = project_points(K, torch.cat((rays, torch.ones_like(rays[..., :1])), dim=-1)) + 0.5
-    least, most = straight.amin(1), straight.amax(1)
-    return torch.cat((least, most - least), dim=-1)
+    straight = camera.straighten(inside[:, None, :2] - 0.5 + inside[:, None, 2:] * outline).to(box) + 0.5
+    least, most = straight.nan_to_num(torch.inf).amin(1), straight.nan_to_num(-torch.inf).amax(1)
+    there = (most > least).all(1)
+    return torch.where(there[:, None], torch.cat((least, most - least), dim=-1), box), there
 
 
 def undistorted_image_box(camera: Camera) -> Float[Tensor, "4"]:
     """The box of all that the lens saw, in a camera without distortion; the image's own where that cannot be told."""
     whole = torch.tensor([0.0, 0, camera.width, camera.height], dtype=torch.float64)
-    try:
-        return undistort_boxes(whole[None], camera)[0]
-    except ValueError:
-        return whole
+    return undistort_boxes(whole[None], camera)[0][0]

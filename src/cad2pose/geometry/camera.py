@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from cad2pose.geometry.crop import Lens, sample_image
@@ -20,6 +20,8 @@ from cad2pose.geometry.crop import Lens, sample_image
 _DISTORTION_LENGTHS = (0, 4, 5, 8)
 _TINY, _NORMALISED = 64, 4.0  # pixels
 _WIDEST = 8.0  # |(x/z, y/z)|, 83 degrees off the axis
+_NEWTON_STEPS, _DIFFERENCE = 30, 1e-6
+_STRAIGHT = 1e-3  # pixels
 
 
 def project_points(K: Float[Tensor, "*batch 3 3"], points: Float[Tensor, "*batch n 3"]) -> Float[Tensor, "*batch n 2"]:
@@ -177,6 +179,28 @@ class Camera:
         dx = 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
         dy = p1 * (r2 + 2 * y * y) + 2 * p2 * x * y
         return torch.stack((x * radial + dx, y * radial + dy), dim=-1)
+
+    def straighten(self, pixels: Float[Tensor, "*batch 2"]) -> Float64[Tensor, "*batch 2"]:
+        """Where a camera without distortion, with the same K, shows what the lens shows at some pixels.
+
+        The inverse of `bent_pixels`, by Newton's method. NaN where the lens shows nothing: no ray within its reach is
+        seen there.
+        """
+        pixels = pixels.double()
+        if not any(self.distortion):
+            return pixels
+        seen = unproject_pixels(self.K, pixels.reshape(-1, 2))[:, :2]
+        rays, small = seen, _DIFFERENCE * torch.eye(2, dtype=torch.float64)
+        for _ in range(_NEWTON_STEPS):
+            slopes = (self.distort(rays[:, None] + small) - self.distort(rays[:, None] - small)) / (2 * _DIFFERENCE)
+            (along_x, along_y), left = slopes.unbind(1), seen - self.distort(rays)
+            volume = along_x[:, 0] * along_y[:, 1] - along_x[:, 1] * along_y[:, 0]
+            x = (left[:, 0] * along_y[:, 1] - left[:, 1] * along_y[:, 0]) / volume
+            y = (left[:, 1] * along_x[:, 0] - left[:, 0] * along_x[:, 1]) / volume
+            rays = rays + torch.stack((x, y), dim=1)
+        straight = project_points(self.K, torch.cat((rays, torch.ones_like(rays[:, :1])), dim=1)).view(pixels.shape)
+        off = torch.linalg.vector_norm(self.bent_pixels(straight) - pixels, dim=-1, keepdim=True)
+        return torch.where(off < _STRAIGHT, straight, torch.nan)
 
     def undistort_image(self, image: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
         """The image a lens without distortion would have taken with the same K and size.

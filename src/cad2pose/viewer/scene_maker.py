@@ -122,7 +122,7 @@ class SceneMaker:
     ) -> tuple[Float[Tensor, "3 r r"], Float[Tensor, "3 3"], Float[Tensor, "3 3"]]:
         """The crop of the given box, of a model without a query image, with K_virt and R_virt_cam."""
         config = self.estimator.model_of(int(one.object_id[0]))[0].method.config
-        box = undistort_boxes(one.box.to("cpu", torch.float64), camera)
+        box, _ = undistort_boxes(one.box.to("cpu", torch.float64), camera)
         size = torch.tensor([[camera.width, camera.height]], dtype=torch.float64)
         crops = virtual_camera(camera.K[None], box, size, config.crop_size, config.pad)
         picture, _ = warp_to_crops(image.cpu()[None], crops, lens=camera.lens)
