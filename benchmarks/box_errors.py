@@ -100,7 +100,7 @@ def of_rendered_crops(parts: Sequence[Part], style: SyntheticConfig, count: int)
     for index in range(-(-count // _BATCH)):
         batch = source.batch(index, _BATCH)
         assert batch.truth is not None
-        H_cam_virt = torch.linalg.inv(batch.camera.homography.double())
+        H_cam_virt = batch.camera.inverse_homography.double()
         for row in range(_BATCH):
             masks = batch.truth.mask_visible[row], batch.truth.mask_full[row]
             if all(mask.any() for mask in masks):

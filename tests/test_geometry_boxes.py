@@ -83,8 +83,13 @@ def test_straight_boxes_are_where_opencv_has_the_outline(lens):
         assert straight == pytest.approx([*least, *(most - least)], abs=0.05)
 
 
-@pytest.mark.parametrize(("lens", "focal"), [((0.45, 0.0, 0.0, 0.0), 420.0), ((0.6, 0.0, 0.002, -0.001), 320.0),
-                                             ((-0.25, 0.06, 0.0, 0.0), 300.0), ((-0.4, 0.15, 0.0, 0.0, -0.02), 450.0)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("lens", "focal"),
+    [
+        ((0.45, 0.0, 0.0, 0.0), 420.0), ((0.6, 0.0, 0.002, -0.001), 320.0),
+        ((-0.25, 0.06, 0.0, 0.0), 300.0), ((-0.4, 0.15, 0.0, 0.0, -0.02), 450.0),
+    ],
+)  # fmt: skip
 def test_strong_lenses_are_inverted(lens, focal):
     camera = Camera.from_values(focal, focal, 319.5, 239.5, 640, 480, lens)
     v, u = torch.meshgrid(torch.linspace(0, 479, 13), torch.linspace(0, 639, 17), indexing="ij")

@@ -139,7 +139,7 @@ def test_planted_dots_land_where_projection_says(side: float, size: int, roll: f
     offset = torch.tensor([[-0.3, -0.25], [0.3, 0.2], [0.0, 0.0], [-0.21, 0.3]], dtype=F64)
     middle = crops.box[:, :2] + crops.box[:, 2:] / 2
     dot = torch.tensor([[1.0, 1.0]], dtype=F64) * (middle + offset * side * 0.7)
-    zoom = float(minification(crops.homography, size)[0])
+    zoom = float(minification(crops.inverse_homography, size)[0])
     crop, _ = warp_to_crops(blobs(dot, sigma=max(2.5, 2 * zoom)), crops, fill=0.0)
     expected = project_points(crops.homography, torch.cat((dot, torch.ones(4, 1, dtype=F64)), -1)[:, None])[:, 0]
     assert float((centroids(crop) - expected).norm(dim=-1).max()) < 0.05
@@ -158,7 +158,7 @@ def test_every_crop_pixel_shows_the_source_pixel_that_the_homography_names(side:
     error = (crop - named).norm(dim=1, keepdim=True)
     inner = torch.nn.functional.max_pool2d(1 - valid, 3, stride=1, padding=1) == 0
     assert inner.float().mean() > 0.5
-    zoom = float(minification(crops.homography, size)[0])
+    zoom = float(minification(crops.inverse_homography, size)[0])
     assert float(error[inner].max()) < 0.05 * max(zoom, 1)
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from cad2pose.parts import builtin_part
+from cad2pose.solvers.maps import QueryMaps
 from cad2pose.solvers.quick_score import QuickScore
-from cad2pose.solvers.sampling import SamplingOptions, _points, sample_poses
+from cad2pose.solvers.sampling import SamplingOptions, _pixels, _points, sample_poses
 from cad2pose.solvers.score import ScoreOptions
 from cad2pose.solvers.surface import Surface
 from planted_queries import plant
@@ -64,3 +65,30 @@ def test_without_mask_pixels_there_is_no_pose(surface, planted):
     logits[1] = -6.0
     found = sample_poses(surface, planted.keys, replace(planted.maps, mask_logits=logits), OPTIONS)
     assert set(found.row.tolist()) == {0, 2}
+
+
+def test_what_is_sampled_in_a_crop_does_not_depend_on_those_beside_it(surface, planted):
+    together = sample_poses(surface, planted.keys, planted.maps, OPTIONS)
+    for crop in range(3):
+        alone = sample_poses(surface, planted.keys, planted.maps[torch.tensor([crop])], OPTIONS)
+        mine = (together.row == crop).nonzero()[:, 0]
+        assert len(mine) == len(alone)
+        same = (together.rotation[mine] - alone.rotation).abs().amax((1, 2)) < 1e-3
+        assert same.float().mean() > 0.98, "but for roundings"
+
+
+@pytest.mark.parametrize("usable", [100, 256, 257, 300, 1000])
+def test_pixels_stand_for_what_the_mask_says_of_them_however_many_are_left_out(usable):
+    """Half of the pixels at 0.95, half at 0.35: the share of the unlikely half among correspondences."""
+    logits = torch.full((64 * 64,), -6.0)
+    logits[: usable // 2] = torch.logit(torch.tensor(0.35))
+    logits[usable // 2 : usable] = torch.logit(torch.tensor(0.95))
+    logits = logits.view(1, 64, 64)
+    maps = QueryMaps(torch.zeros(1, 2, 64, 64), logits, torch.ones(1, 64, 64), torch.eye(3)[None])
+    options, shares = SamplingOptions(), []
+    for seed in range(20):
+        pixel, weight = _pixels(maps, options, torch.Generator().manual_seed(seed))
+        shares.append(float(weight[0, pixel[0] < usable // 2].sum() / weight.sum()))
+    weights = torch.tensor([0.35, 0.95]) ** 1.5
+    wanted = float(weights[0] * (usable // 2) / (weights @ torch.tensor([usable // 2, usable - usable // 2]).float()))
+    assert sum(shares) / len(shares) == pytest.approx(wanted, abs=0.01)

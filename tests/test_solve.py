@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cad2pose.geometry import geodesic_distance
+from cad2pose.geometry import geodesic_distance, rotation_about_z
 from cad2pose.parts import builtin_part
-from cad2pose.solvers import Level, SamplingOptions, SearchOptions, SolverOptions, Surface, solve
+from cad2pose.solvers import KeySymmetry, Level, SamplingOptions, SearchOptions, SolverOptions, Start, Surface, solve
 from cad2pose.solvers.distinct import Gap, distinct
 from cad2pose.solvers.hypotheses import Hypotheses
+from cad2pose.solvers.solve import _turned
 from cad2pose.solvers.uncertainty import covariance, fit_factor, squared_distance, within_90
 from cad2pose.solvers.usable import unusable
 from planted_queries import plant
@@ -113,3 +114,37 @@ def test_nothing_is_claimed_along_a_free_axis():
     turned = torch.tensor([[[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]])
     still, place = torch.eye(3)[None], torch.zeros(1, 3)
     assert float(squared_distance(still, place, turned, place, found[None])) < 1e-6
+
+
+@pytest.mark.parametrize("each", [1, 2])
+def test_a_start_that_is_no_pose_costs_no_other_crop_its_own(surface, planted, each):
+    rotation, position = (t.repeat_interleave(each, dim=0).clone() for t in (planted.rotation, planted.position))
+    row = torch.arange(5).repeat_interleave(each)
+    rotation[row == 0] = torch.nan
+    position[row == 1, 2] = torch.inf
+    start = Start(Hypotheses(row, rotation.float(), position.float()), torch.zeros(5 * each), 0.1)
+    solution = solve(surface, planted.keys, planted.maps, SMALL, start)
+    assert solution.found.tolist() == [False, False, True, True, True]
+    assert all("not" in (reason or "") for reason in solution.reasons[:2])
+    assert torch.isnan(solution.rotation[:2]).all()
+    angle, _ = errors(solution, planted, [2, 3, 4])
+    assert (angle < 3).all()
+
+
+def test_poses_that_are_not_to_be_refined_stay_as_they_are_given(surface, planted):
+    """Those that symmetries of the keys make of them are no poses that were given."""
+    half = torch.stack((torch.eye(3), rotation_about_z(torch.tensor(3.14159265))))
+    start = Start(
+        Hypotheses(torch.arange(5), planted.rotation.float() @ half[1], planted.position.float()), torch.zeros(5)
+    )
+    options = replace(SMALL, refine=False)
+    solution = solve(surface, planted.keys, planted.maps, options, start, KeySymmetry(half, torch.zeros(3)))
+    assert torch.equal(solution.rotation[:, 0], start.poses.rotation)
+    assert torch.equal(solution.position[:, 0], start.poses.position)
+
+
+def test_only_turns_in_place_are_no_alternatives():
+    free = torch.tensor([[0.0, 0.0, 1.0]])
+    rotation = rotation_about_z(torch.tensor([0.0, 1.0, 1.0]))[None]
+    position = torch.tensor([[[0.0, 0, 9], [0, 0, 9], [1.5, 0, 9]]])
+    assert _turned(rotation, position, free, Gap()).tolist() == [[False, True, False]]

@@ -17,7 +17,7 @@ def coverage(camera: VirtualCamera, device: torch.device | str = "cpu") -> Float
         device: where the pixels are worked out.
     """
     footprint = (camera.K_cam[:, 0, 0] / camera.K_virt[:, 0, 0])[:, None]
-    numbers = torch.cat((torch.linalg.inv(camera.homography).flatten(1), footprint, camera.image_size), dim=1)
+    numbers = torch.cat((camera.inverse_homography.flatten(1), footprint, camera.image_size), dim=1)
     inverse, footprint, size = numbers.to(device, non_blocking=True).split((9, 1, 2), dim=1)
     inverse, footprint = inverse.unflatten(1, (3, 3)), footprint[..., None]
     width, height = size[:, :, None, None].unbind(1)
@@ -34,7 +34,7 @@ def reaches_outside(camera: VirtualCamera) -> Bool[Tensor, "batch"]:
     """Whether a corner of the crop lies within a pixel of the source image's border, or beyond."""
     end = camera.size - 0.5
     corners = torch.tensor([[-0.5, -0.5, 1], [end, -0.5, 1], [-0.5, end, 1], [end, end, 1]]).to(camera.K_virt)
-    source = corners @ torch.linalg.inv(camera.homography).transpose(1, 2)
+    source = corners @ camera.inverse_homography.transpose(1, 2)
     pixel = source[..., :2] / source[..., 2:]
     footprint = (camera.K_cam[:, 0, 0] / camera.K_virt[:, 0, 0])[:, None, None]
     within = (pixel > footprint) & (pixel < camera.image_size[:, None] - 1 - footprint) & (source[..., 2:] > 1e-9)

@@ -30,8 +30,6 @@ class Look:
     def __init__(self, options: EstimatorOptions) -> None:
         self.options = options
         refinement = options.refinement
-        as_regressed = replace(refinement, modes=1, solver=replace(refinement.solver, refine=False))
-        self._as_regressed = PoseSolver(as_regressed, "regression")
         self._refiner = PoseSolver(refinement, "regression")
         self._solver = PoseSolver(refinement, "search" if options.solver == "search" else "sampling")
 
@@ -122,9 +120,8 @@ class Look:
             return _pnp_poses(method, output, batch)
         if way == "refined":
             return self._refiner(model, batch, output, depth, stages)
-        if depth is not None:
-            return self._as_regressed(model, batch, output, depth, stages)
-        return regressed_poses(*method.poses(output, batch))
+        poses = regressed_poses(*method.poses(output, batch))
+        return poses if depth is None else self._refiner.at_depth(model, batch, output, depth, poses)
 
 
 def _pnp_poses(method: PoseMethod, output: Any, batch: CropBatch) -> Poses:

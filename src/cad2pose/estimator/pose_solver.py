@@ -123,6 +123,42 @@ class PoseSolver:
         order = torch.cat(rows).argsort().cpu() if rows else torch.zeros(0, dtype=torch.int64)
         return Poses.join(found)[order]
 
+    def at_depth(
+        self,
+        model: Model,
+        batch: CropBatch,
+        output: QueryOutput | SurfEmbOutput,
+        depth: Float[Tensor, "b r r"],
+        poses: Poses,
+    ) -> Poses:
+        """Poses moved along their rays to where the depth image has the part; nothing else of them changes.
+
+        Args:
+            model, batch, output, depth: as of a call; the output's mask says which measurements count.
+            poses: T_virt_obj of the crops; those that are none stay so.
+
+        Raises:
+            ValueError: for a method without a query image.
+        """
+        method, maps = _query_images(model, output, batch)
+        T, score, reasons = poses.T_cam_obj.clone(), poses.score.clone(), list(poses.details.reasons)
+        there = torch.isfinite(T[:, 0, 0])
+        for index in batch.part_index.unique().tolist():
+            mine = ((batch.part_index == index).cpu() & there).nonzero()[:, 0]
+            rows, radius = mine.to(maps.K.device), float(method.parts.radius[index])
+            rotation, center = T[mine, :3, :3], model.parts[index].center.double()
+            position = ((rotation @ center + T[mine, :3, 3]) / radius).to(maps.queries)
+            start = Hypotheses(torch.arange(len(mine), device=rows.device), rotation.to(maps.queries), position)
+            surface, seen, measured = self.surface(model, index)[0], maps[rows], depth[rows] / radius
+            found = refine_depth(surface, seen, measured, batch.camera.K_virt[rows], start, self.options.depth)
+            T[mine, :3, 3] += radius * (found.position - position).double().cpu()
+            for row, unit in zip(
+                mine.tolist(), other_unit(seen, measured, position[:, 2], self.options.depth), strict=True
+            ):
+                if unit is not None:
+                    T[row], score[row], reasons[row] = torch.nan, 0.0, unit
+        return Poses(T, score, replace(poses.details, reasons=tuple(reasons)))
+
     def prepare(self, model: Model, index: int) -> None:
         """Do now what the first call would: surface and keys; loops are compiled by a pose of nothing."""
         surface, keys, symmetry = self.surface(model, index)

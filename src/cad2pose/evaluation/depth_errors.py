@@ -14,7 +14,8 @@ from cad2pose.data.images import read_depth
 from cad2pose.data.results import Results
 from cad2pose.evaluation.pairs import PairKey, Problem
 from cad2pose.evaluation.visible_surface import VSD_DELTA, VSD_TAUS, VisibilityMode, depth_to_distance, vsd_error
-from cad2pose.geometry.camera import Camera, project_points
+from cad2pose.geometry.camera import Camera
+from cad2pose.geometry.intrinsics import project_points
 from cad2pose.geometry.transform import transform_points
 from cad2pose.parts.bounds import hull_indices
 from cad2pose.parts.part import Part

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from cad2pose.geometry.camera import project_points
+from cad2pose.geometry.intrinsics import project_points
 from cad2pose.geometry.transform import transform_points
 from cad2pose.parts.bounds import extreme_points, hull_indices
 

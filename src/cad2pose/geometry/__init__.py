@@ -1,7 +1,7 @@
 """Maths of rotations, rigid transforms, cameras and crops; batched torch, no state."""
 
 from cad2pose.geometry.boxes import clip_box, mask_box, projected_box, undistort_boxes, undistorted_image_box
-from cad2pose.geometry.camera import Camera, invert_intrinsics, project_points, resized_intrinsics, unproject_pixels
+from cad2pose.geometry.camera import Camera
 from cad2pose.geometry.crop import (
     VirtualCamera,
     rotate_transform,
@@ -9,6 +9,7 @@ from cad2pose.geometry.crop import (
     warp_depth_to_crops,
     warp_to_crops,
 )
+from cad2pose.geometry.intrinsics import invert_intrinsics, project_points, resized_intrinsics, unproject_pixels
 from cad2pose.geometry.rotation import (
     axis_angle_from_rotation,
     geodesic_distance,

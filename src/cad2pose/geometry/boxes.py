@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cad2pose.geometry.camera import Camera, project_points
+from cad2pose.geometry.camera import Camera
+from cad2pose.geometry.intrinsics import project_points
 from cad2pose.geometry.transform import transform_points
 
 _NEAREST = 1.0  # mm; points nearer to the camera plane are projected from here

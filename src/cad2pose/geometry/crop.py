@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cad2pose.geometry.intrinsics import invert_intrinsics
 from cad2pose.geometry.rotation import rotation_about_z, rotation_to_ray
 
 DEFAULT_PAD = 1.5
@@ -46,7 +47,12 @@ class VirtualCamera:
     @property
     def homography(self) -> Float[Tensor, "batch 3 3"]:
         """H_virt_cam: homogeneous source pixel -> homogeneous crop pixel."""
-        return self.K_virt @ self.R_virt_cam @ torch.linalg.inv(self.K_cam)
+        return self.K_virt @ self.R_virt_cam @ invert_intrinsics(self.K_cam)
+
+    @property
+    def inverse_homography(self) -> Float[Tensor, "batch 3 3"]:
+        """H_cam_virt: homogeneous crop pixel -> homogeneous source pixel."""
+        return self.K_cam @ self.R_virt_cam.transpose(-1, -2) @ invert_intrinsics(self.K_virt)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> VirtualCamera:
         """The same cameras elsewhere."""
@@ -88,7 +94,7 @@ class VirtualCamera:
         """
         cells = self.size // stride
         centres = torch.arange(cells, dtype=self.K_virt.dtype, device=self.K_virt.device) * stride + (stride - 1) / 2
-        inverse = torch.linalg.inv(self.homography)
+        inverse = self.inverse_homography
         u, v = inverse[:, :, 0, None] * centres, inverse[:, :, 1, None] * centres + inverse[:, :, 2, None]
         x, y, w = (u[:, :, None, :] + v[:, :, :, None]).unbind(1)
         size = self.image_size[:, :, None, None]
@@ -129,7 +135,7 @@ def virtual_camera(
     corners = torch.stack((torch.stack((x, x + w, x, x + w), -1), torch.stack((y, y, y + h, y + h), -1)), dim=-1)
     centre = torch.stack((x + w / 2, y + h / 2), dim=-1)[:, None]
     pixels = torch.cat((centre, corners), dim=1)
-    rays = torch.cat((pixels, torch.ones_like(pixels[..., :1])), -1) @ torch.linalg.inv(K_cam).transpose(-1, -2)
+    rays = torch.cat((pixels, torch.ones_like(pixels[..., :1])), -1) @ invert_intrinsics(K_cam).transpose(-1, -2)
     R_min = rotation_to_ray(rays[:, 0]).transpose(-1, -2)
     seen = rays[:, 1:] @ R_min.transpose(-1, -2)
     reach = (seen[..., :2] / seen[..., 2:]).abs().flatten(1).amax(1)
@@ -178,13 +184,13 @@ def crop_pixels(
     return torch.stack((u * scale, v * scale), dim=-1), front
 
 
-def minification(homography: Float[Tensor, "batch 3 3"], size: int) -> Float[Tensor, "batch"]:
+def minification(H_cam_virt: Float[Tensor, "batch 3 3"], size: int) -> Float[Tensor, "batch"]:
     """Source pixels per crop pixel at the crop's centre, along the direction that shrinks most."""
-    inverse = torch.linalg.inv(homography)
-    middle = torch.full_like(inverse[:, 0, 0], (size - 1) / 2)
+    middle = torch.full_like(H_cam_virt[:, 0, 0], (size - 1) / 2)
     point = torch.stack((middle, middle, torch.ones_like(middle)), dim=-1)
-    u, v, w = (inverse @ point[..., None])[..., 0].unbind(-1)
-    jacobian = (inverse[:, :2, :2] - torch.stack((u / w, v / w), -1)[..., None] * inverse[:, 2:, :2]) / w[:, None, None]
+    u, v, w = (H_cam_virt @ point[..., None])[..., 0].unbind(-1)
+    jacobian = H_cam_virt[:, :2, :2] - torch.stack((u / w, v / w), -1)[..., None] * H_cam_virt[:, 2:, :2]
+    jacobian = jacobian / w[:, None, None]
     return torch.linalg.matrix_norm(jacobian, ord=2)
 
 
@@ -207,10 +213,10 @@ def warp_to_crops(
         crops `(B, C, r, r)` and the share of each crop pixel `(B, 1, r, r)` that the source image covers.
     """
     size = camera.size
-    homography = camera.homography
-    factors = minification(homography.cpu(), size).tolist()  # singular values of 2 x 2 matrices: no task for a GPU
+    H_cam_virt = camera.inverse_homography
+    factors = minification(H_cam_virt.cpu(), size).tolist()  # singular values of 2 x 2 matrices: no task for a GPU
     counts = [max(1, math.ceil(factor - 0.05)) for factor in factors]
-    H_cam_virt = torch.linalg.inv(homography).to(image.dtype)  # exact where it matters, quick for every pixel
+    H_cam_virt = H_cam_virt.to(image.dtype)  # exact where it matters, quick for every pixel
     crops = image.new_empty((len(counts), image.shape[1], size, size))
     covered = image.new_empty((len(counts), 1, size, size))
     for count in sorted(set(counts)):
@@ -246,12 +252,12 @@ def warp_depth_to_crops(
         lens: as of `warp_to_crops`.
     """
     height, width = depth.shape
-    straight, front = crop_pixels(torch.linalg.inv(camera.homography).to(depth.dtype), camera.size)
+    straight, front = crop_pixels(camera.inverse_homography.to(depth.dtype), camera.size)
     pixels = straight if lens is None else lens(straight)
     u, v = pixels.nan_to_num().clamp(-1, max(height, width) + 1).round().long().unbind(-1)
     inside = front & (u >= 0) & (v >= 0) & (u < width) & (v < height)
     u, v = u.clamp(0, width - 1), v.clamp(0, height - 1)
     of_pixels = torch.stack((u, v), dim=-1).to(depth.dtype) if lens is None else straight
     rays = torch.cat((of_pixels, torch.ones_like(of_pixels[..., :1])), dim=-1)
-    into = (camera.R_virt_cam @ torch.linalg.inv(camera.K_cam)).to(depth.dtype)[:, 2]
+    into = (camera.R_virt_cam @ invert_intrinsics(camera.K_cam)).to(depth.dtype)[:, 2]
     return torch.where(inside, depth[v, u] * torch.einsum("bijk,bk->bij", rays, into), 0.0).clamp_min(0)

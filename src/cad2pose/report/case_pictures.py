@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cad2pose.data.bop import BopDataset
 from cad2pose.geometry import Camera, project_points, transform_points
-from cad2pose.geometry.camera import resized_intrinsics
+from cad2pose.geometry.intrinsics import resized_intrinsics
 from cad2pose.parts.part import Part
 from cad2pose.pictures.image_file import jpeg_bytes, to_bytes
 from cad2pose.pictures.outlines import draw_outlines, truth_and_estimate

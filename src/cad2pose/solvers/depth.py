@@ -140,17 +140,16 @@ def other_unit(
         options: settings.
     """
     options = options or DepthOptions()
-    measured = _in_mask(depth, maps, options.least_mask)
-    reasons: list[str | None] = []
-    for values, expected in zip(measured, distance.tolist(), strict=True):
-        known = values[values > 0]
-        ratio = float(known.median()) / expected if len(known) >= options.least_points else 1.0
-        apart = ratio == ratio and not 1 / options.largest_ratio < ratio < options.largest_ratio  # NaN: no pose
-        reasons.append(
-            f"the depth image has the part at {ratio:.3g} times the distance at which the image shows it; "
-            "is it in another unit than mm?" if apart else None
-        )  # fmt: skip
-    return reasons
+    measured = _in_mask(depth, maps, options.least_mask).flatten(1)
+    known = torch.where(measured > 0, measured, torch.nan)
+    ratio = known.nanmedian(1).values / distance
+    told = (known.isfinite().sum(1) >= options.least_points) & ratio.isfinite()  # NaN: no pose
+    apart = told & ((ratio <= 1 / options.largest_ratio) | (ratio >= options.largest_ratio))
+    return [
+        f"the depth image has the part at {times:.3g} times the distance at which the image shows it; "
+        "is it in another unit than mm?" if wrong else None
+        for times, wrong in zip(ratio.tolist(), apart.tolist(), strict=True)
+    ]  # fmt: skip
 
 
 def measured_along_ray(

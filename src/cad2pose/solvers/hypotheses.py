@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -28,6 +28,11 @@ class Hypotheses:
 
     def __getitem__(self, index: Tensor) -> Hypotheses:
         return Hypotheses(self.row[index], self.rotation[index], self.position[index])
+
+    @property
+    def finite(self) -> Bool[Tensor, "n"]:
+        """Which of them are poses at all."""
+        return self.rotation.flatten(1).isfinite().all(1) & self.position.isfinite().all(1)
 
     @classmethod
     def join(cls, parts: list[Hypotheses]) -> Hypotheses:

@@ -2,7 +2,8 @@
 
 SurfEmb (Haugaard and Buch 2022) draws (pixel, point) from [p(u) P(x | u)]^1.5 over all n x m pairs at once. Here the
 pixel is drawn first, by its share of that sum, and then its point: the same distribution, without n x m ever being
-held. Points are drawn for a random subset of the pixels only, which is drawn by the mask.
+held. Points are drawn for a random subset of the pixels only, which is drawn by the mask. Crops share what is random,
+so that what is found in one does not depend on those beside it.
 """
 
 from __future__ import annotations
@@ -74,8 +75,10 @@ def sample_poses(
     share = weight * total
     some = (weight > 0).sum(1) >= 4
     share = torch.where(some[:, None], share, 1.0)
-    pick = torch.multinomial(share, 4 * options.samples, replacement=True, generator=generator)
-    slot = torch.randint(options.draws, pick.shape, generator=generator, device=keys.device)
+    steps = share.double().cumsum(1)
+    even = torch.rand(1, 4 * options.samples, generator=generator, device=keys.device, dtype=torch.float64)
+    pick = torch.searchsorted(steps, even * steps[:, -1:], right=True)
+    slot = torch.randint(options.draws, even.shape, generator=generator, device=keys.device)
     point = drawn.flatten(1).gather(1, pick * options.draws + slot).view(-1, 4)
     row = torch.arange(len(maps), device=keys.device).repeat_interleave(options.samples)
     rotation, position, kept = _solved(surface, maps, pixel.gather(1, pick), point, options)
@@ -117,18 +120,23 @@ def _solved(
 def _pixels(
     maps: QueryMaps, options: SamplingOptions, generator: torch.Generator
 ) -> tuple[Int[Tensor, "b p"], Float[Tensor, "b p"]]:
-    """Pixels of every crop drawn by the mask without repetition, and weights that make up for their not being even.
+    """Pixels of every crop drawn by the mask without repetition, and weights that make up for their not being all.
 
-    With Gumbel noise the largest are a draw by probability; each stands for as much as any other then. Places that a
-    crop has too few pixels for have weight 0.
+    With Gumbel noise the largest are such a draw, and a pixel of weight w is among them with probability
+    1 - exp(-w exp(-t)), t being the largest value that is not; it stands for w over that (Duffield, Lund and Thorup
+    2007; Horvitz and Thompson 1952). Places that a crop has too few pixels for have weight 0.
     """
     usable = maps.in_mask(options.least_mask).flatten(1)
     weight = torch.sigmoid(maps.mask_logits).flatten(1) ** options.exponent
-    uniform = torch.rand(weight.shape, generator=generator, device=weight.device).clamp(1e-7, 1 - 1e-7)
+    uniform = torch.rand(1, weight.shape[1], generator=generator, device=weight.device).clamp(1e-7, 1 - 1e-7)
     race = torch.where(usable, weight.log() - (-uniform.log()).log(), -torch.inf)
-    chosen = race.topk(min(options.pixels, race.shape[1]), dim=1).indices
-    drawn = torch.where((usable.sum(1) > options.pixels)[:, None], 1.0, weight.gather(1, chosen))
-    return chosen, drawn * usable.gather(1, chosen)
+    count = min(options.pixels, race.shape[1])
+    largest = race.topk(min(count + 1, race.shape[1]), dim=1)
+    chosen = largest.indices[:, :count]
+    threshold = largest.values[:, count:] if largest.values.shape[1] > count else -torch.inf
+    weight, there = weight.gather(1, chosen), usable.gather(1, chosen)
+    among = -torch.expm1(-(weight.log() - threshold).exp())
+    return chosen, torch.where(there, weight / among, 0.0)
 
 
 def _points(
@@ -140,7 +148,7 @@ def _points(
 ) -> tuple[Int[Tensor, "b p draws"], Float[Tensor, "b p"]]:
     """For every pixel, points drawn by P(x | u)^exponent, and that weight's sum over the points."""
     rows = queries.gather(2, pixel[:, None].expand(-1, queries.shape[1], -1)).transpose(1, 2).flatten(0, 1)
-    uniform = torch.rand(len(rows), options.draws, generator=generator, device=keys.device)
+    uniform = torch.rand(pixel.shape[1], options.draws, generator=generator, device=keys.device).repeat(len(pixel), 1)
     found, sums = [], []
     size = max(1, _PAIRS[keys.device.type] // len(keys))
     for chunk, even in zip(rows.split(size), uniform.split(size), strict=True):

@@ -34,6 +34,12 @@ from cad2pose.solvers.usable import unusable
 _WORTH_CLIMBING = 25.0  # log-likelihood below the best pose
 _MORE_STEPS = 4
 _CONTRAST = 4  # keys that probabilities are normalised over, for each surface sample of a level
+_NO_HYPOTHESIS = (
+    "no hypothesis is left: too few pixels show the part, or every pose proposed lies too near, too far, or shows the "
+    "part's back"
+)
+_NO_START = "no pose to start from is finite: the network's output holds numbers that are not, or none was given"
+_NO_SCORE = "no pose has a finite score"
 
 
 Timed = Callable[[str], AbstractContextManager[None]]
@@ -74,13 +80,11 @@ def solve(
             poses, evidence = propose(surface, keys, maps, options)
         else:
             poses, evidence = start.poses, start.log_probability / options.independent
-        keep = usable[poses.row].nonzero()[:, 0]
+        keep = (usable[poses.row] & poses.finite & evidence.isfinite()).nonzero()[:, 0]
         poses, evidence = poses[keep], evidence[keep]
         proposed = _counts(poses.row, len(maps))
         for crop in (usable & (proposed == 0)).nonzero()[:, 0].tolist():
-            reasons[crop] = (
-                "no hypothesis is left: every pose proposed lies too near, too far, or shows the part's back"
-            )
+            reasons[crop] = _NO_HYPOTHESIS if start is None else _NO_START
         if not len(poses):
             return Solution.nothing(reasons, maps.K.device, SolverStats.of(proposed))
         if start is None:
@@ -98,7 +102,8 @@ def solve(
         axes = torch.zeros(len(maps), 3, device=value.device)
         if symmetry is not None:
             axes = free_axes(score, _best(poses, value, len(maps)), symmetry.axis, len(maps), options.independent)
-            poses, value = _with_symmetric(score, poses, value, symmetry, axes, options)
+            if start is None or options.refine:  # poses that are to stay as they were given have no siblings
+                poses, value = _with_symmetric(score, poses, value, symmetry, axes, options)
         return _concluded(score, poses, value, axes, reasons, options, SolverStats.of(proposed, refined))
 
 
@@ -242,30 +247,38 @@ def _concluded(
     index = distinct(poses, value, crops, options.alternatives, options.gap)
     there = index >= 0
     found = there[:, 0]
+    for crop, lost in enumerate((~found).tolist()):
+        if lost and reasons[crop] is None:
+            reasons[crop] = _NO_SCORE
     best = poses[index[found, 0]]
     curvature = score.linearize(best.row, best.rotation, best.position).information
     spread = torch.full((crops, 6, 6), torch.nan, device=free.device, dtype=torch.float64)
     spread[found] = options.covariance_factor * covariance(curvature, free[found], options.independent)
     safe = index.clamp_min(0)
     rotation, position, values = poses.rotation[safe], poses.position[safe], value[safe]
-    there &= ~_turned(rotation, free, options.gap.rotation)
+    there &= ~_turned(rotation, position, free, options.gap)
     values = torch.where(there, values, -torch.inf)
     probability = torch.softmax(torch.where(found[:, None], values, 0.0) * options.independent, dim=1)
     there &= probability >= options.likely
     there[:, 0] = found
     probability = probability * there
     probability = probability / probability.sum(1, keepdim=True).clamp_min(1e-12)
-    nowhere = ~there
+    order = (~there).to(torch.uint8).argsort(dim=1, stable=True)  # those that are left follow each other
+    rotation, position = (t[torch.arange(crops, device=t.device)[:, None], order] for t in (rotation, position))
+    nowhere, values, probability = (t.gather(1, order) for t in (~there, values, probability))
     return Solution(
         rotation.masked_fill(nowhere[..., None, None], torch.nan), position.masked_fill(nowhere[..., None], torch.nan),
         values.masked_fill(nowhere, -torch.inf), probability, spread, free, tuple(reasons), stats,
     )  # fmt: skip
 
 
-def _turned(rotation: Float[Tensor, "b k 3 3"], free: Float[Tensor, "b 3"], gap: float) -> Bool[Tensor, "b k"]:
+def _turned(
+    rotation: Float[Tensor, "b k 3 3"], position: Float[Tensor, "b k 3"], free: Float[Tensor, "b 3"], gap: Gap
+) -> Bool[Tensor, "b k"]:
     """Alternatives that are the best pose turned about its free axis, and so no alternatives."""
     between = rotation @ rotation[:, :1].transpose(2, 3)
     along = torch.einsum("bi,bkij,bj->bk", free, between, free)
-    turned = along > math.cos(gap)
+    apart = torch.linalg.vector_norm(position - position[:, :1], dim=-1)
+    turned = (along > math.cos(gap.rotation)) & (apart < gap.position)
     turned[:, 0] = False
     return turned

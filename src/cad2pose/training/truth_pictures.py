@@ -11,7 +11,7 @@ import cv2
 import torch
 
 from cad2pose.files import write_text
-from cad2pose.geometry.camera import resized_intrinsics
+from cad2pose.geometry.intrinsics import resized_intrinsics
 from cad2pose.methods import Method, PoseMethod
 from cad2pose.parts import Part
 from cad2pose.pictures.contact_sheet import contact_sheet
