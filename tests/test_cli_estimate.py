@@ -283,6 +283,19 @@ def test_combinations_that_mean_nothing(world, capsys):
     assert "needs --camera" in _refused(world, capsys, *image[:2], *BOX)
     assert "--bop needs --detections" in _refused(world, capsys, "--bop", world)
     assert "not both" in _refused(world, capsys, *image, *BOX, "--bop", world)
+    detections = ("--detections", "x.json")
+    for given in (("--targets", "x.json"), ("--all-images",), ("--split", "val")):
+        assert "about a BOP dataset" in _refused(world, capsys, *image, *BOX, *given)
+    assert "--objects chooses among" in _refused(world, capsys, *image, *BOX, "--objects", 6)
+    assert "--objects chooses" in _refused(world, capsys, *image, *detections, "--object-id", 6)
+    assert "--objects chooses" in _refused(world, capsys, "--bop", world, *detections, "--object-id", 6)
+    assert "about SurfEmb's models" in _refused(world, capsys, *image, *BOX, "--query-turns", 4)
+
+
+def test_names_are_printed_as_they_are(world, capsys):
+    out = "a[red]b:smile:[/c]"
+    assert _run(world, *_image(world), *BOX, out=out) == 0
+    assert f"{out}/results.csv" in capsys.readouterr().out
 
 
 def test_boxes_that_cannot_be(world, capsys):
@@ -406,17 +419,42 @@ def test_depth_images_go_by_name_and_scale(world, capsys):
     (world / "depth" / "b.png").unlink()
     assert _run(world, *images, *BOX, "--depth", world / "depth", out="second") == 2
     assert "no depth image named b" in capsys.readouterr().err
-    assert not (world / "second").exists()
+    assert _left_out(world / "second") == [False, True]
     (world / "depth" / "b.png").write_bytes(b"not a picture")
-    assert _run(world, *images, *BOX, "--depth", world / "depth", out="second") == 2
+    assert _run(world, *images, *BOX, "--depth", world / "depth", out="third") == 2
     assert "b.png" in capsys.readouterr().err
-    images = json.loads((world / "second" / "results.json").read_text())["images"]
-    assert ["left_out" in image for image in images] == [False, True]
+    assert _left_out(world / "third") == [False, True]
+    one = ("--depth", world / "depth" / "a.png")
+    assert "is one depth image" in _refused(world, capsys, *images, *BOX, *one, out="fourth")
+    (world / "depth" / "a.png").unlink()
+    (world / "depth" / "b.png").unlink()
+    assert "no depth image named a" in _refused(world, capsys, *images, *BOX, "--depth", world / "depth", out="fifth")
+
+
+def _left_out(out):
+    return ["left_out" in image for image in json.loads((out / "results.json").read_text())["images"]]
+
+
+def test_a_mask_that_is_empty_or_lacking_costs_its_own_image_only(world, capsys):
+    (world / "masks").mkdir()
+    mask = np.zeros((120, 160), dtype=np.uint8)
+    for name in ("a", "b", "c"):
+        _picture(world / "images" / f"{name}.png")
+    cv2.imwrite(str(world / "masks" / "b.png"), mask)
+    mask[30:80, 40:100] = 1
+    cv2.imwrite(str(world / "masks" / "a.png"), mask)
+    images = ("--image", world / "images", "--camera", world / "camera.json", "--no-pictures")
+    assert _run(world, *images, "--mask", world / "masks", "--object-id", 6) == 2
+    message = capsys.readouterr().err
+    assert "is empty" in message
+    assert "2 of 3 images were left out" in message
+    assert _left_out(world / "out") == [False, True, True]
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (("--depth-scale", "2"), "there is no --depth"),
         (("--bop-depth",), "--depth FILE with --image"),
         (("--depth-scale", "0"), "--depth-scale is 0.0"),
         (("--depth", "nowhere.png"), "nowhere.png"),

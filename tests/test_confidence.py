@@ -301,7 +301,7 @@ def test_every_method_has_a_way():
     assert usual_ways(surfemb) == ("sampling",)
 
 
-def test_the_command_writes_the_model_anew(honest, tmp_path, capsys):
+def test_the_command_writes_the_model_anew(honest, tmp_path, capsys, monkeypatch):
     model, path = random_model(), tmp_path / "model.safetensors"
     save_model(path, model.method, model.parts, {"samples": "7"})
     size = ["--fit-crops", "8", "--test-crops", "8", "--device", "cpu"]
@@ -330,6 +330,10 @@ def test_the_command_writes_the_model_anew(honest, tmp_path, capsys):
     assert "model.safetensors, other.safetensors in it; give one" in capsys.readouterr().err
     assert main(["calibrate", str(path), "--fit-crops", "0", "--device", "cpu"]) == 2
     assert "needs crops" in capsys.readouterr().err
+    monkeypatch.setattr("cad2pose.cli.calibrate.calibrate", lambda *_: pytest.fail("crops were made"))
+    for where in ("--out", "--figures"):
+        assert main(["calibrate", str(path), *size, where, str(path / "new" / "file")]) == 2
+        assert "is a file, so nothing can be written" in capsys.readouterr().err
     assert main(["calibrate", str(tmp_path / "none")]) == 2
     assert "there is no model file" in capsys.readouterr().err
 

@@ -15,12 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cad2pose.cli.arguments import OptionalPath
+from cad2pose.cli.console import plain_console
 from cad2pose.cli.crop_style import CropStyle
 from cad2pose.confidence import Way, calibration_path, save_calibrations
 from cad2pose.data.synthetic_config import SyntheticConfig
 from cad2pose.devices import pick_device, use_threads
 from cad2pose.experiments import TestedCalibration, calibrate, crops_in_all, usual_ways
-from cad2pose.files import write_text
+from cad2pose.files import check_folder, write_text
 from cad2pose.model_file import load_model, model_files, save_model
 from cad2pose.tensor_files import first_file, is_numbered
 
@@ -69,7 +70,10 @@ def calibrate_command(
     use_threads(threads)
     model = first_file(_single(model))
     beside = beside or (out is None and is_numbered(model))
-    console = Console()
+    for written in (out or model, figures):
+        if written is not None:
+            check_folder(written.parent)  # before anything takes time
+    console = plain_console()
     crops = SyntheticConfig(**style.settings()).judging()
     tests = calibrate_file(console, model, crops, ways, fit_crops, test_crops, pick_device(device), out, beside)
     if figures is not None:

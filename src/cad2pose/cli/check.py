@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from rich.progress import track
 
+from cad2pose.cli.console import plain_console
 from cad2pose.data.bop import find_dataset
 from cad2pose.data.check import check_bop
 
@@ -28,8 +28,8 @@ def check_command(
         bop: folder of the BOP dataset, or the name of one in BOP_PATH.
         splits: look at these splits only (test, train_pbr, ...).
     """
-    console = Console()
-    progress = Console(stderr=True)
+    console = plain_console()
+    progress = plain_console(stderr=True)
 
     def show(images: Sequence[int], name: str) -> Iterable[int]:
         return track(images, description=name, console=progress, transient=True, disable=not progress.is_terminal)
@@ -39,8 +39,8 @@ def check_command(
     for line in found.summary:
         console.print(line, highlight=False, soft_wrap=True)
     for problem in found.problems:
-        console.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
+        console.print(problem, style="red", highlight=False, soft_wrap=True)
     count = len(found.problems)
     verdict = f"{folder}: {count} problem{'s' * (count != 1)}" if count else f"{folder}: nothing is missing or broken"
-    console.print(verdict, style="bold red" if count else "bold green", markup=False, highlight=False, soft_wrap=True)
+    console.print(verdict, style="bold red" if count else "bold green", highlight=False, soft_wrap=True)
     return 1 if count else 0

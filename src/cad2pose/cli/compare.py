@@ -7,9 +7,9 @@ from typing import Annotated
 
 import torch
 import tyro
-from rich.console import Console
 
 from cad2pose.cli.arguments import ObjectIds, OptionalPath, Sources
+from cad2pose.cli.console import plain_console
 from cad2pose.cli.crop_style import CropStyle
 from cad2pose.cli.sources import find_parts
 from cad2pose.cli.symmetry_remark import symmetry_remarks
@@ -55,7 +55,7 @@ def compare_command(
     """
     use_threads(threads)
     where = pick_device(device)
-    console = Console()
+    console = plain_console()
     parts = find_parts(source, objects, units, models_info)
     for remark in symmetry_remarks(parts):
         console.print(f"warning: {remark}", soft_wrap=True, highlight=False)
@@ -66,5 +66,5 @@ def compare_command(
         lambda: write_report(finished(out), comparison, out, name), load_model(start) if start else None,
     )  # fmt: skip
     page = write_report(finished(out), comparison, out, name)
-    console.print(page.read_text(), soft_wrap=True, highlight=False, markup=False)
+    console.print(page.read_text(), soft_wrap=True, highlight=False)
     return 0

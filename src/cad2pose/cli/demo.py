@@ -19,6 +19,7 @@ from rich.table import Table
 from torch import Tensor
 
 from cad2pose.cli.arguments import OptionalPath
+from cad2pose.cli.console import plain_console
 from cad2pose.data.results import Results, write_results_csv
 from cad2pose.data.scenes import Photo, synthetic_photo
 from cad2pose.estimator import EstimatorOptions, PoseEstimator
@@ -88,7 +89,7 @@ def demo_command(
     seed = secrets.randbelow(_LARGEST_SEED) if seed is None else seed
     estimator = PoseEstimator.load(model or shipped_model_path(), device, options)
     camera = Camera.from_values(*_INTRINSICS, *_SIZE)
-    console = Console()
+    console = plain_console()
     console.print(f"seed {seed}: {images} fresh pictures of {', '.join(p.name for p in estimator.parts.values())}")
     start = time.perf_counter()
     photos, found = _estimate(console, estimator, camera, images, seed)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cad2pose import __version__
 from cad2pose.cli.arguments import OptionalPath
+from cad2pose.cli.console import plain_console
 from cad2pose.cli.debug_sheets import DebugSheets
 from cad2pose.cli.image_choice import ImageChoice, check_tasks
 from cad2pose.data.image_tasks import ImageTask
@@ -88,9 +89,11 @@ def estimate_command(
     estimator = PoseEstimator.load(model, device, options)
     tasks = images.tasks(estimator, depth, depth_scale, bop_depth)
     check_tasks(estimator, tasks)
-    console = Console()
+    wanted = sorted({i for task in tasks for i in task.detections.object_id.tolist()})
+    estimator.check_use(wanted, bop_depth or depth is not None, min_confidence > 0)
+    console = plain_console()
     inspect = DebugSheets(estimator, out / "debug") if debug_pictures else None
-    ready = estimator.prepare([i for task in tasks for i in task.detections.object_id.tolist()])
+    ready = estimator.prepare(wanted)
     done: list[Done] = []
     broken: list[Broken] = []
     try:
@@ -111,6 +114,8 @@ def _check_depth(bop: Path | None, depth: Path | None, scale: float, bop_depth: 
         raise ValueError("--bop-depth is about a BOP dataset; give --depth FILE with --image")
     if bop is not None and depth is not None:
         raise ValueError("--depth goes with --image; the depth images of a BOP dataset are used with --bop-depth")
+    if depth is None and scale != 1.0:
+        raise ValueError(f"--depth-scale is {scale}, and there is no --depth; a BOP dataset states its own scale")
     if not 0 < scale < float("inf"):
         raise ValueError(f"--depth-scale is {scale}; it must be a positive number of millimetres per unit")
 

@@ -70,10 +70,11 @@ def tasks_of_images(
 ) -> list[ImageTask]:
     """Tasks of image files, of which exactly one of `boxes`, `mask` and `detections` says where to look.
 
-    Boxes hold for every image. A mask is a file, or a folder of files named after their images, and so is a depth
-    image. Detections go by the images' numbers (000017.png is image 17); a single image whose name is no number takes
-    those of a file about one image. An image that cannot be read, or is of another size than its camera, is left to
-    whoever reads it, as long as there are others. At most `instances` poses of an object are kept, else one per box.
+    Boxes hold for every image, and so does a mask's file; masks that differ are in a folder, named after their images,
+    and so are depth images. Detections go by the images' numbers (000017.png is image 17); a single image whose name is
+    no number takes those of a file about one image. An image that cannot be read, is of another size than its camera,
+    or has no usable mask or depth image, is left to whoever reads it, as long as there are others. At most `instances`
+    poses of an object are kept, else one per box.
 
     Raises:
         FileNotFoundError, ValueError: for anything missing or malformed.
@@ -81,21 +82,32 @@ def tasks_of_images(
     files = image_files(images)
     numbers = _numbers(files)
     stems = [file.stem for file in files]
+    if depth is not None and len(files) > 1 and not depth.is_dir():
+        raise ValueError(
+            f"{depth} is one depth image, and {images} holds {len(files)} images; give a folder of depth images that "
+            "are named as the images"
+        )
     found = {} if detections is None else _detections_by_number(detections, files, numbers, objects)
     cameras = _cameras(camera, files)
-    tasks = []
+    tasks, errors = [], []
     for number, file, known in zip(numbers, files, cameras, strict=True):
-        scene_id = 0
-        if detections is not None:
-            scene_id, known_boxes = found.get(number, (0, no_detections()))
-        else:
-            assert object_id is not None, "a box is of an object"
-            chosen = boxes or [box_of_mask(_named_after(mask, file, "mask"), file)]
-            known_boxes = boxes_of_object(chosen, object_id)
+        scene_id, known_boxes, measured, problem = 0, no_detections(), None, None
+        try:
+            if detections is not None:
+                scene_id, known_boxes = found.get(number, (0, no_detections()))
+            else:
+                assert object_id is not None, "a box is of an object"
+                chosen = boxes or [box_of_mask(_named_after(mask, file, "mask"), file)]
+                known_boxes = boxes_of_object(chosen, object_id)
+            measured = None if depth is None else _named_after(depth, file, "depth image")
+        except (OSError, ValueError) as error:
+            errors.append(error)
+            problem = str(error)
         name = file.stem if stems.count(file.stem) == 1 else file.name
-        measured = None if depth is None else _named_after(depth, file, "depth image")
         count = max(1, len(known_boxes)) if instances is None else instances
-        tasks.append(ImageTask(scene_id, number, name, file, known, known_boxes, count, measured, depth_scale))
+        tasks.append(ImageTask(scene_id, number, name, file, known, known_boxes, count, measured, depth_scale, problem))
+    if len(errors) == len(tasks):
+        raise errors[0]
     return tasks
 
 

@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 
 from cad2pose.cli.arguments import ObjectIds, OptionalPath
+from cad2pose.cli.console import plain_console
 from cad2pose.cli.evaluate_tables import (
     breakdown_table,
     error_table,
@@ -71,7 +72,7 @@ def evaluate_command(
     if not results:
         raise ValueError("no results file was given; give one or more csv files")
     question = Question.ask(BopDataset(find_dataset(bop), split), targets, objects)
-    warnings = Console(stderr=True)
+    warnings = plain_console(stderr=True)
     found: list[tuple[str, Scores, Trust]] = []
     for path, name in zip(results, distinct_names(results), strict=True):
         file = score_file(path, name, question, ScoringOptions(visibility=visibility), as_written, draws, seed)
@@ -81,7 +82,7 @@ def evaluate_command(
     for text in symmetry_remarks(question.parts, UNDECLARED) if check_symmetries else ():
         _warn(warnings, text)
     tests = [paired_tests(found[0][2].figures, other.figures) for _, _, other in found[1:]]
-    console = Console()
+    console = plain_console()
     _print(console, found, tests)
     if json_file is not None:
         content = _json(found, tests, {"dataset": question.dataset.root.resolve().name, "split": split})
@@ -110,8 +111,7 @@ def _print(
         seconds = "not stated" if each.seconds_per_image is None else f"{each.seconds_per_image:.3f} s"
         console.print(
             f"{f'{name}: ' if tests else ''}{each.total.estimated} of {each.total.targets} targets have an estimate. "
-            f"Time per image: {seconds}.",
-            markup=False,
+            f"Time per image: {seconds}."
         )
 
 
@@ -127,4 +127,4 @@ def _json(
 
 
 def _warn(console: Console, text: str) -> None:
-    console.print(f"warning: {text}", style="yellow", highlight=False, soft_wrap=True, markup=False)
+    console.print(f"warning: {text}", style="yellow", highlight=False, soft_wrap=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from rich.markup import escape
 from rich.table import Table
 
 from cad2pose.confidence import RIGHT_BELOW
@@ -91,7 +90,7 @@ def side_by_side_table(names: Sequence[str], values: Sequence[Mapping[str, float
     """The main figures of several files."""
     table = _empty_table("all targets", caption="")
     for name in names:
-        table.add_column(escape(name), justify="right", overflow="fold")
+        table.add_column(name, justify="right", overflow="fold")
     for name, title in FIGURE_TITLES.items():
         if name in values[0]:
             table.add_row(title, *(_number(name, each[name]) for each in values))
@@ -102,7 +101,7 @@ def paired_table(first: str, second: str, tests: Mapping[str, PairedTest]) -> Ta
     """Differences of two files."""
     table = _empty_table(
         "all targets", "difference", "95 % interval", "p",
-        caption=f"{escape(second)} minus {escape(first)}, in draws of images that both share. p: two-sided; of many "
+        caption=f"{second} minus {first}, in draws of images that both share. p: two-sided; of many "
         "figures, a few fall below 0.05 by chance.",
     )  # fmt: skip
     for name, title in FIGURE_TITLES.items():

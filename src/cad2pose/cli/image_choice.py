@@ -23,7 +23,7 @@ class ImageChoice:
         image: image file, or a folder of images of one camera.
         camera: json file with fx, fy, cx, cy, width, height and, where the lens has one, distortion (OpenCV's order).
         box: where the object is, in pixels from the image's upper left corner; one for every instance.
-        mask: image that is not zero where the object is seen, or a folder of them named as the images.
+        mask: image that is not zero where the object is seen, of all images, or a folder of them named as the images.
         detections: json file of detections, BOP's list or a dictionary by image.
         object_id: whose box or mask it is, where the model knows several objects.
         bop: folder of a BOP dataset, or the name of one in BOP_PATH.
@@ -62,7 +62,11 @@ class ImageChoice:
             others = (self.box or None, self.mask, self.camera)
             if self.detections is None or any(given is not None for given in others):
                 raise ValueError("--bop needs --detections, and takes no --camera, --box or --mask")
+            if self.object_id is not None:
+                raise ValueError("--object-id says whose --box or --mask it is; of detections, --objects chooses")
             return
+        if self.targets is not None or self.all_images or self.split != "test":
+            raise ValueError("--targets, --all-images and --split are about a BOP dataset (--bop), not about --image")
         if self.camera is None:
             raise ValueError("--image needs --camera, a json file with fx, fy, cx, cy, width and height")
         where = {"--box": self.box or None, "--mask": self.mask, "--detections": self.detections}
@@ -71,6 +75,10 @@ class ImageChoice:
             told = f"; {' and '.join(given)} are given" if given else ""
             wanted = "--box X Y W H, --mask FILE and --detections FILE"
             raise ValueError(f"--image needs one of {wanted}: where to look{told}")
+        if self.detections is not None and self.object_id is not None:
+            raise ValueError("--object-id says whose --box or --mask it is; of detections, --objects chooses")
+        if self.detections is None and self.objects:
+            raise ValueError("--objects chooses among detections; --object-id says whose --box or --mask it is")
 
     def tasks(
         self, estimator: PoseEstimator, depth: Path | None = None, depth_scale: float = 1.0, bop_depth: bool = False

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from cad2pose.cli.arguments import OptionalPath
+from cad2pose.cli.console import plain_console
 from cad2pose.cli.sources import builtin_name, find_part
 from cad2pose.cli.symmetry_remark import symmetry_remark
 from cad2pose.files import check_folder
@@ -40,8 +40,13 @@ def inspect_command(
     """
     check_folder(out)
     built_in = builtin_name(mesh) is not None
+    if built_in and (units != "mm" or object_id != 1 or models_info is not None):
+        raise ValueError(
+            f"{mesh} is built in, in mm and with symmetries of its own; --units, --object-id and "
+            "--models-info are about mesh files"
+        )
     part = find_part(mesh, units, None if built_in else object_id, models_info)
-    console = Console()
+    console = plain_console()
     console.print(_table(part, _BUILT_IN if built_in else mesh, units, models_info))
 
     from cad2pose.pictures import save_png  # rendering is only loaded once the mesh is known to be usable

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import torch
 import tyro
-from rich.console import Console
 from torch import Tensor
 
 from cad2pose.cli.arguments import ObjectIds, OptionalPath, Sources
+from cad2pose.cli.console import plain_console
 from cad2pose.cli.crop_style import CropStyle
 from cad2pose.cli.sources import find_parts
 from cad2pose.data.bop import BopDataset, find_dataset
@@ -75,7 +75,7 @@ def preview_command(
     else:
         shown, pictures = count, _pictures(crops.batch(0, count), truth)
     save_png(out, contact_sheet(pictures, columns=columns, tile_width=pictures[0].shape[-1]))
-    Console().print(f"{out}: {shown} crops", soft_wrap=True, highlight=False)
+    plain_console().print(f"{out}: {shown} crops", soft_wrap=True, highlight=False)
 
 
 def _pictures(batch: CropBatch, truth: bool) -> list[Tensor]:

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import torch
 import tyro
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cad2pose.cli.arguments import ObjectIds, OptionalPath, Sources
+from cad2pose.cli.console import plain_console
 from cad2pose.cli.sources import find_parts, find_straight_camera
 from cad2pose.data.bop import BopDataset
 from cad2pose.data.bop_writer import SPLIT, RenderPlan, write_dataset
@@ -66,7 +66,7 @@ def render_command(
     lens = find_straight_camera(camera) if camera else Camera.from_values(600.0, 600.0, 319.5, 239.5, 640, 480)
     lens = _sized(lens, size)
     plan = RenderPlan(scenes, images_per_scene, seed, photos)
-    console = Console()
+    console = plain_console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("rendering", total=scenes * images_per_scene)

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
-from rich.markup import escape
 
 from cad2pose.cli.arguments import ObjectIds, OptionalPath
+from cad2pose.cli.console import plain_console
 from cad2pose.cli.symmetry_remark import UNDECLARED, symmetry_remarks
 from cad2pose.data.bop import BopDataset, find_dataset
 from cad2pose.evaluation.headline import DRAWS
@@ -71,7 +70,7 @@ def report_command(
         return _write(out or source[0] / PAGE, training_page(source[0]))
     if folders := [str(path) for path in source if path.is_dir()]:
         raise ValueError(f"{', '.join(folders)}: give either one folder of a training run, or results files (csv)")
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     if bop is None:
         raise ValueError(
             "results files need --bop: the folder of the BOP data set they are for, or its name in BOP_PATH"
@@ -86,10 +85,10 @@ def report_command(
     ]
     remarks = symmetry_remarks(question.parts, UNDECLARED) if check_symmetries else []
     for text in (*(f"{file.name}: {text}" for file in files for text in file.warnings), *remarks):
-        console.print(f"warning: {text}", style="yellow", highlight=False, soft_wrap=True, markup=False)
+        console.print(f"warning: {text}", style="yellow", highlight=False, soft_wrap=True)
     _write(out, score_page(files, question, remarks, cases))
 
 
 def _write(out: Path, page: str) -> None:
     write_text(out, page)
-    Console().print(f"page: {escape(str(out))} ({out.stat().st_size / 1e6:.1f} MB)", soft_wrap=True, highlight=False)
+    plain_console().print(f"page: {out} ({out.stat().st_size / 1e6:.1f} MB)", soft_wrap=True, highlight=False)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from cad2pose.cli.arguments import OptionalPath
+from cad2pose.cli.console import plain_console
 from cad2pose.cli.sources import find_part
 from cad2pose.files import check_folder
 from cad2pose.parts.diagnosis import axis_words, vector_words
@@ -57,7 +57,7 @@ def symmetries_command(
     part = find_part(mesh, units, object_id)
     check_entry(info, part)
     report = find_symmetries(part, options)
-    console = Console()
+    console = plain_console()
     for table in _tables(report, options):
         console.print(table)
     update_models_info(info, replace(part, symmetries=report.symmetries))

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from cad2pose.cli.arguments import ObjectIds, OptionalPath, Sources
 from cad2pose.cli.calibrate import calibrate_file
+from cad2pose.cli.console import plain_console
 from cad2pose.cli.crop_style import CropSources, CropStyle
 from cad2pose.cli.sources import find_parts
 from cad2pose.cli.symmetry_remark import symmetry_remarks
@@ -114,7 +115,7 @@ def train_command(
     if start and backbone:
         raise ValueError("--start and --backbone are both given; a model to start from has an encoder of its own")
     known: Model | Path | None = load_model(start) if start else backbone
-    console = Console(quiet=not processes.first)
+    console = plain_console(quiet=not processes.first)
     for remark in symmetry_remarks(parts):
         console.print(f"warning: {remark}", soft_wrap=True, highlight=False)
     sources = CropSources(parts, crops, where, images, mix, allow_test_images)

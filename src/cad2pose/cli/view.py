@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 
 from cad2pose.cli.arguments import OptionalPath
+from cad2pose.cli.console import plain_console
 from cad2pose.cli.image_choice import ImageChoice, check_tasks
 from cad2pose.data.image_tasks import ImageTask
 from cad2pose.estimator import EstimatorOptions, PoseEstimator, best_per_object
@@ -52,7 +53,7 @@ def view_command(
     tasks = _chosen(images.tasks(estimator), only)
     if not any(len(task.detections) for task in tasks):
         raise ValueError(f"{tasks[0].path} has no detection to show; give --box, --mask, or detections of it")
-    maker, console = SceneMaker(estimator), Console()
+    maker, console = SceneMaker(estimator), plain_console()
     if export is not None:
         _export(console, maker, tasks, export)
     else:

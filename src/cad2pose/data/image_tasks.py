@@ -30,6 +30,7 @@ class ImageTask:
         counts: how many instances to keep of each object (one number for every object).
         depth_path: depth image file, None where there is none.
         depth_scale: millimetres per unit of the depth image.
+        problem: why nothing can be looked for in it, None where something can.
     """
 
     scene_id: int
@@ -41,9 +42,11 @@ class ImageTask:
     counts: Mapping[int, int] | int = 1
     depth_path: Path | None = None
     depth_scale: float = 1.0
+    problem: str | None = None
 
     def read(self) -> Float[Tensor, "3 h w"]:
-        """The image, RGB in [0, 1]."""
+        """The image, RGB in [0, 1]; ValueError where it has a problem."""
+        self._check_problem()
         return read_image(self.path)
 
     def read_depth(self) -> Float[Tensor, "h w"] | None:
@@ -51,7 +54,9 @@ class ImageTask:
         return None if self.depth_path is None else read_depth(self.depth_path, self.depth_scale)
 
     def check_size(self) -> None:
-        """Raise ValueError where the image's header and its camera disagree, or the depth image cannot be read."""
+        """Raise ValueError where the image has a problem, its header and its camera disagree, or the depth image cannot
+        be read."""
+        self._check_problem()
         if self.depth_path is not None:
             image_size(self.depth_path)
         size, camera = image_size(self.path), self.camera
@@ -60,6 +65,10 @@ class ImageTask:
                 f"{self.path} is {size[0]} x {size[1]} pixels, but its camera {camera.width} x {camera.height}; "
                 "give the intrinsics of this very image size"
             )
+
+    def _check_problem(self) -> None:
+        if self.problem is not None:
+            raise ValueError(self.problem)
 
 
 def tasks_of_bop(

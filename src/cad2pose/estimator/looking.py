@@ -42,6 +42,11 @@ class Look:
                 f"the model of {names} is a {method}, which regresses no poses; solve for them (solver sampling or "
                 "search), or train a query model for these parts (--method query)"
             )
+        if self.options.query_turns > 1 and not isinstance(model.method, SurfEmbMethod):
+            raise ValueError(
+                f"query_turns is {self.options.query_turns}, which is about SurfEmb's models; that of {names} is a "
+                f"{method}, which rolls make steadier"
+            )
         if not regresses and not solves:
             raise ValueError(f"the model of {names} is a {method}, which gives no poses")
         if self.options.solver == "pnp":
@@ -88,7 +93,7 @@ class Look:
             ValueError: for a depth image where poses cannot be moved to one.
         """
         if depth is not None:
-            self._check_depth(model)
+            self.check_depth(model)
         method, stages = model.method, stages or Stages(batch.image.device)
         with stages.timed("network"):
             if isinstance(method, SurfEmbMethod) and self.options.query_turns > 1:
@@ -98,8 +103,11 @@ class Look:
         with stages.timed("poses"):
             return self._poses(model, batch, output, depth, stages)
 
-    def _check_depth(self, model: Model) -> None:
-        """Poses are moved by what a query model knows of the mask, whatever they were made of but PnP."""
+    def check_depth(self, model: Model) -> None:
+        """Raise ValueError for a model whose poses cannot be moved to a depth image.
+
+        They are moved by what a query model knows of the mask, whatever they were made of but PnP.
+        """
         if self.options.solver != "pnp" and isinstance(model.method, QueryImageMethod):
             return
         names, method = ", ".join(part.name for part in model.parts), type(model.method).__name__

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cad2pose.confidence import Way, pose_spread
+from cad2pose.confidence import Way
 from cad2pose.devices import pick_device
 from cad2pose.estimator.boxes import check_boxes, posed_boxes, zoom_boxes
 from cad2pose.estimator.fusion import fuse_copies
 from cad2pose.estimator.images import View, check_size, depth_tensor, image_tensor
+from cad2pose.estimator.known_parts import KnownParts
 from cad2pose.estimator.looking import Look, poses_in_source
 from cad2pose.estimator.options import EstimatorOptions
+from cad2pose.estimator.selection import no_calibration
 from cad2pose.estimator.stages import Stages
 from cad2pose.geometry import (
     Camera,
@@ -32,17 +33,6 @@ from cad2pose.geometry import (
 from cad2pose.model_file import Model, load_model, model_files
 from cad2pose.parts.part import Part
 from cad2pose.structures import CropBatch, Detections, PoseDetails, PoseEstimates, Poses
-
-
-@dataclass(frozen=True)
-class _Known:
-    """Where an object id is served, and what fusing its poses needs."""
-
-    model: Model
-    part: Part
-    part_index: int
-    symmetry: Float[Tensor, "k 3 3"]
-    vertices: Float[Tensor, "v 3"]
 
 
 class PoseEstimator:
@@ -63,17 +53,7 @@ class PoseEstimator:
         self.device = pick_device(device)
         self.options = options or EstimatorOptions()
         self._look_at = Look(self.options)
-        self._known: dict[int, _Known] = {}
-        for model in models:
-            self._look_at.check(model)
-            model.method.to(self.device).eval()
-            for index, part in enumerate(model.parts):
-                if part.object_id in self._known:
-                    other = self._known[part.object_id].part.name
-                    raise ValueError(f"object id {part.object_id} is claimed by two parts, {other} and {part.name}")
-                self._known[part.object_id] = _Known(
-                    model, part, index, part.symmetries.rotation_group(), part.mesh.used_vertices
-                )  # fmt: skip
+        self._known = KnownParts(models, self._look_at, self.device)
 
     @classmethod
     def load(
@@ -104,7 +84,7 @@ class PoseEstimator:
     @property
     def parts(self) -> dict[int, Part]:
         """The known parts by object id."""
-        return {object_id: known.part for object_id, known in sorted(self._known.items())}
+        return self._known.parts
 
     def model_of(self, object_id: int) -> tuple[Model, int]:
         """The model that serves an object, and the index of its part there.
@@ -112,8 +92,8 @@ class PoseEstimator:
         Raises:
             ValueError: for an object id that no model knows.
         """
-        self.check_known([object_id])
-        return self._known[object_id].model, self._known[object_id].part_index
+        known = self._known[object_id]
+        return known.model, known.part_index
 
     def way_of(self, model: Model) -> Way:
         """How it comes to the poses of one of its models."""
@@ -121,15 +101,26 @@ class PoseEstimator:
 
     def check_known(self, object_ids: Sequence[int]) -> None:
         """Raise ValueError for an object id that no model knows."""
-        unknown = sorted(set(object_ids) - set(self._known))
-        if unknown:
-            known = ", ".join(f"{object_id} ({part.name})" for object_id, part in self.parts.items())
-            raise ValueError(f"object id {unknown[0]} is not known; the model knows {known or 'none'}")
+        self._known.check(object_ids)
 
     def check(self, camera: Camera, detections: Detections) -> None:
         """Raise ValueError for a box outside the image or smaller than a pixel, or an object id that no model knows."""
         check_boxes(detections.box.to("cpu", torch.float64), camera)
         self.check_known(detections.object_id.tolist())
+
+    def check_use(self, object_ids: Sequence[int], with_depth: bool = False, with_confidence: bool = False) -> None:
+        """Raise ValueError for what cannot be had of some objects.
+
+        Args:
+            object_ids: which.
+            with_depth: there is a depth image, to which their poses are to be moved.
+            with_confidence: the chance that their poses are right is asked for.
+        """
+        for known in (self._known[i] for i in object_ids):
+            if with_depth:
+                self._look_at.check_depth(known.model)
+            if with_confidence and self._known.calibration(known, with_depth) is None:
+                raise no_calibration(known.part.object_id)
 
     def prepare(self, object_ids: Sequence[int] | None = None) -> float:
         """Do now what makes the first estimate of a part take seconds; returns how many it took.
@@ -142,7 +133,7 @@ class PoseEstimator:
         Raises:
             ValueError: for an object id that no model knows.
         """
-        begun, wanted = time.perf_counter(), sorted(self._known if object_ids is None else set(object_ids))
+        begun, wanted = time.perf_counter(), sorted(self.parts if object_ids is None else set(object_ids))
         self.check_known(wanted)
         for known in (self._known[i] for i in wanted):
             self._look_at.prepare(known.model, known.part_index)
@@ -190,25 +181,9 @@ class PoseEstimator:
         seconds = time.perf_counter() - start
         estimates = PoseEstimates(
             object_id, found.T_cam_obj, found.score, detections.box.cpu(), seconds, found.details, stages.seconds,
-            self._confidence(object_id, found, depth is not None),
+            self._known.confidence(object_id, found, depth is not None),
         )  # fmt: skip
         return estimates[((found.score >= min_score) | ~estimates.found).nonzero()[:, 0]]
-
-    def _confidence(self, object_id: Int[Tensor, "n"], found: Poses, with_depth: bool) -> Float[Tensor, "n"]:
-        """What the scores are worth, where the models were calibrated for poses of this kind."""
-        confidence = torch.full_like(found.score, torch.nan)
-        for i in object_id.unique().tolist() if self.options.calibrated and not with_depth else ():
-            known = self._known[i]
-            of_parts = known.model.calibrations.get(self._look_at.way(known.model))
-            calibration = None if of_parts is None else of_parts[known.part_index]
-            if calibration is not None:
-                rows = object_id == i
-                spread = pose_spread(
-                    found.T_cam_obj[rows], found.details.covariance[rows], known.part.center, known.part.radius
-                )
-                confidence[rows] = calibration.probability(found.score[rows], spread)
-                confidence[rows & torch.isnan(found.T_cam_obj[:, 0, 0])] = 0.0
-        return confidence
 
     def _of_image(
         self,
@@ -294,7 +269,7 @@ class PoseEstimator:
         box, image = box.clone(), undistorted_image_box(view.camera)
         for i in object_id.unique().tolist():
             rows = (object_id == i) & ~torch.isnan(T_cam_obj[:, 0, 0])
-            box[rows] = posed_boxes(box[rows], T_cam_obj[rows], self._known[i].vertices, view.camera.K, image)
+            box[rows] = posed_boxes(box[rows], T_cam_obj[rows], self._known[i].hull, view.camera.K, image)
         return box
 
 

@@ -41,10 +41,14 @@ def likely_right(estimates: PoseEstimates, least: float) -> PoseEstimates:
     """
     unknown = estimates.found & torch.isnan(estimates.confidence)
     if bool(unknown.any()):
-        object_id = int(estimates.object_id[unknown][0])
-        raise ValueError(
-            f"how likely poses of object {object_id} are right is not known: its model was not calibrated for poses of "
-            "this kind. `cad2pose calibrate MODEL --ways ...` does it; poses from a depth image, from several rolls or "
-            "zooms, or from the first look alone have no calibration"
-        )
+        raise no_calibration(int(estimates.object_id[unknown][0]))
     return estimates[(~estimates.found | (estimates.confidence >= least)).nonzero()[:, 0]]
+
+
+def no_calibration(object_id: int) -> ValueError:
+    """What is wrong where the chance that poses of an object are right is asked for and not known."""
+    return ValueError(
+        f"how likely poses of object {object_id} are right is not known: its model was not calibrated for poses of "
+        "this kind. `cad2pose calibrate MODEL --ways ...` does it; poses from a depth image, from several rolls or "
+        "zooms, or from the first look alone have no calibration"
+    )
