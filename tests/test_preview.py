@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -12,6 +12,7 @@ import torch
 from bop_world import make_bop
 from cad2pose.cli import main
 from cad2pose.cli.crop_style import CropStyle
+from cad2pose.data.appearance import AppearanceConfig
 from cad2pose.data.bop import BopDataset
 from cad2pose.data.occluders import ClutterConfig
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
@@ -96,7 +97,12 @@ def test_ingredients_are_left_out_by_name_and_groups_are_what_they_are_made_of()
     for group, members in {
         "blur": ("source-resolution", "gaussian-blur", "defocus", "motion"), "grain": ("noise", "bayer", "compression"),
         "processing": ("sharpening", "equalisation", "shades", "vignette"),
+        "light": ("tables", "shadows", "openness", "metal"),
     }.items():  # fmt: skip
         assert without(style, (group,)) == without(style, members)
+    plain_light = without(style, ("light",)).appearance
+    for name, value in asdict(AppearanceConfig.plain()).items():
+        if name in ("roughness", "metallic_share", "shadow_share", "openness_share", "mirror_share"):
+            assert getattr(plain_light, name) == value
     with pytest.raises(ValueError, match="no ingredient 'jpeg' to leave out; there are tables, shadows"):
         CropStyle(without=("jpeg",)).settings()

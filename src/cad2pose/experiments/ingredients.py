@@ -1,4 +1,4 @@
-"""What makes rendered crops look real, in groups that can be left out to see what each is worth."""
+"""What makes rendered crops look real, by names under which it can be left out to see what it is worth."""
 
 from __future__ import annotations
 
@@ -11,83 +11,87 @@ from cad2pose.data.occluders import ClutterConfig
 from cad2pose.data.support import SupportConfig
 from cad2pose.data.synthetic import SyntheticConfig
 
-_LIGHT = ("roughness", "metallic_share", "shadow_share", "openness_share", "mirror_share")
+Switch = tuple[str, Callable[[SyntheticConfig], SyntheticConfig]]
+"""What it is, and how training crops are without it."""
 
 
-def _look(style: SyntheticConfig, **changes: Any) -> SyntheticConfig:
-    return replace(style, appearance=replace(style.appearance, **changes))
+def _look(**changes: Any) -> Callable[[SyntheticConfig], SyntheticConfig]:
+    return lambda style: replace(style, appearance=replace(style.appearance, **changes))
 
 
-def _effects(style: SyntheticConfig, **changes: Any) -> SyntheticConfig:
-    return replace(style, augmentation=replace(style.augmentation, **changes))
+def _effects(**changes: Any) -> Callable[[SyntheticConfig], SyntheticConfig]:
+    return lambda style: replace(style, augmentation=replace(style.augmentation, **changes))
 
 
-INGREDIENTS: dict[str, tuple[str, Callable[[SyntheticConfig], SyntheticConfig]]] = {
+_SINGLE: dict[str, Switch] = {
     "tables": ("tables under the parts", lambda style: replace(style, support=SupportConfig.off())),
-    "shadows": ("shadows", lambda style: _look(style, shadow_share=0.0)),
-    "openness": ("darker corners", lambda style: _look(style, openness_share=0.0)),
+    "shadows": ("shadows", _look(shadow_share=0.0)),
+    "openness": ("darker corners", _look(openness_share=0.0)),
     "metal": (
         "metals, smooth surfaces and reflections",
-        lambda style: _look(style, roughness=(0.5, 1.0), metallic_share=0.0, mirror_share=0.0),
+        _look(roughness=AppearanceConfig.plain().roughness, metallic_share=0.0, mirror_share=0.0),
     ),
+    "reflections": ("mirrored surroundings", _look(mirror_share=0.0)),
     "recolouring": (
         "changes of the part's colours",
-        lambda style: _look(style, hue=0.0, saturation=0.0, brightness=0.0, tint=0.0, tone=0.0, recolored_share=0.0),
+        _look(hue=0.0, saturation=0.0, brightness=0.0, tint=0.0, tone=0.0, recolored_share=0.0),
     ),
     "neighbours": ("other things in the scene", lambda style: replace(style, clutter=ClutterConfig(0, 0.0, 0.0, 0))),
-    "photographs": ("photographs as backgrounds", lambda style: replace(style, backgrounds=None)),
-    "blur": (
-        "blur and loss of resolution",
-        lambda style: _effects(style, native=False, resolution=0.0, blur=0.0, defocus=0.0, motion=0.0),
-    ),
-    "grain": (
-        "noise, colour filter and compression",
-        lambda style: _effects(style, noise=0.0, bayer=0.0, compression=0.0),
-    ),
-    "processing": (
-        "sharpening, equalisation, shades and vignettes",
-        lambda style: _effects(style, sharpen=0.0, equalise=0.0, shade=0.0, vignette=0.0),
-    ),
-    "colour-effects": (
-        "changes of the picture's colours",
-        lambda style: _effects(style, color_share=0.0, gray_share=0.0, invert_share=0.0, auto_exposure=False),
-    ),
-    "holes": ("holes", lambda style: _effects(style, holes=0)),
-    "light": (
-        "tables, shadows, darker corners, metals and reflections",
-        lambda style: replace(
-            _look(style, **{n: getattr(AppearanceConfig.plain(), n) for n in _LIGHT}), support=SupportConfig.off()
-        ),
-    ),
-}
-"""By name: what it is, and how training crops are without it."""
-
-_SINGLE: dict[str, tuple[str, Callable[[SyntheticConfig], SyntheticConfig]]] = {
-    "reflections": ("mirrored surroundings", lambda style: _look(style, mirror_share=0.0)),
-    "source-resolution": (
-        "the source image's own resolution, and less", lambda style: _effects(style, native=False, resolution=0.0)
-    ),
-    "gaussian-blur": ("Gaussian blur", lambda style: _effects(style, blur=0.0)),
-    "defocus": ("a lens out of focus", lambda style: _effects(style, defocus=0.0)),
-    "motion": ("motion blur", lambda style: _effects(style, motion=0.0)),
-    "noise": ("noise", lambda style: _effects(style, noise=0.0)),
-    "bayer": ("the colour filter and its filling in", lambda style: _effects(style, bayer=0.0)),
-    "compression": ("compression", lambda style: _effects(style, compression=0.0)),
-    "sharpening": ("the unsharp mask", lambda style: _effects(style, sharpen=0.0)),
-    "equalisation": ("local equalisation (CLAHE)", lambda style: _effects(style, equalise=0.0)),
-    "shades": ("broad shadows", lambda style: _effects(style, shade=0.0)),
-    "vignette": ("darker borders", lambda style: _effects(style, vignette=0.0)),
-    "exposure": ("exposure to an ordinary mean", lambda style: _effects(style, auto_exposure=False)),
-    "border-cuts": (
-        "parts cut by the image border", lambda style: replace(style, prior=replace(style.prior, border_share=0.0))
-    ),
     "patches": (
         "flat patches over the parts", lambda style: replace(style, clutter=replace(style.clutter, blob_share=0.0))
     ),
+    "photographs": ("photographs as backgrounds", lambda style: replace(style, backgrounds=None)),
+    "border-cuts": (
+        "parts cut by the image border", lambda style: replace(style, prior=replace(style.prior, border_share=0.0))
+    ),
     "box-errors": ("errors of the boxes", lambda style: replace(style, box=replace(style.box, shift=0.0, scale=0.0))),
+    "source-resolution": (
+        "the source image's own resolution, and less", _effects(native=False, resolution=0.0)
+    ),
+    "gaussian-blur": ("Gaussian blur", _effects(blur=0.0)),
+    "defocus": ("a lens out of focus", _effects(defocus=0.0)),
+    "motion": ("motion blur", _effects(motion=0.0)),
+    "noise": ("noise", _effects(noise=0.0)),
+    "bayer": ("the colour filter and its filling in", _effects(bayer=0.0)),
+    "compression": ("compression", _effects(compression=0.0)),
+    "sharpening": ("the unsharp mask", _effects(sharpen=0.0)),
+    "equalisation": ("local equalisation (CLAHE)", _effects(equalise=0.0)),
+    "shades": ("broad shadows", _effects(shade=0.0)),
+    "vignette": ("darker borders", _effects(vignette=0.0)),
+    "exposure": ("exposure to an ordinary mean", _effects(auto_exposure=False)),
+    "colour-effects": (
+        "changes of the picture's colours",
+        _effects(color_share=0.0, gray_share=0.0, invert_share=0.0, auto_exposure=False),
+    ),
+    "holes": ("holes", _effects(holes=0)),
 }  # fmt: skip
-SWITCHES = INGREDIENTS | _SINGLE
-"""All that can be left out: the groups, and what they are made of."""
+_GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "blur": ("blur and loss of resolution", ("source-resolution", "gaussian-blur", "defocus", "motion")),
+    "grain": ("noise, colour filter and compression", ("noise", "bayer", "compression")),
+    "processing": (
+        "sharpening, equalisation, shades and vignettes", ("sharpening", "equalisation", "shades", "vignette")
+    ),
+    "light": (
+        "tables, shadows, darker corners, metals and reflections", ("tables", "shadows", "openness", "metal")
+    ),
+}  # fmt: skip
+
+
+def _without_all(members: Sequence[str]) -> Callable[[SyntheticConfig], SyntheticConfig]:
+    return lambda style: without(style, members)
+
+
+SWITCHES: dict[str, Switch] = _SINGLE | {
+    name: (about, _without_all(members)) for name, (about, members) in _GROUPS.items()
+}
+"""All that can be left out: single ingredients, and groups of them."""
+
+_COMPARED = (
+    "tables", "shadows", "openness", "metal", "recolouring", "neighbours", "photographs", "blur", "grain", "processing",
+    "colour-effects", "holes", "light",
+)  # fmt: skip
+INGREDIENTS: dict[str, Switch] = {name: SWITCHES[name] for name in _COMPARED}
+"""Those of them that `cad2pose compare` has contestants for."""
 
 
 def without(style: SyntheticConfig, names: Sequence[str]) -> SyntheticConfig:

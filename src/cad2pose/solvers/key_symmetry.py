@@ -8,7 +8,7 @@ shows is the score's business, and this is only where to look for others.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Float64
@@ -48,6 +48,11 @@ class KeySymmetry:
 
     rotations: Float[Tensor, "g 3 3"]
     axis: Float[Tensor, "3"]
+    turning: bool = field(init=False)
+    """whether there is an axis, known on the host"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "turning", bool(self.axis.any()))
 
     def to(self, device: torch.device | str) -> KeySymmetry:
         """The same on another device."""

@@ -101,7 +101,8 @@ def solve(
     with timed("conclusion"):
         axes = torch.zeros(len(maps), 3, device=value.device)
         if symmetry is not None:
-            axes = free_axes(score, _best(poses, value, len(maps)), symmetry.axis, len(maps), options.independent)
+            if symmetry.turning:
+                axes = free_axes(score, _best(poses, value, len(maps)), symmetry.axis, len(maps), options.independent)
             if start is None or options.refine:  # poses that are to stay as they were given have no siblings
                 poses, value = _with_symmetric(score, poses, value, symmetry, axes, options)
         return _concluded(score, poses, value, axes, reasons, options, SolverStats.of(proposed, refined))

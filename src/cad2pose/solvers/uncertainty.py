@@ -32,12 +32,12 @@ def free_axes(
     Args:
         score: of poses.
         poses: at most one of each crop.
-        axis: about which the keys are (all but) symmetric, in the object's frame; zeros for none.
+        axis: about which the keys are (all but) symmetric, in the object's frame, of length 1.
         crops: their number.
         independent: pixels that a crop counts as; every turn must be at least `_AS_LIKELY` times as likely as the pose.
     """
     free = torch.zeros(crops, 3, device=axis.device)
-    if not bool(axis.any()) or not len(poses):
+    if not len(poses):
         return free
     axes = poses.rotation @ axis
     angle = turns_apart().to(axes)
