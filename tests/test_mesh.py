@@ -259,6 +259,31 @@ def test_scene_is_flattened_with_its_transforms(tmp_path: Path) -> None:
     torch.testing.assert_close(mesh.colors[~right], torch.tensor([1.0, 0, 0]).expand(int((~right).sum()), 3))
 
 
+def test_a_piece_without_area_is_left_out(tmp_path: Path) -> None:
+    scene = trimesh.Scene()
+    scene.add_geometry(trimesh.creation.box((10, 20, 30)))
+    line = trimesh.Trimesh([[0, 0, 0], [50, 0, 0], [90, 0, 0]], [[0, 1, 2]], process=False)
+    scene.add_geometry(line)
+    scene.export(tmp_path / "two.glb")
+    mesh = load_mesh(tmp_path / "two.glb")
+    assert float(mesh.used_vertices[:, 0].max()) == pytest.approx(5)
+    scene = trimesh.Scene()
+    scene.add_geometry(line)
+    scene.export(tmp_path / "line.glb")
+    with pytest.raises(ValueError, match="zero area"):
+        load_mesh(tmp_path / "line.glb")
+
+
+def test_a_stray_vertex_far_away_does_not_merge_all_others(tmp_path: Path) -> None:
+    mesh = builtin_part("bracket").mesh
+    far = torch.tensor([[1e10, 0.0, 0.0]]).double()
+    stray = Mesh(torch.cat((mesh.vertices, far)), mesh.faces, torch.cat((mesh.normals, far * 1e-10)))
+    save_ply(tmp_path / "stray.ply", stray)
+    found, wanted = diagnose(load_mesh(tmp_path / "stray.ply")), diagnose(mesh)
+    assert found.volume == pytest.approx(wanted.volume, rel=1e-5)
+    assert (found.components, found.watertight, found.unused_vertices) == (wanted.components, True, 1)
+
+
 def test_obj_with_materials_quads_and_an_old_code_page(tmp_path: Path) -> None:
     written(tmp_path, "m.mtl", "newmtl a\nKd 1 0 0\nnewmtl b\nKd 0 1 0\n")
     text = "# Gehäuse\nmtllib m.mtl\nv 0 0 0\nv 10 0 0\nv 10 10 0\nv 0 10 0\nv 0 0 9\n"

@@ -18,7 +18,7 @@ from cad2pose.methods.losses import angle_between, chordal_distance, coordinate_
 from cad2pose.methods.pose_head import decode_charts, decode_pose, encode_pose, pose_numbers
 from cad2pose.methods.query import LossWeights
 from cad2pose.methods.regions import region_centres, region_labels
-from cad2pose.model_file import load_model, save_model
+from cad2pose.model_file import Model, load_model, save_model
 from cad2pose.networks import DropBlock, ThesisHead
 from cad2pose.parts import builtin_part
 from cad2pose.training import Run, TrainingConfig, training_step
@@ -264,6 +264,14 @@ def test_modules_that_a_model_has_no_weights_for_are_known(parts):
     assert fresh(charts=1) == ("head.output_weight", "head.output_bias")
     other = Run([wedge(), builtin_part("nut")], SMALL, training, cpu, lent).state().fresh
     assert other == ("decoder.last", "keys", "head.object_offset", "head.output_weight", "head.output_bias")
+
+
+def test_a_model_without_an_encoder_is_trained_further(parts):
+    config, training, cpu = replace(TINY, intermediate="true coordinates"), TrainingConfig(), torch.device("cpu")
+    lent = Model(config.build(parts), tuple(parts), {})
+    method = Run(parts, config, training, cpu, lent).state().method
+    for name, value in lent.method.state_dict().items():
+        assert torch.equal(method.state_dict()[name], value), name
 
 
 @pytest.mark.parametrize("config", [replace(SMALL, crop_size=64), TINY, replace(TINY, decoder="unet", charts=24)])

@@ -102,6 +102,14 @@ def test_units_hold_for_mesh_files_alone(mesh):
     assert nut.diameter == pytest.approx(builtin_part("nut").diameter)
 
 
+@pytest.mark.parametrize(("units", "info"), [("m", None), ("mm", Path("nowhere.json"))])
+def test_what_is_about_mesh_files_is_refused_where_there_are_none(dataset, units, info):
+    with pytest.raises(ValueError, match="is in mm and has a models_info.json"):
+        find_parts([str(dataset)], (), units, info)
+    with pytest.raises(ValueError, match="nut, disc: built-in parts are in mm"):
+        find_parts(["nut", "disc"], (), units, info)
+
+
 @pytest.mark.parametrize(
     ("sources", "words"),
     [

@@ -1,12 +1,13 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from cad2pose.geometry import geodesic_distance, make_transform, random_rotations, rotation_from_axis_angle
-from cad2pose.parts import ContinuousSymmetry, Symmetries, builtin_part
+from cad2pose.parts import ContinuousSymmetry, Part, Symmetries, builtin_part
 from cad2pose.parts.symmetry import covering_rotations
 
 FLIP_X = [1, 0, 0, 0, 0, -1, 0, 0, 0, 0, -1, 0, 0, 0, 0, 1]
@@ -56,6 +57,19 @@ def test_axis_away_from_the_origin_stays_where_it_is() -> None:
     for point in (offset.double(), offset.double() + 5 * item.axis):
         moved = transforms[:, :3, :3] @ point + transforms[:, :3, 3]
         torch.testing.assert_close(moved, point.expand_as(moved))
+
+
+def test_a_symmetry_that_moves_the_middle_of_the_part_is_warned_of() -> None:
+    bushing = builtin_part("bushing")
+    away = torch.tensor([100.0, 0, 0]).double()
+    mesh = replace(bushing.mesh, vertices=bushing.mesh.vertices + away)
+    axis = ContinuousSymmetry(torch.tensor([0.0, 0, 1]))
+    with pytest.warns(UserWarning, match="moves the middle of the part by 3.. % of its diameter"):
+        Part.from_mesh("moved", mesh, symmetries=Symmetries(continuous=(axis,)))
+    Part.from_mesh("moved", mesh, symmetries=Symmetries(continuous=(replace(axis, offset=away),)))
+    half = torch.diag(torch.tensor([-1.0, -1, 1, 1]))[None]
+    with pytest.warns(UserWarning, match="3.. %"):
+        Part.from_mesh("moved", mesh, symmetries=Symmetries(half))
 
 
 def test_round_trip_through_models_info() -> None:

@@ -22,12 +22,13 @@ from cad2pose.geometry import make_transform, rotation_about_z
 from cad2pose.methods import MethodConfig, QueryMethod
 from cad2pose.model_file import load_model
 from cad2pose.structures import CropBatch
-from cad2pose.training import Run, TrainingConfig, crop_errors, pose_crop_errors, train
+from cad2pose.training import Run, TrainingConfig, crop_errors, pose_crop_errors, train, training_step
 from cad2pose.training.checkpoint import CHECKPOINT, PREVIOUS
 from cad2pose.training.cost import measure_cost
 from cad2pose.training.optim import MovingAverage, make_optimizer, rate_factor
 from cad2pose.training.overfit import overfit
 from cad2pose.training.prefetch import prefetch
+from cad2pose.training.processes import Processes
 from cad2pose.training.step import drawing_from
 from small_models import SMALL, SMALL_GDRNET, SMALL_SURFEMB, wedge
 
@@ -411,3 +412,59 @@ def test_every_step_trains_with_draws_of_its_own_and_clipped_gradients(tmp_path,
     assert len(set(seeds)) == len(seeds) > 1
     assert all(modes)
     assert max(norms) < 1.01 * SHORT.gradient_clip
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "ranger"])
+def test_a_step_whose_gradient_is_not_finite_changes_nothing(optimizer, monkeypatch):
+    config = replace(SHORT, optimizer=optimizer, learning_rate=1e-2)
+    state, source = Run([wedge()], SMALL, config, CPU).state(), crops()
+    state.method.train()
+    plain = QueryMethod.loss
+
+    def broken(self, output, batch, generator=None):
+        found = plain(self, output, batch, generator)
+        return replace(found, total=found.total * math.inf)
+
+    for step in range(4):
+        monkeypatch.setattr(QueryMethod, "loss", broken if step == 2 else plain)
+        before = {name: value.detach().clone() for name, value in state.method.named_parameters()}
+        training_step(state, source.batch(step, 8), config)
+        after = dict(state.method.named_parameters())
+        moved = max(float((value.detach() - before[name]).abs().max()) for name, value in after.items())
+        if optimizer != "ranger" or step != 2:  # momentum of the steps before moves Ranger's on
+            assert (moved == 0) == (step == 2)
+        assert moved < 0.1
+        assert all(bool(value.isfinite().all()) for value in state.method.state_dict().values())
+
+
+def test_a_network_that_is_no_longer_finite_does_not_take_the_place_of_one_that_is(tmp_path):
+    """Pixels that are no numbers spoil what batch norm remembers, whatever becomes of the weights."""
+
+    class Broken:
+        def batch(self, index: int, size: int) -> CropBatch:
+            made = crops().batch(index, size)
+            return replace(made, image=made.image * math.nan) if index == 4 else made
+
+    config = replace(SHORT, checkpoint_minutes=1e-9)
+    with pytest.raises(ValueError, match=r"no longer made of finite numbers after step 5.*lower rates"):
+        train(Run([wedge()], SMALL, config, CPU), Broken(), crops(1), tmp_path)
+    assert all(bool(value.isfinite().all()) for value in weights(tmp_path / "model.safetensors").values())
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["step"] == 4
+
+
+def test_one_crop_alone_is_too_little_where_the_innermost_map_is_a_cell(tmp_path):
+    with pytest.raises(ValueError, match=r"1 crop of 32 pixels at once is too little.*--batch-size"):
+        run(tmp_path, replace(SHORT, batch_size=1, samples=2))
+
+
+def test_the_plan_makes_the_shards_that_a_process_has():
+    sizes: list[int] = []
+
+    class Watched:
+        def batch(self, index: int, size: int) -> CropBatch:
+            sizes.append(size)
+            return crops().batch(index, size)
+
+    measure_cost(Run([wedge()], SMALL, replace(SHORT, shards=4), CPU), Watched(), Processes(1, 2))
+    assert set(sizes) == {2}
+    assert len(sizes) % 2 == 0

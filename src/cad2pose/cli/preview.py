@@ -61,6 +61,8 @@ def preview_command(
     for name, value in (("count", count), ("columns", columns)):
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be 1 or more")
+    if real and truth:
+        raise ValueError("--truth is about rendered crops alone, whose truth is drawn; leave it out with --real")
     if real and len(source) != 1:
         raise ValueError("--real needs one BOP folder, whose images are to be shown")
     torch.set_num_threads(1)

@@ -73,6 +73,8 @@ def find_parts(
         raise ValueError(f"object id {wrong[0]} was given; ids are 1 or more")
     names = [n for source in sources for n in (BUILTIN_PARTS if source == _ALL_BUILTIN else (source,))]
     folder = _models_folder(names[0]) if len(names) == 1 else None
+    if units != "mm" or models_info is not None:
+        _check_files(names, folder)
     if folder is not None:
         parts = load_bop_parts(folder, list(object_ids) or None)
     elif object_ids and len(object_ids) != len(names):
@@ -87,6 +89,19 @@ def find_parts(
         raise ValueError(f"the parts' object ids are {ids}; give every part its own with --objects")
     twice = [name for name, count in Counter(part.name for part in parts).items() if count > 1]
     return [replace(p, name=f"{p.name}_{p.object_id}") if p.name in twice else p for p in parts]
+
+
+def _check_files(names: Sequence[str], folder: Path | None) -> None:
+    """Raise ValueError where no mesh file is named that units or symmetries could be stated for."""
+    if folder is not None:
+        raise ValueError(
+            f"{folder} is in mm and has a models_info.json; --units and --models-info are about mesh files"
+        )
+    if all(builtin_name(name) for name in names):
+        raise ValueError(
+            f"{', '.join(names)}: built-in parts are in mm and have symmetries of their own; --units and --models-info "
+            "are about mesh files"
+        )
 
 
 def _models_folder(source: str) -> Path | None:

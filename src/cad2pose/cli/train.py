@@ -32,7 +32,7 @@ from cad2pose.training import Run, TrainingConfig, train
 from cad2pose.training.checkpoint import CHECKPOINT
 from cad2pose.training.cost import measure_cost
 from cad2pose.training.overfit import overfit
-from cad2pose.training.processes import Processes, join_processes
+from cad2pose.training.processes import ALONE, Processes, join_processes
 from cad2pose.training.run_folder import RunFolder
 
 _VALIDATION_SEED = 7_000_003
@@ -108,6 +108,8 @@ def train_command(
     use_threads(threads)
     if calibration_crops < 0:
         raise ValueError(f"calibration-crops is {calibration_crops}; it must be 0 or more")
+    if images is None and (mix != 0.5 or allow_test_images):
+        raise ValueError("--mix and --allow-test-images are about labelled images, and there are none (--images)")
     config = _method_config(method, full, {"model": model, "surfemb": surfemb, "gdrnet": gdrnet})
     processes, where = join_processes(pick_device(device))
     parts = find_parts(source, objects, units, models_info)
@@ -153,7 +155,7 @@ def _train(
         folder.check(run)  # before anything takes time
     crops = sources.training(training.seed)
     if processes.first:
-        console.print(_plan(run, crops))
+        console.print(_plan(run, crops, processes))
     done = 0
     if (out / CHECKPOINT).exists():
         done = max((int(line["step"]) for line in folder.curves()), default=0) * training.batch_size
@@ -221,9 +223,9 @@ def _progress_bar(console: Console) -> Progress:
     )  # fmt: skip
 
 
-def _plan(run: Run, crops: CropSource) -> Table:
+def _plan(run: Run, crops: CropSource, processes: Processes = ALONE) -> Table:
     """What will be done and what it takes, measured, for the eye."""
-    cost, training = measure_cost(run, crops), run.training
+    cost, training = measure_cost(run, crops, processes), run.training
     overlap = run.device.type == "cuda" or (os.cpu_count() or 1) > 1
     table = Table(title="plan", show_header=False)
     table.add_row("parts", ", ".join(part.name for part in run.parts))
@@ -234,7 +236,7 @@ def _plan(run: Run, crops: CropSource) -> Table:
     table.add_row("crops", f"{training.samples:,} in {training.steps:,} steps of {training.batch_size}")
     making, learning = 1e3 * cost.crop_seconds, 1e3 * cost.step_seconds
     table.add_row("time per crop", f"{making:.1f} ms to make, {learning:.1f} ms to learn")
-    hours = cost.hours(training, overlap)
+    hours = cost.hours(training, overlap) / processes.size
     table.add_row("time in all", f"about {hours:.1f} hours" if hours > 1.5 else f"about {60 * hours:.1f} minutes")
     table.add_row("memory", f"{cost.memory / 1e9:.2f} GB")
     return table

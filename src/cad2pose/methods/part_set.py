@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cad2pose.parts import Part, sample_surface
-from cad2pose.parts.diagnosis import diagnose
+from cad2pose.parts.diagnosis import outward_normals
 from cad2pose.parts.surface import sample_by_area, triangle_weights
 
 SURFACE_POINTS = 8192
@@ -28,7 +29,7 @@ class PartSet(nn.Module):
         centre `(P, 3)` mm and radius `(P,)` mm of the bounding spheres;
         surface `(P, 8192, 3)` normalised surface points, area-uniform;
         triangles `(P, F, 3, 3)` normalised corners, padded, and area_steps `(P, F)`, the share of the area up to each;
-        sparse `(P, 256, 3)` and sparse_normals: points spread evenly, with their normals;
+        sparse `(P, 256, 3)` and sparse_normals: points spread evenly, with the outward normals of their triangles;
         symmetry `(P, K, 3, 3)` rotations of the symmetry group, in steps about an axis, padded with the identity.
     """
 
@@ -56,7 +57,7 @@ class PartSet(nn.Module):
             even = sample_surface(part.mesh, SPARSE_POINTS, seed=0)
             surface.append((dense.points - part.center) / part.radius)
             sparse.append((even.points - part.center) / part.radius)
-            normals.append(-even.normals if diagnose(part.mesh).inside_out else even.normals)
+            normals.append(outward_normals(part.mesh)[even.faces])
         self._keep("centre", torch.stack([part.center for part in parts]))
         self._keep("radius", torch.tensor([part.radius for part in parts]))
         self._keep("surface", torch.stack(surface))
@@ -75,6 +76,14 @@ class PartSet(nn.Module):
 
     def _keep(self, name: str, tensor: Tensor) -> None:
         self.register_buffer(name, tensor.float(), persistent=False)
+
+    def subset(self, rows: Sequence[int]) -> PartSet:
+        """Some of the parts, in this order."""
+        chosen = copy.deepcopy(self)
+        chosen.symmetries = tuple(self.symmetries[row] for row in rows)
+        for name, buffer in self.named_buffers():
+            setattr(chosen, name, buffer[list(rows)])
+        return chosen
 
     def __len__(self) -> int:
         return len(self.radius)

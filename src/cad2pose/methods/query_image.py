@@ -35,6 +35,11 @@ class QueryImageMethod(Method):
     def query_maps(self, output: Any, batch: CropBatch) -> QueryMaps:
         """The query images of an output, with the full silhouettes and the cameras that see them."""
 
+    def load_state_dict(self, *args: Any, **named: Any) -> Any:
+        """As ever; keys of the weights before are forgotten."""
+        self._known_keys = None
+        return super().load_state_dict(*args, **named)
+
     def train(self, mode: bool = True) -> QueryImageMethod:
         """As in torch; also forgets the keys it keeps, which training would change."""
         self._known_keys = None

@@ -8,7 +8,6 @@ sure it is. Making poses of that is a solver's task.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -189,10 +188,7 @@ class SurfEmbMethod(QueryImageMethod):
         rows, known = list(part_indices), len(self.parts)
         if not rows or len(set(rows)) < len(rows) or not all(0 <= row < known for row in rows):
             raise ValueError(f"part_indices is {rows}; give one or more of 0 to {known - 1}, none of them twice")
-        parts = copy.deepcopy(self.parts)
-        for name, buffer in self.parts.named_buffers():
-            setattr(parts, name, buffer[rows])
-        chosen = SurfEmbMethod(self.config, parts)
+        chosen = SurfEmbMethod(self.config, self.parts.subset(rows))
         chosen.encoder.load_state_dict(self.encoder.state_dict())
         for decoder, row in zip(chosen.decoders, rows, strict=True):
             decoder.load_state_dict(self.decoders[row].state_dict())

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from cad2pose.geometry.rotation import axis_angle_from_rotation
 from cad2pose.parts.mesh import Mesh, Units
-from cad2pose.parts.normals import face_cross_products, merge_vertices
+from cad2pose.parts.normals import coinciding_vertices, face_cross_products, merge_vertices
 from cad2pose.parts.symmetry import Symmetries
 
 _ODD_SMALL, _ODD_LARGE = 10.0, 1500.0
@@ -68,12 +68,8 @@ class MeshDiagnosis:
 
 def diagnose(mesh: Mesh) -> MeshDiagnosis:
     """Measure what `MeshDiagnosis` holds."""
-    tolerance = 1e-7 * float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).max())
-    vertices, faces = merge_vertices(mesh.vertices, mesh.faces, tolerance)
-    start, end = faces.flatten(), faces.roll(-1, 1).flatten()
-    key = torch.minimum(start, end) * len(vertices) + torch.maximum(start, end)
-    _, edge, uses = key.unique(return_inverse=True, return_counts=True)
-    balance = torch.zeros(len(uses), dtype=torch.long).index_add_(0, edge, (start < end).long() * 2 - 1)
+    vertices, faces = merge_vertices(mesh.vertices, mesh.faces, _tolerance(mesh))
+    edge, uses, balance = _edges(faces)
     piece, components = _pieces(faces, len(vertices))
     volumes = _signed_volumes(vertices, faces, piece, components)
     closed = torch.ones(components, dtype=torch.bool)
@@ -91,6 +87,39 @@ def diagnose(mesh: Mesh) -> MeshDiagnosis:
         flat_faces=int((torch.linalg.vector_norm(cross, dim=-1) == 0).sum()),
         unused_vertices=len(mesh.vertices) - len(mesh.used_vertices),
     )
+
+
+def outward_normals(mesh: Mesh) -> Float64[Tensor, "f 3"]:
+    """Unit normals of the triangles that point out of the closed piece which they belong to, whatever its winding.
+
+    Those of pieces that are not closed, or disagree about their sides, point to where their vertex normals do.
+    """
+    first, place = coinciding_vertices(mesh.vertices, _tolerance(mesh))
+    faces = place[mesh.faces]
+    whole = ((faces != faces.roll(1, 1)).all(1)).nonzero()[:, 0]
+    edge, uses, balance = _edges(faces[whole])
+    piece, components = _pieces(faces, len(first))
+    closed = torch.ones(components, dtype=torch.bool)
+    closed[piece[whole[((uses != 2) | (balance != 0))[edge].nonzero()[:, 0] // 3]]] = False
+    inward = (_signed_volumes(mesh.vertices[first], faces, piece, components) < 0)[piece]
+    normals = mesh.face_normals
+    against = (mesh.normals[mesh.faces].sum(1) * normals).sum(1) < 0
+    return torch.where(torch.where(closed[piece], inward, against)[:, None], -normals, normals)
+
+
+def _tolerance(mesh: Mesh) -> float:
+    """Vertices so close to each other (mm) are at one place."""
+    low, high = mesh.used_vertices.aminmax(dim=0)
+    return 1e-7 * float((high - low).max())
+
+
+def _edges(faces: Int[Tensor, "f 3"]) -> tuple[Int[Tensor, "f3"], Int[Tensor, "e"], Int[Tensor, "e"]]:
+    """The edge that every side of a triangle is, how many triangles it has, and those in excess that run up it."""
+    start, end = faces.flatten(), faces.roll(-1, 1).flatten()
+    key = torch.minimum(start, end) * (faces.max() + 1) + torch.maximum(start, end)
+    _, edge, uses = key.unique(return_inverse=True, return_counts=True)
+    balance = torch.zeros(len(uses), dtype=torch.long).index_add_(0, edge, (start < end).long() * 2 - 1)
+    return edge, uses, balance
 
 
 def _pieces(faces: Int[Tensor, "f 3"], vertex_count: int) -> tuple[Int[Tensor, "f"], int]:

@@ -117,12 +117,19 @@ def load_mesh(path: Path | str, units: Units = "mm", keep_vertices: bool = False
         raise ValueError(f"{path}: the file is empty")
     try:
         pieces = read_pieces(path, keep_vertices)
-        surfaces = [piece for piece in pieces if len(piece.faces)] or pieces
+        surfaces = [piece for piece in pieces if _has_area(piece)] or pieces
         mesh = _join([_as_mesh(piece, MILLIMETRES[units], keep_vertices) for piece in surfaces])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     _check_size(path, mesh, units)
     return mesh
+
+
+def _has_area(piece: MeshPiece) -> bool:
+    """Whether a piece has a surface; others (lines, points, collapsed triangles) may lie in a file beside it."""
+    vertices, faces = torch.from_numpy(piece.vertices), torch.from_numpy(piece.faces)
+    inside = len(faces) > 0 and int(faces.min()) >= 0 and int(faces.max()) < len(vertices)
+    return len(faces) > 0 and (not inside or float(face_cross_products(vertices.double(), faces).abs().sum()) != 0)
 
 
 def _as_mesh(piece: MeshPiece, scale: float, keep_vertices: bool) -> Mesh:
@@ -133,7 +140,8 @@ def _as_mesh(piece: MeshPiece, scale: float, keep_vertices: bool) -> Mesh:
     mesh = Mesh.from_arrays(vertices, faces, colors)
     if keep_vertices:
         return mesh
-    span = float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).max())
+    low, high = mesh.used_vertices.aminmax(dim=0)
+    span = float((high - low).max())
     source, faces, normals = crease_normals(mesh.vertices, mesh.faces, colors is not None, 1e-7 * span)
     return Mesh(mesh.vertices[source], faces, normals, None if mesh.colors is None else mesh.colors[source])
 

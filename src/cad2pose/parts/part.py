@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from cad2pose.parts.mesh import Mesh, Units, load_mesh
 from cad2pose.parts.symmetry import Symmetries
 
 _DIAMETER_TOLERANCE = 0.1
+_CENTRE_TOLERANCE = 0.1  # of the diameter
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +66,13 @@ class Part:
                 "check the units of the mesh and the object id"
             )
         symmetries = Symmetries() if symmetries is None else symmetries
+        moved = symmetries.largest_shift(center) / measured
+        if moved > _CENTRE_TOLERANCE:
+            warnings.warn(
+                f"{name}: a declared symmetry moves the middle of the part by {100 * moved:.0f} % of its diameter, "
+                "which no symmetry of its shape does; is the offset of its axis missing, or is it of another mesh?",
+                stacklevel=2,
+            )
         return cls(name, object_id, mesh, symmetries, center, radius, measured if diameter is None else diameter)
 
     def normalize(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
@@ -185,7 +194,7 @@ def check_entry(path: Path | str, part: Part) -> None:
 def update_models_info(path: Path | str, part: Part) -> None:
     """Put a part's entry into a models_info.json, which need not be there yet; the other entries stay as they are.
 
-    Of the part's own entry, keys that are not BOP's stay too, and symmetries that the part does not have are removed.
+    Of the part's own entry all but the symmetries stays, too: BOP's thresholds hang on the diameter that it states.
     The file is replaced as a whole or not at all.
 
     Raises:
@@ -196,7 +205,8 @@ def update_models_info(path: Path | str, part: Part) -> None:
     entries = read_models_info(path) if Path(path).exists() else {}
     known = entries.get(part.object_id, {})
     kept = {key: value for key, value in known.items() if not key.startswith("symmetries_")}
-    entries[part.object_id] = kept | part.to_bop()
+    measured = part.to_bop()
+    entries[part.object_id] = {name: kept.get(name, value) for name, value in measured.items()} | kept
     _write_entries(path, entries)
 
 

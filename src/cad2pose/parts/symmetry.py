@@ -80,6 +80,17 @@ class Symmetries:
     def __len__(self) -> int:
         return len(self.discrete) + len(self.continuous)
 
+    def largest_shift(self, point: Float[Tensor, "3"]) -> float:
+        """How far any of the motions takes a point, mm."""
+        shifts = [0.0]
+        if len(self.discrete):
+            moved = self.discrete[:, :3, :3] @ point + self.discrete[:, :3, 3]
+            shifts.append(float(torch.linalg.vector_norm(moved - point, dim=1).max()))
+        for item in self.continuous:
+            away = torch.linalg.cross(point - item.offset, item.direction)
+            shifts.append(2 * float(torch.linalg.vector_norm(away)))
+        return max(shifts)
+
     @classmethod
     def generated_by(cls, generators: Float[Tensor, "n 4 4"]) -> Symmetries:
         """All products of the given motions: for symmetries stated by hand (a 60 degree turn gives all six).

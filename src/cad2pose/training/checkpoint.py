@@ -26,6 +26,14 @@ def _check_sums(path: Path) -> None:
             raise ValueError(f"{damaged} is damaged")
 
 
+def _on_host(record: Any) -> Any:
+    if isinstance(record, torch.Tensor):
+        return record.cpu()
+    if isinstance(record, dict):
+        return {key: _on_host(value) for key, value in record.items()}
+    return [_on_host(value) for value in record] if isinstance(record, (list, tuple)) else record
+
+
 @dataclass
 class TrainingState:
     """Everything that changes while training; data and random draws follow from the step alone.
@@ -81,7 +89,8 @@ class TrainingState:
     def share(self, processes: Processes) -> None:
         """Take over the first process's state in all of them."""
         if processes.size > 1:
-            record = processes.from_first(self._record() if processes.first else None)
+            # on the host, or all processes of a machine would put it where the first one has its own
+            record = processes.from_first(_on_host(self._record()) if processes.first else None)
             if not processes.first:
                 self._take(record)
 

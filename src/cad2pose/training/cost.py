@@ -11,6 +11,7 @@ import torch
 
 from cad2pose.structures import CropSource
 from cad2pose.training.config import TrainingConfig
+from cad2pose.training.processes import ALONE, Processes
 from cad2pose.training.run import Run
 from cad2pose.training.step import training_step
 
@@ -36,22 +37,24 @@ class Cost:
         return config.samples * together / 3600
 
 
-def measure_cost(run: Run, crops: CropSource) -> Cost:
-    """Time a few steps of a copy of the run; nothing of it is kept."""
-    state, size, device = run.state(), run.training.batch_size, run.device
+def measure_cost(run: Run, crops: CropSource, processes: Processes = ALONE) -> Cost:
+    """Time a few steps of a copy of the run, with this process's shards alone; nothing of it is kept."""
+    state, device = run.state(), run.device
+    shards, size = len(processes.shards(run.training.shards)), run.training.batch_size // run.training.shards
     state.method.train()
     parameters = sum(p.numel() for p in state.method.parameters())
     making, learning = [], []
     for index in range(_STEPS):
         begun = time.monotonic()
-        batch = crops.batch(index, size)
+        batches = [crops.batch(index * shards + shard, size) for shard in range(shards)]
         _wait(device)
         made = time.monotonic()
-        training_step(state, batch, run.training)
+        training_step(state, batches, run.training)
         _wait(device)
         making.append(made - begun)
         learning.append(time.monotonic() - made)
-    return Cost(parameters, min(making) / size, min(learning) / size, peak_memory(device), state.fresh)
+    seen = shards * size
+    return Cost(parameters, min(making) / seen, min(learning) / seen, peak_memory(device), state.fresh)
 
 
 def peak_memory(device: torch.device) -> int:

@@ -89,6 +89,7 @@ class Journal:
             rate = (step - self._counted) * training.batch_size / (now - self._logged)
             self._logged, self._counted = now, step
             self._log(values | {"crops_per_second": rate, "seconds": self.state.seconds})
+            self._check_finite()
             self.report(Progress(step, training.steps, rate, values, self._errors))
             self.worst.see(step, values["total"], batch)
         if step % self._validate_every == 0 or step == training.steps:
@@ -98,6 +99,19 @@ class Journal:
         if now - self._saved > 60 * training.checkpoint_minutes:
             self._save()
             self._saved = time.monotonic()
+
+    def _check_finite(self) -> None:
+        """Raise ValueError before weights that are no numbers take the place of those of the last checkpoint."""
+        tensors = [*self.state.method.parameters(), *self.state.method.buffers()]
+        fractions = [tensor.detach() for tensor in tensors if tensor.is_floating_point()]
+        norms = torch._foreach_norm(fractions)  # pyright: ignore[reportPrivateImportUsage]
+        if bool(torch.isfinite(torch.stack([norm.float() for norm in norms])).all()):
+            return
+        raise ValueError(
+            f"the network is no longer made of finite numbers after step {self.state.step}; {self.folder.path} still "
+            "has the checkpoint and the model of before. Train into another folder with lower rates (--learning-rate, "
+            "--key-learning-rate), and look whether the crops are as they should be (cad2pose preview)"
+        )
 
     def _judge(self) -> dict[str, float]:
         """Validate, and show what the averaged weights say."""
@@ -120,6 +134,7 @@ class Journal:
 
     def _save(self) -> None:
         """Checkpoint and model file."""
+        self._check_finite()
         self.state.save(self.folder.path)
         device = self.run.device
         info = {

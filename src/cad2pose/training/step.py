@@ -42,15 +42,41 @@ def training_step(
         generator = torch.Generator(device).manual_seed(seed)
         with nullcontext() if number == len(shards) - 1 else without_exchange(losses):
             with drawing_from(seed, device), autocast(config, device):
-                total, terms = losses(shard, generator)
+                total, terms = _losses(losses, shard, generator)
             (total / len(shards)).backward()
         found.append({"total": total.detach(), **{name: term.detach() for name, term in terms.items()}})
-    torch.nn.utils.clip_grad_norm_(method.parameters(), config.gradient_clip)
+    norm = torch.nn.utils.clip_grad_norm_(method.parameters(), config.gradient_clip)
+    _leave_out_unless_finite(state.optimizer, norm)
     state.optimizer.step()
     processes.average_statistics(method)
     state.average.update_parameters(method)
     state.step += 1
     return {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}
+
+
+def _losses(
+    losses: nn.Module, shard: CropBatch, generator: torch.Generator
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    try:
+        return losses(shard, generator)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            f"{len(shard)} crop of {shard.image.shape[-1]} pixels at once is too little to normalise by: the innermost "
+            "map has a single cell; take more crops a step (--batch-size), fewer shards, or larger crops"
+        ) from error
+
+
+def _leave_out_unless_finite(optimizer: torch.optim.Optimizer, norm: torch.Tensor) -> None:
+    """A step whose gradient is not finite changes no weight; the device need not be waited for."""
+    if getattr(optimizer, "_step_supports_amp_scaling", False):  # fused ones know what to do, for gradient scalers
+        optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
+        return
+    for group in optimizer.param_groups:  # the norm is in every gradient by now
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                parameter.grad.nan_to_num_(0.0, 0.0, 0.0)
 
 
 @contextmanager

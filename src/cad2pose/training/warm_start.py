@@ -83,7 +83,7 @@ def warm_start(method: Method, parts: Sequence[Part], model: Model) -> list[str]
         else:
             left.append(name)
     weights = {name for name, _ in method.named_parameters() if name.startswith("encoder.")}
-    if weights <= set(left):
+    if weights and weights <= set(left):
         raise ValueError("the model to start from has another encoder: its width must be that of the new model")
     return left
 
