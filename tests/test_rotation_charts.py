@@ -41,7 +41,7 @@ def test_charts_are_taught_the_equivalent_truth_nearest_to_their_anchor():
     nut = builtin_part("nut")
     anchors, truth = anchor_rotations(60).float(), random_rotations(20)
     group = nut.symmetries.rotation_group().float()
-    wanted, weight = chart_targets(truth, group.expand(20, -1, -1, -1), anchors)
+    wanted, weight = chart_targets(truth, group.expand(20, -1, -1, -1), torch.zeros(20, 3), anchors)
     torch.testing.assert_close(weight.sum(1), torch.ones(20))
     for row in range(20):
         for chart in (0, 17, 59):
@@ -50,8 +50,22 @@ def test_charts_are_taught_the_equivalent_truth_nearest_to_their_anchor():
             torch.testing.assert_close(own, angles.min(), rtol=1e-3, atol=1e-3)
         angle = geodesic_distance(wanted[row], anchors)
         assert weight[row].argmax() == angle.argmin()
-    _, moved = chart_targets(truth @ group[5], group.expand(20, -1, -1, -1), anchors)
+    _, moved = chart_targets(truth @ group[5], group.expand(20, -1, -1, -1), torch.zeros(20, 3), anchors)
     torch.testing.assert_close(moved, weight, rtol=1e-3, atol=1e-4)
+
+
+def test_the_target_of_a_chart_does_not_hang_on_the_turn_that_nobody_sees():
+    """About a continuous axis the target is the very nearest rotation, from wherever the truth was turned to."""
+    bushing = builtin_part("bushing")
+    group = bushing.symmetries.rotation_group(36).float().expand(20, -1, -1, -1)
+    axis, anchors, truth = torch.tensor([[0.0, 0, 1]]).expand(20, 3), anchor_rotations(60).float(), random_rotations(20)
+    wanted, weight = chart_targets(truth, group, axis, anchors)
+    again, other = chart_targets(truth @ rotation_about_z(torch.tensor(1.2345)), group, axis, anchors)
+    torch.testing.assert_close(again, wanted, rtol=0, atol=2e-3)
+    torch.testing.assert_close(other, weight, rtol=0, atol=1e-4)
+    fine = truth[:, None] @ bushing.symmetries.rotation_group(3600).float()
+    closeness = torch.einsum("bkij,cij->bck", fine, anchors).amax(2)
+    torch.testing.assert_close((wanted * anchors).sum((2, 3)), closeness, rtol=0, atol=1e-4)
 
 
 def test_the_chosen_rotation_is_the_mean_of_the_charts_that_agree():

@@ -91,7 +91,7 @@ class GdrNetConfig:
         rotation_loss: `surface-points` matched (published), or those of `points`, which are also on the axes' ends, the
             angle (`geodesic`), or the Frobenius norm.
         symmetric_loss: compare with the nearest of all equivalent true rotations.
-        symmetry_steps: rotations a continuous symmetry is discretised to in the rotation loss.
+        symmetry_steps: as of `QueryConfig`.
         weights: of the loss terms.
     """
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cad2pose.parts import Part, sample_surface
 from cad2pose.parts.diagnosis import outward_normals
 from cad2pose.parts.surface import sample_by_area, triangle_weights
+from cad2pose.parts.symmetry_choice import nearest_turn
 
 SURFACE_POINTS = 8192
 SPARSE_POINTS = 256
@@ -30,7 +31,8 @@ class PartSet(nn.Module):
         surface `(P, 8192, 3)` normalised surface points, area-uniform;
         triangles `(P, F, 3, 3)` normalised corners, padded, and area_steps `(P, F)`, the share of the area up to each;
         sparse `(P, 256, 3)` and sparse_normals: points spread evenly, with the outward normals of their triangles;
-        symmetry `(P, K, 3, 3)` rotations of the symmetry group, in steps about an axis, padded with the identity.
+        symmetry `(P, K, 3, 3)` rotations of the symmetry group, in steps about an axis, padded with the identity, and
+        axis `(P, 3)`, the first about which any turn is one, 0 where there is none.
     """
 
     centre: Tensor
@@ -41,6 +43,7 @@ class PartSet(nn.Module):
     sparse: Tensor
     sparse_normals: Tensor
     symmetry: Tensor
+    axis: Tensor
 
     def __init__(self, parts: Sequence[Part], symmetry_steps: int) -> None:
         super().__init__()
@@ -73,6 +76,9 @@ class PartSet(nn.Module):
         self._keep("sparse", torch.stack(sparse))
         self._keep("sparse_normals", torch.stack(normals))
         self._keep("symmetry", symmetry)
+        none = torch.zeros(3, dtype=torch.float64)
+        turns = [part.symmetries.continuous for part in parts]
+        self._keep("axis", torch.stack([axes[0].direction if axes else none for axes in turns]))
 
     def _keep(self, name: str, tensor: Tensor) -> None:
         self.register_buffer(name, tensor.float(), persistent=False)
@@ -106,8 +112,13 @@ class PartSet(nn.Module):
         truth: Float[Tensor, "batch 3 3"],
         part_index: Int[Tensor, "batch"],
     ) -> Float[Tensor, "batch 3 3"]:
-        """Of all truths R S, S in the part's symmetry group, the one with the smallest angle to the prediction."""
+        """Of all truths R S, S in the part's symmetry group, the one with the smallest angle to the prediction.
+
+        Of the steps about an axis the nearest is found first, and then turned on to the very nearest.
+        """
+        predicted = predicted.detach()
         candidates = truth[:, None] @ self.symmetry[part_index]
-        closeness = torch.einsum("bij,bkij->bk", predicted.detach(), candidates)
+        closeness = torch.einsum("bij,bkij->bk", predicted, candidates)
         best = closeness.argmax(1)
-        return candidates[torch.arange(len(best), device=best.device), best]
+        nearest = candidates[torch.arange(len(best), device=best.device), best]
+        return nearest @ nearest_turn(predicted.mT @ nearest, self.axis[part_index].to(nearest))

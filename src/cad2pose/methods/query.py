@@ -66,7 +66,8 @@ class QueryConfig:
         negatives: surface points per object in the contrastive loss.
         positives_from: pixels drawn from the `full` silhouette (as SurfEmb trains) or the `visible` mask.
         key_noise: standard deviation of the noise on coordinates, in sphere radii, that keeps keys smooth.
-        symmetry_steps: rotations a continuous symmetry is discretised to in the rotation loss.
+        symmetry_steps: rotations about a continuous axis among which the nearest is looked for first (it is then turned
+            on to the very nearest), and by which matches are judged.
         symmetric_loss: compare with the nearest of all equivalent true rotations.
         weights: of the loss terms; with nce at 0, embeddings are learnt through the pose alone (the thesis' e2e.pose).
         intermediate: what the head sees: queries, or coordinates regressed beside them as well.

@@ -163,8 +163,10 @@ class RegressionMethod(PoseMethod):
             if self.config.symmetric_loss:
                 truth = self.parts.nearest_symmetric(found, truth, index)
             return {"rotation": self._rotation_cost(found[:, None], truth[:, None], index).mean()}
-        group = self.parts.symmetry[index] if self.config.symmetric_loss else self.parts.symmetry[index, :1]
-        wanted, weight = chart_targets(truth, group, self.anchors)
+        group, axis = self.parts.symmetry[index], self.parts.axis[index]
+        if not self.config.symmetric_loss:
+            group, axis = group[:, :1], torch.zeros_like(axis)
+        wanted, weight = chart_targets(truth, group, axis, self.anchors)
         divergence = torch.nn.functional.kl_div(charts.logits.log_softmax(1), weight, reduction="batchmean")
         nearest = weight.topk(_CHARTS_MATCHED, dim=1)
         row = torch.arange(len(weight), device=weight.device)[:, None]

@@ -20,6 +20,7 @@ from torch import Tensor
 from cad2pose.geometry.rotation import nearest_rotation, rotation_from_axis_angle
 from cad2pose.geometry.transform import make_transform
 from cad2pose.parts.symmetry import Symmetries
+from cad2pose.parts.symmetry_choice import nearest_turn
 
 CHART_COUNTS = (1, 24, 60)
 _WIDTH = {24: math.radians(28.0), 60: math.radians(20.0)}
@@ -92,13 +93,17 @@ def anchor_rotations(count: int) -> Float[Tensor, "count 3 3"]:
 
 
 def chart_targets(
-    truth: Float[Tensor, "batch 3 3"], group: Float[Tensor, "batch k 3 3"], anchors: Float[Tensor, "charts 3 3"]
+    truth: Float[Tensor, "batch 3 3"],
+    group: Float[Tensor, "batch k 3 3"],
+    axis: Float[Tensor, "batch 3"],
+    anchors: Float[Tensor, "charts 3 3"],
 ) -> tuple[Float[Tensor, "batch charts 3 3"], Float[Tensor, "batch charts"]]:
     """What every chart should say, and how far it is concerned.
 
     Args:
         truth: true rotations R.
-        group: the rotations S of each part's symmetry group, padded with the identity.
+        group: the rotations S of each part's symmetry group, padded with the identity; about an axis some of them.
+        axis: about which any turn is one, 0 where there is none.
         anchors: of the charts; more than one.
 
     Returns:
@@ -107,8 +112,10 @@ def chart_targets(
     """
     equivalent = truth[:, None] @ group
     closeness = torch.einsum("bkij,cij->bck", equivalent, anchors)
-    closest, index = closeness.max(dim=2)
+    row = torch.arange(len(truth), device=truth.device)[:, None]
+    wanted = equivalent[row, closeness.argmax(dim=2)]
+    wanted = wanted @ nearest_turn(anchors.mT @ wanted, axis[:, None].to(wanted).expand(wanted.shape[:-1]))
+    closest = (wanted * anchors).sum((2, 3))
     angle = torch.acos(((closest - 1) / 2).clamp(-1, 1))
     weight = torch.softmax(-(angle / _WIDTH[len(anchors)]).square(), dim=1)
-    row = torch.arange(len(truth), device=truth.device)[:, None]
-    return equivalent[row, index], weight
+    return wanted, weight

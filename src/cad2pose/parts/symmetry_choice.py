@@ -56,16 +56,24 @@ def _turned(
     before: Float[Tensor, "*batch 4 4"], options: Float[Tensor, "*batch k 4 4"], axis: ContinuousSymmetry
 ) -> Float[Tensor, "*batch k 4 4"]:
     """Every option turned about the axis until it is nearest to the pose before."""
-    u = axis.direction.to(options)
     between = before[..., None, :3, :3].mT @ options[..., :3, :3]
-    trace = between.diagonal(dim1=-2, dim2=-1).sum(-1)
-    along = (u * (between @ u[:, None])[..., 0]).sum(-1)
-    sine = (between * skew(u).mT).sum((-1, -2))  # the trace of the product
-    angle = torch.atan2(sine, trace - along)
-    cross = skew(u)
-    turn = torch.eye(3).to(u) + angle.sin()[..., None, None] * cross
-    turn = turn + (1 - angle.cos())[..., None, None] * (cross @ cross)
+    turn = nearest_turn(between, axis.direction.to(options).expand(between.shape[:-1]))
     return _moved_about(options, turn, axis.offset.to(options))
+
+
+def nearest_turn(between: Float[Tensor, "*batch 3 3"], axis: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """Rotations about axes after which others turn least.
+
+    Args:
+        between: rotations A; A R(u, t) is to have the least angle.
+        axis: u, of length 1, or 0, of which nothing is turned.
+    """
+    trace = between.diagonal(dim1=-2, dim2=-1).sum(-1)
+    along = (axis * (between @ axis[..., None])[..., 0]).sum(-1)
+    cross = skew(axis)
+    sine = (between * cross.mT).sum((-1, -2))  # the trace of the product
+    angle = torch.atan2(sine, trace - along)[..., None, None]
+    return torch.eye(3).to(axis) + angle.sin() * cross + (1 - angle.cos()) * (cross @ cross)
 
 
 def _moved_about(
