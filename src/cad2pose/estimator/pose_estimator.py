@@ -212,6 +212,8 @@ class PoseEstimator:
             chosen = torch.arange(len(box))
             chosen[rows[better]] = len(box) + better.nonzero()[:, 0]
             found = Poses.join([found, again])[chosen]
+        if bool(straight.all()):
+            return found
         reason = f"the box lies where the lens model {camera.distortion} cannot be inverted; check it"
         return Poses.join([found, _no_poses([reason])])[torch.where(straight, torch.arange(len(box)), len(box))]
 

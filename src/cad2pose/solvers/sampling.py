@@ -69,6 +69,19 @@ def sample_poses(
     can show, or where one of the three points faces away; of the others, the first `kept` of a crop are given.
     """
     options = options or SamplingOptions()
+    pixel, point, some = _correspondences(keys, maps, options)
+    row = torch.arange(len(maps), device=keys.device).repeat_interleave(options.samples)
+    rotation, position, kept = _solved(surface, maps, pixel, point, options)
+    kept = kept & some[row]
+    among = kept.view(-1, options.samples)
+    first = (among & (among.cumsum(1) <= options.kept)).flatten().nonzero()[:, 0]
+    return Hypotheses(row[first], rotation[first].float(), position[first].float())
+
+
+def _correspondences(
+    keys: Float[Tensor, "m e"], maps: QueryMaps, options: SamplingOptions
+) -> tuple[Int[Tensor, "b s4"], Int[Tensor, "n 4"], Bool[Tensor, "b"]]:
+    """Pixels of every crop, four for each sample, their points, and whether the mask has four at all."""
     generator = torch.Generator(device=keys.device).manual_seed(options.seed)
     pixel, weight = _pixels(maps, options, generator)
     drawn, total = _points(maps.queries.flatten(2), pixel, keys, options, generator)
@@ -80,12 +93,7 @@ def sample_poses(
     pick = torch.searchsorted(steps, even * steps[:, -1:], right=True)
     slot = torch.randint(options.draws, even.shape, generator=generator, device=keys.device)
     point = drawn.flatten(1).gather(1, pick * options.draws + slot).view(-1, 4)
-    row = torch.arange(len(maps), device=keys.device).repeat_interleave(options.samples)
-    rotation, position, kept = _solved(surface, maps, pixel.gather(1, pick), point, options)
-    kept = kept & some[row]
-    among = kept.view(-1, options.samples)
-    first = (among & (among.cumsum(1) <= options.kept)).flatten().nonzero()[:, 0]
-    return Hypotheses(row[first], rotation[first].float(), position[first].float())
+    return pixel.gather(1, pick), point, some
 
 
 def _solved(
