@@ -68,6 +68,37 @@ def box_alone(records: Sequence[dict[str, Any]]) -> str:
     return markdown_table(head, rows)
 
 
+def three_objects(records: dict[str, dict[str, Any]], published: dict[str, Any]) -> str:
+    """Means of both recalls of models for one object each, beside published ones, and what the models cost.
+
+    `records` has the record of every object by its name, `published` the figures of every method by objects' ids.
+    """
+    by_id = {str(record["parts"][0]["object_id"]): record for record in records.values()}
+    ways = [way for way in next(iter(by_id.values()))["figures"] if all(way in r["figures"] for r in by_id.values())]
+    rows = [
+        (f"**cad2pose, {way}**", [r["figures"][way]["all"]["mean_AR_MSSD_MSPD"] for r in by_id.values()])
+        for way in ways
+    ]  # fmt: skip
+    for method, figures in published.items():
+        recalls = [figures["per_object"][object_id] for object_id in by_id]
+        rows.append((method, [(row["AR_MSSD"] + row["AR_MSPD"]) / 2 for row in recalls]))
+    rows.sort(key=lambda row: sum(row[1]))
+    cells = [[name, *(f"{value:.3f}" for value in (*values, sum(values) / len(values)))] for name, values in rows]
+    about = [f"{name}: {training(record)}." for name, record in records.items()]
+    return "\n".join(f"- {line}" for line in about) + "\n\n" + markdown_table(["method", *records, "mean"], cells)
+
+
+def training(record: dict[str, Any]) -> str:
+    """What a model's training was, in words."""
+    info = record["training"]
+    minutes = float(info["seconds"]) / 60
+    before = f" after {int(info['samples_before']):,} of earlier runs" if "samples_before" in info else ""
+    return (
+        f"{int(info['samples']):,} training crops{before}, {minutes:.0f} minutes on {info['device']}, "
+        f"{record['parameters'] / 1e6:.2f} M parameters"
+    )
+
+
 def _share(value: float, low: float, high: float) -> str:
     return f"{value:.2f} ({low:.2f} to {high:.2f})"
 

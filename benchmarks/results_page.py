@@ -17,7 +17,7 @@ import tyro
 
 from cad2pose.experiments.report import markdown_table
 from cad2pose.files import replacing, write_text
-from compared_tables import add_runs, against_twin, box_alone, compared
+from compared_tables import add_runs, against_twin, box_alone, compared, three_objects, training
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -38,17 +38,18 @@ def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data"), r
 
     Args:
         page: the page.
-        data: folder of the records (builtin, gdrnet_long, cat, cat_full, surfemb_full, surfemb_visible and cat_surfemb,
-            .json), of compare_tiny.json and compare_tiny_photographs.json, box_alone.json, against_twin_*.json and
-            calibration_*.json, and of curves_builtin.jsonl, curves_gdrnet_long.jsonl, curves_cat.jsonl and
-            curves_cat_full.jsonl.
+        data: folder of the records (builtin, gdrnet_long, ape, cat, holepuncher, cat_full, surfemb_full,
+            surfemb_visible and cat_surfemb, .json), of compare_tiny.json and compare_tiny_photographs.json,
+            box_alone.json, against_twin_*.json and calibration_*.json, and of curves_builtin.jsonl,
+            curves_gdrnet_long.jsonl, curves_cat.jsonl and curves_cat_full.jsonl.
         runs: folder of a comparison of tiny models, whose finished runs are taken into these two first.
     """
     compare_tiny = data / "compare_tiny.json", data / "compare_tiny_photographs.json"
     if runs is not None:
         add_runs(*compare_tiny, runs)
-    names = ("builtin", "gdrnet_long", "cat", "cat_full", "surfemb_full", "surfemb_visible", "cat_surfemb")
-    builtin, gdrnet, cat, cat_full, full, visible, cat_surfemb = (
+    names = ("builtin", "gdrnet_long", "ape", "cat", "holepuncher", "cat_full", "surfemb_full", "surfemb_visible",
+             "cat_surfemb")  # fmt: skip
+    builtin, gdrnet, ape, cat, holepuncher, cat_full, full, visible, cat_surfemb = (
         json.loads((data / f"{name}.json").read_text()) for name in names
     )
     text = page.read_text()
@@ -73,7 +74,10 @@ def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data"), r
     published = Path(os.environ.get("REFERENCE_PATH", "")) / "lmo_published.json"
     if published.is_file():
         ours = {"query": cat, "query, full-size": cat_full, "SurfEmb": cat_surfemb}
-        text = _fill(text, "published", _published_table(ours, json.loads(published.read_text())["methods"]))
+        methods = json.loads(published.read_text())["methods"]
+        text = _fill(text, "published", _published_table(ours, methods))
+        models = {"ape": ape, "cat": cat, "holepuncher": holepuncher}
+        text = _fill(text, "three objects", three_objects(models, {name: methods[name] for name in _PUBLISHED}))
     for name, record in (("builtin", builtin), ("gdrnet_long", gdrnet), ("cat", cat), ("cat_full", cat_full)):
         curves = [json.loads(line) for line in (data / f"curves_{name}.jsonl").read_text().splitlines()]
         seen = sum(int(record["training"].get(key, 0)) for key in ("samples", "samples_before"))
@@ -114,16 +118,6 @@ def _fill(text: str, name: str, block: str) -> str:
     return pattern.sub(lambda found: found[1] + block + "\n" + found[2], text)
 
 
-def _training(record: dict[str, Any]) -> str:
-    info = record["training"]
-    minutes = float(info["seconds"]) / 60
-    before = f" after {int(info['samples_before']):,} of earlier runs" if "samples_before" in info else ""
-    return (
-        f"{int(info['samples']):,} training crops{before}, {minutes:.0f} minutes on {info['device']}, "
-        f"{record['parameters'] / 1e6:.2f} M parameters"
-    )
-
-
 def _builtin_table(record: dict[str, Any], ways: tuple[str, ...]) -> str:
     rows = []
     for way in ways:
@@ -133,7 +127,7 @@ def _builtin_table(record: dict[str, Any], ways: tuple[str, ...]) -> str:
             rows.append([way, name, str(row["n"]), *cells, f"{share:.0f} %"])
     head = ["looks", "part", "crops", "median rotation error (deg)", "median translation error (% of distance)",
             "median depth error (%)", "rotation under 10 deg"]  # fmt: skip
-    return f"{_training(record)}.\n\n" + markdown_table(head, rows)
+    return f"{training(record)}.\n\n" + markdown_table(head, rows)
 
 
 def _ways_table(record: dict[str, Any]) -> str:
@@ -160,7 +154,7 @@ def _surfemb_table(records: dict[str, dict[str, Any]]) -> str:
                 rows.append([pixels, way.removeprefix("1 look, "), part, str(row["n"]), *errors, share])
     head = ["positives from the", "solver", "part", "crops", "median rotation error (deg)",
             "median translation error (% of distance)", "median depth error (%)", "rotation under 10 deg"]  # fmt: skip
-    return f"{_training(next(iter(records.values())))}, each.\n\n" + markdown_table(head, rows)
+    return f"{training(next(iter(records.values())))}, each.\n\n" + markdown_table(head, rows)
 
 
 def _calibration_table(records: dict[str, list[dict[str, Any]]]) -> str:
@@ -207,7 +201,7 @@ def _cat_table(record: dict[str, Any]) -> str:
     head = ["estimator", "targets", "mean of both", "AR_MSSD", "AR_MSPD", "ADD(-S) 0.1 d", "R mean (deg)",
             "R median", "t mean (mm)", "t median", "ms a box (CPU)"]  # fmt: skip
     settings = record["settings"]
-    about = f"{_training(record)}; {settings['images']} images, boxes `{settings['boxes']}`."
+    about = f"{training(record)}; {settings['images']} images, boxes `{settings['boxes']}`."
     return f"{about}\n\n" + markdown_table(head, rows)
 
 
