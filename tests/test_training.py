@@ -213,6 +213,11 @@ def test_the_schedule_warms_up_stays_flat_and_ends_at_zero():
     assert all(a >= b for a, b in zip(factors[500:], factors[501:], strict=False))
     assert factors[750] == pytest.approx(0.5, abs=0.01)
     assert factors[-1] == pytest.approx(0, abs=1e-9)
+    short = TrainingConfig(samples=90, batch_size=1, warmup_steps=300)
+    factors = [rate_factor(step, short) for step in range(91)]
+    assert factors[29] == 1.0
+    assert factors[0] == pytest.approx(1 / 30)
+    assert factors[-1] == pytest.approx(0, abs=1e-9)
 
 
 class Weights(torch.nn.Module):

@@ -31,7 +31,7 @@ class DropBlock(nn.Module):
 
     Args:
         block: side of the blocks, in pixels.
-        share: of the map that is dropped, in the mean.
+        share: of the map that is dropped, in the mean; less near the border, where no block reaches in from outside.
     """
 
     def __init__(self, block: int, share: float) -> None:

@@ -21,7 +21,7 @@ class TrainingConfig:
         optimizer: AdamW, Adam, or Ranger (RAdam with lookahead and centralised gradients, GDR-Net's).
         learning_rate: peak rate of the convolutional networks and the head.
         key_learning_rate: peak rate of the key networks.
-        warmup_steps: linear warm-up.
+        warmup_steps: linear warm-up; of a short run a third of the steps at most.
         flat_share: share of all steps before the cosine decay to zero sets in (flat and anneal).
         weight_decay: of AdamW and Ranger, on weights; not on biases, norms and keys.
         gradient_clip: largest norm of the gradient.

@@ -59,10 +59,14 @@ def _centralise(inputs: Mapping[nn.Parameter, tuple[int, ...]]) -> None:
 
 
 def rate_factor(step: int, config: TrainingConfig) -> float:
-    """Learning rate at a step in units of its peak: linear warm-up, flat, cosine to zero (GDR-Net's schedule)."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    start = max(config.flat_share * config.steps, config.warmup_steps)
+    """Learning rate at a step in units of its peak: linear warm-up, flat, cosine to zero (GDR-Net's schedule).
+
+    The warm-up of a run of few steps is a third of them at most.
+    """
+    warmup = min(config.warmup_steps, config.steps // 3)
+    if step < warmup:
+        return (step + 1) / warmup
+    start = max(config.flat_share * config.steps, warmup)
     if step < start:
         return 1.0
     progress = (step - start) / max(1, config.steps - start)

@@ -13,9 +13,9 @@ from cad2pose.training.run import Run
 from cad2pose.training.step import training_step
 
 # What a model reaches that can learn at all: rotation in sphere diameters, centre in crop sides, depth as a
-# logarithm, the cross-entropy of each mask, nce below that of chance by this factor.
+# logarithm, the cross-entropy (or L1) of each mask, nce below that of chance by this factor.
 POSE_TARGETS = {"rotation": 0.06, "centre": 0.04, "depth": 0.03}
-MASK_TARGET = 0.175
+MASK_TARGET = {"bce": 0.175, "l1": 0.08}
 NCE_SHARE_OF_CHANCE = 0.75
 
 
@@ -54,12 +54,12 @@ def overfit(
 
 def _wanted(config: MethodConfig) -> dict[str, float]:
     """Bounds of the terms that a method has."""
-    wanted = {"mask": MASK_TARGET}
+    wanted = {"mask": MASK_TARGET["bce"]}
     if isinstance(config, QueryConfig):
-        wanted = {**POSE_TARGETS, "mask": 2 * MASK_TARGET}  # the sum of two masks
+        wanted = {**POSE_TARGETS, "mask": 2 * MASK_TARGET["bce"]}  # the sum of two masks
     if isinstance(config, GdrNetConfig):
         masks = 2 if config.double_mask else 1
-        wanted = {**POSE_TARGETS, "mask": masks * MASK_TARGET}
+        wanted = {**POSE_TARGETS, "mask": masks * MASK_TARGET[config.mask_loss]}
         if config.intermediate == "true coordinates":
             wanted.pop("mask")
     if isinstance(config, QueryConfig) and config.frozen:
