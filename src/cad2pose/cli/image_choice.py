@@ -59,12 +59,20 @@ class ImageChoice:
         if self.instances is not None and self.instances < 1:
             raise ValueError(f"--instances is {self.instances}; it must be 1 or more")
         if self.bop is not None:
-            others = (self.box or None, self.mask, self.camera)
-            if self.detections is None or any(given is not None for given in others):
-                raise ValueError("--bop needs --detections, and takes no --camera, --box or --mask")
-            if self.object_id is not None:
-                raise ValueError("--object-id says whose --box or --mask it is; of detections, --objects chooses")
-            return
+            self._check_bop()
+        else:
+            self._check_image()
+        if self.detections is not None and self.object_id is not None:
+            raise ValueError("--object-id says whose --box or --mask it is; of detections, --objects chooses")
+        if self.detections is None and self.objects:
+            raise ValueError("--objects chooses among detections; --object-id says whose --box or --mask it is")
+
+    def _check_bop(self) -> None:
+        others = (self.box or None, self.mask, self.camera)
+        if self.detections is None or any(given is not None for given in others):
+            raise ValueError("--bop needs --detections, and takes no --camera, --box or --mask")
+
+    def _check_image(self) -> None:
         if self.targets is not None or self.all_images or self.split != "test":
             raise ValueError("--targets, --all-images and --split are about a BOP dataset (--bop), not about --image")
         if self.camera is None:
@@ -75,10 +83,6 @@ class ImageChoice:
             told = f"; {' and '.join(given)} are given" if given else ""
             wanted = "--box X Y W H, --mask FILE and --detections FILE"
             raise ValueError(f"--image needs one of {wanted}: where to look{told}")
-        if self.detections is not None and self.object_id is not None:
-            raise ValueError("--object-id says whose --box or --mask it is; of detections, --objects chooses")
-        if self.detections is None and self.objects:
-            raise ValueError("--objects chooses among detections; --object-id says whose --box or --mask it is")
 
     def tasks(
         self, estimator: PoseEstimator, depth: Path | None = None, depth_scale: float = 1.0, bop_depth: bool = False

@@ -68,7 +68,7 @@ class MeshDiagnosis:
 
 def diagnose(mesh: Mesh) -> MeshDiagnosis:
     """Measure what `MeshDiagnosis` holds."""
-    vertices, faces = merge_vertices(mesh.vertices, mesh.faces, _tolerance(mesh))
+    vertices, faces = merge_vertices(mesh.vertices, mesh.faces, mesh.merging_distance)
     edge, uses, balance = _edges(faces)
     piece, components = _pieces(faces, len(vertices))
     volumes = _signed_volumes(vertices, faces, piece, components)
@@ -94,7 +94,7 @@ def outward_normals(mesh: Mesh) -> Float64[Tensor, "f 3"]:
 
     Those of pieces that are not closed, or disagree about their sides, point to where their vertex normals do.
     """
-    first, place = coinciding_vertices(mesh.vertices, _tolerance(mesh))
+    first, place = coinciding_vertices(mesh.vertices, mesh.merging_distance)
     faces = place[mesh.faces]
     whole = ((faces != faces.roll(1, 1)).all(1)).nonzero()[:, 0]
     edge, uses, balance = _edges(faces[whole])
@@ -105,12 +105,6 @@ def outward_normals(mesh: Mesh) -> Float64[Tensor, "f 3"]:
     normals = mesh.face_normals
     against = (mesh.normals[mesh.faces].sum(1) * normals).sum(1) < 0
     return torch.where(torch.where(closed[piece], inward, against)[:, None], -normals, normals)
-
-
-def _tolerance(mesh: Mesh) -> float:
-    """Vertices so close to each other (mm) are at one place."""
-    low, high = mesh.used_vertices.aminmax(dim=0)
-    return 1e-7 * float((high - low).max())
 
 
 def _edges(faces: Int[Tensor, "f 3"]) -> tuple[Int[Tensor, "f3"], Int[Tensor, "e"], Int[Tensor, "e"]]:

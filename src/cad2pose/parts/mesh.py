@@ -90,6 +90,12 @@ class Mesh:
         """The vertices that belong to a triangle; stray ones must not count as part of the object."""
         return self.vertices[self.faces.unique()]
 
+    @property
+    def merging_distance(self) -> float:
+        """Vertices so close to each other (mm) are at one place."""
+        low, high = self.used_vertices.aminmax(dim=0)
+        return 1e-7 * float((high - low).max())
+
 
 def load_mesh(path: Path | str, units: Units = "mm", keep_vertices: bool = False) -> Mesh:
     """Read a mesh file and convert it to millimetres.
@@ -140,9 +146,7 @@ def _as_mesh(piece: MeshPiece, scale: float, keep_vertices: bool) -> Mesh:
     mesh = Mesh.from_arrays(vertices, faces, colors)
     if keep_vertices:
         return mesh
-    low, high = mesh.used_vertices.aminmax(dim=0)
-    span = float((high - low).max())
-    source, faces, normals = crease_normals(mesh.vertices, mesh.faces, colors is not None, 1e-7 * span)
+    source, faces, normals = crease_normals(mesh.vertices, mesh.faces, colors is not None, mesh.merging_distance)
     return Mesh(mesh.vertices[source], faces, normals, None if mesh.colors is None else mesh.colors[source])
 
 
