@@ -39,6 +39,7 @@ def main(
     learning_rate: float = 1e-3,
     key_learning_rate: float = 3e-4,
     flat_share: float = 0.3,
+    seed: int = 0,
 ) -> None:
     """Train, or go on.
 
@@ -52,6 +53,7 @@ def main(
         device: cpu, cuda, ...
         start: model file to start from.
         learning_rate, key_learning_rate, flat_share: as of `TrainingConfig`.
+        seed: of the crops; another one where `start` has seen those of this.
     """
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -85,7 +87,7 @@ def main(
         print(f"{progress.step}/{progress.steps} {progress.crops_per_second:.0f} crops/s {errors}", flush=True)
 
     model = load_model(start) if start else None
-    source, judge = (SyntheticCrops(parts, c, where, s) for c, s in ((crops, 0), (judged, VALIDATION_SEED)))
+    source, judge = (SyntheticCrops(parts, c, where, s) for c, s in ((crops, seed), (judged, VALIDATION_SEED)))
     print(train(Run(parts, method_config, config, where, model, {"crops": crops}), source, judge, out, report))
 
 

@@ -64,8 +64,10 @@ def test_bad_input_writes_nothing(tmp_path: Path) -> None:
         inspect_command(str(tmp_path / "missing.ply"), out=tmp_path / "out")
     with pytest.raises(ValueError, match="built-in part 'bolt'"):
         inspect_command("builtin:bolt", out=tmp_path / "out")
-    with pytest.raises(ValueError, match="nut is built in, in mm"):
+    with pytest.raises(ValueError, match="nut: built-in parts are in mm"):
         inspect_command("nut", "m", out=tmp_path / "out")
+    with pytest.raises(ValueError, match="nut is built in and has an id of its own"):
+        inspect_command("nut", object_id=1, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -108,6 +108,8 @@ def test_what_is_about_mesh_files_is_refused_where_there_are_none(dataset, units
         find_parts([str(dataset)], (), units, info)
     with pytest.raises(ValueError, match="nut, disc: built-in parts are in mm"):
         find_parts(["nut", "disc"], (), units, info)
+    with pytest.raises(ValueError, match="nut: built-in parts are in mm"):
+        find_part("nut", units, 5, info)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def inspect_command(
     mesh: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MESH")],
     /,
     units: Units = "mm",
-    object_id: int = 1,
+    object_id: int | None = None,
     models_info: OptionalPath = None,
     out: Path = Path(),
 ) -> None:
@@ -34,18 +34,15 @@ def inspect_command(
     Args:
         mesh: PLY, OBJ, STL or GLB file, or a built-in part: bracket, nut, bushing or disc.
         units: what the file's numbers are in.
-        object_id: entry of models_info.json that the part is.
+        object_id: entry of models_info.json that the part is; 1 by default.
         models_info: BOP models_info.json with the part's diameter and symmetries.
         out: folder for the picture, NAME_six_views.png.
     """
     check_folder(out)
     built_in = builtin_name(mesh) is not None
-    if built_in and (units != "mm" or object_id != 1 or models_info is not None):
-        raise ValueError(
-            f"{mesh} is built in, in mm and with symmetries of its own; --units, --object-id and "
-            "--models-info are about mesh files"
-        )
-    part = find_part(mesh, units, None if built_in else object_id, models_info)
+    if built_in and object_id is not None:
+        raise ValueError(f"{mesh} is built in and has an id of its own; --object-id is about mesh files")
+    part = find_part(mesh, units, object_id, models_info)
     console = plain_console()
     console.print(_table(part, _BUILT_IN if built_in else mesh, units, models_info))
 

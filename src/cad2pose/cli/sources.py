@@ -38,12 +38,13 @@ def find_part(source: str, units: Units = "mm", object_id: int | None = None, mo
         models_info: BOP models_info.json with the symmetries of a mesh file, under its object id.
 
     Raises:
-        ValueError, FileNotFoundError: for anything that cannot be read.
+        ValueError, FileNotFoundError: for anything that cannot be read, and units or symmetries of a built-in part.
     """
     name = builtin_name(source)
     if name is not None:
-        part = builtin_part(name)
-        return part if object_id is None else replace(part, object_id=object_id)
+        if units != "mm" or models_info is not None:
+            raise ValueError(_about_files(source))
+        return _builtin(name, object_id)
     if not Path(source).suffix and not Path(source).exists():
         built_in = ", ".join(BUILTIN_PARTS)
         raise FileNotFoundError(f"{source} is neither a mesh file nor a built-in part ({built_in})")
@@ -80,10 +81,14 @@ def find_parts(
     elif object_ids and len(object_ids) != len(names):
         raise ValueError(f"{len(object_ids)} object ids were given for {len(names)} meshes; give one id for each")
     else:
-        built_in = {builtin_part(name).object_id for name in map(builtin_name, names) if name}
-        free = (number for number in itertools.count(1) if number not in built_in)
-        ids = object_ids or [None if builtin_name(name) else next(free) for name in names]
-        parts = [find_part(name, units, i, models_info) for name, i in zip(names, ids, strict=True)]
+        built_in = [builtin_name(name) for name in names]
+        taken = {builtin_part(name).object_id for name in built_in if name}
+        free = (number for number in itertools.count(1) if number not in taken)
+        ids = object_ids or [None if name else next(free) for name in built_in]
+        parts = [
+            _builtin(own, i) if own else find_part(name, units, i, models_info)
+            for name, own, i in zip(names, built_in, ids, strict=True)
+        ]
     ids = [part.object_id for part in parts]
     if len(set(ids)) < len(ids):
         raise ValueError(f"the parts' object ids are {ids}; give every part its own with --objects")
@@ -98,10 +103,19 @@ def _check_files(names: Sequence[str], folder: Path | None) -> None:
             f"{folder} is in mm and has a models_info.json; --units and --models-info are about mesh files"
         )
     if all(builtin_name(name) for name in names):
-        raise ValueError(
-            f"{', '.join(names)}: built-in parts are in mm and have symmetries of their own; --units and --models-info "
-            "are about mesh files"
-        )
+        raise ValueError(_about_files(", ".join(names)))
+
+
+def _about_files(names: str) -> str:
+    return (
+        f"{names}: built-in parts are in mm and have symmetries of their own; --units and --models-info are about "
+        "mesh files"
+    )
+
+
+def _builtin(name: str, object_id: int | None) -> Part:
+    part = builtin_part(name)
+    return part if object_id is None else replace(part, object_id=object_id)
 
 
 def _models_folder(source: str) -> Path | None:
