@@ -9,31 +9,45 @@ from pathlib import Path
 from typing import Any
 
 from cad2pose.experiments import CONTESTANTS, PhotographScores, as_json, finished, from_json
-from cad2pose.experiments.comparison import on_photographs
-from cad2pose.experiments.report import markdown_table, photographs_table, table
+from cad2pose.experiments.comparison import on_photographs, pixels_of_photographs
+from cad2pose.experiments.pixel_matches import PixelScores
+from cad2pose.experiments.report import markdown_table, photographs_table, pixels_table, shares_table, table
 from cad2pose.files import write_text
 
 _BASE = "SurfEmb, published solver"
 _CALLED = {"obj_000006": "LM-O, cat"}
 
 
-def add_runs(crops: Path, photographs: Path, runs: Path) -> None:
-    """Take the finished runs of a comparison's folder into the two records; errors are rounded."""
+def add_runs(crops: Path, photographs: Path, runs: Path, pixels: Path | None = None) -> None:
+    """Take the finished runs of a comparison's folder into the records; errors are rounded."""
     _write(crops, as_json(_latest([*from_json(_read(crops)), *finished(runs)])))
-    seen = [PhotographScores(**row) for row in _read(photographs)]
-    _write(photographs, [asdict(one) for one in _latest([*seen, *on_photographs(runs)])])
+    _write(photographs, [asdict(one) for one in _latest([*_scores(photographs), *on_photographs(runs)])])
+    if pixels is not None:
+        _write(pixels, [asdict(one) for one in _latest([*_pixels(pixels), *pixels_of_photographs(runs)])])
 
 
 def compared(crops: Path, photographs: Path) -> str:
     """Tables of a comparison, part by part: on rendered crops, and on photographs where there are any."""
     shown = [name for name, contestant in CONTESTANTS.items() if contestant.shown]
     found = [one for one in from_json(_read(crops)) if one.contestant in shown]
-    seen = [one for one in (PhotographScores(**row) for row in _read(photographs)) if one.contestant in shown]
+    seen = [one for one in _scores(photographs) if one.contestant in shown]
     blocks = []
     for part in dict.fromkeys(one.part for one in found):
         blocks += [f"**{_CALLED.get(part, part)}**", table([one for one in found if one.part == part])]
         if real := [one for one in seen if one.part == part]:
             blocks += ["The same models on photographs, from one look at every box:", photographs_table(real)]
+    return "\n\n".join(blocks)
+
+
+def ingredients(crops: Path, photographs: Path, pixels: Path) -> str:
+    """What leaving out an ingredient changes, in three tables: rendered crops, photographs' pixels, and their poses."""
+    found, seen, matched = from_json(_read(crops)), _scores(photographs), _pixels(pixels)
+    blocks = [
+        "On 200 rendered crops, errors as shares of those with all ingredients (`coarse`):", shares_table(found),
+        "Pixels of the photographs, and how far they are from those with all ingredients:", pixels_table(matched),
+        "Poses on the photographs, from one look at the surest boxes:", photographs_table(seen),
+        "And errors on the rendered crops as they are:", table(found),
+    ]  # fmt: skip
     return "\n\n".join(blocks)
 
 
@@ -106,8 +120,18 @@ def _share(value: float, low: float, high: float) -> str:
 def _latest(rows: list[Any]) -> list[Any]:
     """The last one of every way of every run, in order; contestants that are no more are left out."""
     order = list(CONTESTANTS)
-    by_run = {(one.part, one.contestant, one.way, one.seed): one for one in rows if one.contestant in order}
+    by_run = {
+        (one.part, one.contestant, getattr(one, "way", ""), one.seed): one for one in rows if one.contestant in order
+    }
     return sorted(by_run.values(), key=lambda one: (one.part, order.index(one.contestant), one.seed))
+
+
+def _scores(file: Path) -> list[PhotographScores]:
+    return [PhotographScores(**row) for row in _read(file)]
+
+
+def _pixels(file: Path) -> list[PixelScores]:
+    return [PixelScores(**{**row, "figures": tuple(map(tuple, row["figures"]))}) for row in _read(file)]
 
 
 def _read(file: Path) -> list[dict[str, Any]]:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 import tyro
-from torch import Tensor
 
 from cad2pose.data.bop import BopDataset, find_dataset
 from cad2pose.experiments.pixel_matches import LEAST_VISIBLE, PIXEL_FIGURES, pixel_cells, pixel_matches
@@ -43,7 +43,7 @@ class Config:
 def main(config: Config) -> None:
     dataset = BopDataset(find_dataset(config.bop), config.split)
     seen = {instance.object_id for image in dataset for instance in image.instances}
-    first: dict[int, Tensor] = {}
+    first: dict[int, np.ndarray] = {}
     rows, record = [], []
     for path in config.models:
         model = load_model(path)
@@ -51,8 +51,8 @@ def main(config: Config) -> None:
             if part.object_id not in seen:
                 continue
             found = pixel_matches(model, dataset, index, config.least_visible)
-            cells = pixel_cells(found, first.get(part.object_id))
-            first.setdefault(part.object_id, found)
+            cells = pixel_cells(found.numpy()[None], first.get(part.object_id))
+            first.setdefault(part.object_id, found.numpy()[None])
             rows.append([str(path), part.name, str(len(found)), *cells])
             figures = dict(zip(PIXEL_FIGURES, found.mean(0).tolist(), strict=True))
             record.append({"model": str(path), "part": part.name, "crops": len(found), **figures})

@@ -17,7 +17,7 @@ import tyro
 
 from cad2pose.experiments.report import markdown_table
 from cad2pose.files import replacing, write_text
-from compared_tables import add_runs, against_twin, box_alone, compared, three_objects, training
+from compared_tables import add_runs, against_twin, box_alone, compared, ingredients, three_objects, training
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -33,7 +33,12 @@ _WAYS = {"1 look": "regression alone", "1 look, refined": "regression, refined",
          "1 look, sampling": "sampling, refined", "1 look, search": "search, refined"}  # fmt: skip
 
 
-def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data"), runs: Path | None = None) -> None:
+def main(
+    page: Path = Path("docs/results.md"),
+    data: Path = Path("docs/data"),
+    runs: Path | None = None,
+    left_out: Path | None = None,
+) -> None:
     """Fill in the page.
 
     Args:
@@ -43,10 +48,15 @@ def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data"), r
             box_alone.json, against_twin_*.json and calibration_*.json, and of curves_builtin.jsonl,
             curves_gdrnet_long.jsonl, curves_cat.jsonl and curves_cat_full.jsonl.
         runs: folder of a comparison of tiny models, whose finished runs are taken into these two first.
+        left_out: the same of the comparison of ingredients, for ingredients.json, ingredients_photographs.json and
+            ingredients_pixels.json.
     """
     compare_tiny = data / "compare_tiny.json", data / "compare_tiny_photographs.json"
     if runs is not None:
         add_runs(*compare_tiny, runs)
+    crops, photographs, pixels = (data / f"ingredients{kind}.json" for kind in ("", "_photographs", "_pixels"))
+    if left_out is not None:
+        add_runs(crops, photographs, left_out, pixels)
     names = ("builtin", "gdrnet_long", "ape", "cat", "holepuncher", "cat_full", "surfemb_full", "surfemb_visible",
              "cat_surfemb")  # fmt: skip
     builtin, gdrnet, ape, cat, holepuncher, cat_full, full, visible, cat_surfemb = (
@@ -90,7 +100,8 @@ def main(page: Path = Path("docs/results.md"), data: Path = Path("docs/data"), r
     records = {"before": cat, **{
         f"with{out} light": json.loads((data / f"cat_with{out}_light.json").read_text()) for out in ("", "out")
     }}  # fmt: skip
-    write_text(story, _fill(text, "sim to real", _story_table(records)))
+    text = _fill(text, "sim to real", _story_table(records))
+    write_text(story, _fill(text, "ingredients", ingredients(crops, photographs, pixels)))
 
 
 def _traced_table(record: dict[str, dict[str, float]]) -> str:

@@ -26,7 +26,9 @@ from cad2pose.experiments import (
 )
 from cad2pose.experiments.comparison import on_photographs, outdated
 from cad2pose.experiments.contestants import WAYS, chosen
-from cad2pose.experiments.report import mean_interval, median_interval, table
+from cad2pose.experiments.intervals import mean_interval, median_interval, share_interval
+from cad2pose.experiments.pixel_matches import PixelScores
+from cad2pose.experiments.report import pixels_table, shares_table, table
 from cad2pose.methods import GdrNetConfig, QueryConfig, SurfEmbConfig
 from cad2pose.model_file import load_model, save_model
 from cad2pose.structures import PoseDetails
@@ -174,6 +176,52 @@ def test_intervals_hold_the_truth_as_often_as_they_should(interval, true):
     draws = np.random.default_rng(0).exponential(size=(200, 60))
     held = [low <= true <= high for low, high in (interval(row, 400) for row in draws)]
     assert 0.88 < np.mean(held) < 0.99
+
+
+def test_shares_are_of_the_first_contestants_errors_on_the_same_crops_under_the_same_seeds():
+    generator = np.random.default_rng(0)
+    base = generator.exponential(size=(2, 200)) * 10  # some crops are hard for all
+    runs = [one(seed=seed, rotation=tuple(base[seed]), translation=tuple(base[seed])) for seed in (0, 1)]
+    runs.append(one(seed=7, rotation=(1.0,) * 200, translation=(1.0,) * 200))  # a seed that the other has not
+    for seed, factor in ((0, 0.8), (1, 0.6)):
+        better = tuple(base[seed] * factor * generator.uniform(0.99, 1.01, 200))
+        runs.append(one(contestant="coarse", seed=seed, rotation=better, translation=tuple(base[seed])))
+    runs.append(one(contestant="coarse", seed=0, way="PnP"))  # the first has no such way
+    (row,) = shares_table(runs).splitlines()[2:]
+    name, way, seeds, turn, shift = row.removeprefix("| ").removesuffix(" |").split(" | ")
+    assert (name, way, seeds) == ("coarse", "regression", "0, 1")
+    share, own = turn.split(": ")
+    assert [float(value) for value in own.split(", ")] == pytest.approx([0.8, 0.6], abs=0.02)
+    low, high = (float(end) for end in share.split(" (")[1].removesuffix(")").split(" to "))
+    assert 0.57 < low < float(share.split(" ")[0]) < high < 0.83
+    assert shift == "1.00 (1.00 to 1.00): 1.00, 1.00"
+    assert shares_table(runs[:3]) == ""
+
+
+@pytest.mark.parametrize(("share", "true"), [(0.7, 0.7), (1.0, 1.0)])
+def test_intervals_of_shares_hold_the_truth_and_are_narrower_than_the_figures_own(share, true):
+    generator = np.random.default_rng(0)
+    held, widths, own = [], [], []
+    for _ in range(100):
+        base = generator.exponential(size=(1, 60))
+        ours = share * base * np.exp(0.1 * generator.standard_normal(base.shape))
+        found, low, high = share_interval(ours, base, 400)
+        held.append(low <= true <= high)
+        widths.append((high - low) / found)
+        ends = median_interval(ours, 400)
+        own.append((ends[1] - ends[0]) / np.median(ours))
+    assert 0.85 < np.mean(held) <= 1.0
+    assert np.mean(widths) < 0.4 * np.mean(own)
+
+
+def test_pixels_stand_beside_those_of_the_first_contestant_under_the_same_seeds():
+    base = np.random.default_rng(0).random((2, 40, 3))
+    rows = [PixelScores("p", "coarse", seed, tuple(map(tuple, base[seed]))) for seed in (0, 1)]
+    for seed, apart in ((0, 0.02), (1, 0.04)):
+        rows.append(PixelScores("p", "without-light", seed, tuple(map(tuple, base[seed] - apart))))
+    first, second = pixels_table(rows).splitlines()[2:]
+    assert first.startswith(f"| coarse | 0, 1 | 40 | {base[..., 0].mean():.3f} |")
+    assert f"| {base[..., 0].mean() - 0.03:.3f}, -0.030 (-0.040 to -0.020): -0.020, -0.040 |" in second
 
 
 @pytest.mark.usefixtures("tiny")

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from cad2pose.data.bop import BopDataset
 from cad2pose.data.bop_scene import BopImage
-from cad2pose.evaluation.bootstrap import Interval, image_weights
+from cad2pose.experiments.intervals import mean_interval
 from cad2pose.geometry import (
     VirtualCamera,
     nearest_rotation,
@@ -41,7 +42,6 @@ LEAST_VISIBLE = 0.3
 _POINTS = 4096
 _RIGHT, _NEAR = 0.2, 0.1  # radii
 _BATCH = 16
-_RESAMPLES = 2000
 
 
 class NoInstanceError(ValueError):
@@ -162,14 +162,19 @@ def _figures(
     return torch.stack(rows)
 
 
-def pixel_cells(figures: Float[Tensor, "n 3"], first: Float[Tensor, "n 3"] | None) -> list[str]:
-    """Means as text, with intervals of how far they are from those of another model on the same crops, if given.
+def pixel_cells(figures: np.ndarray, first: np.ndarray | None) -> list[str]:
+    """Means as text, and how far they are from those of another model: the mean, its interval, and every run's.
 
-    The intervals are of the percentile bootstrap over crops.
+    Args:
+        figures: `(runs, crops, 3)`.
+        first: the same of another model on the same crops, under the same seeds.
     """
-    cells = [f"{value:.3f}" for value in figures.mean(0).tolist()]
+    cells = [f"{value:.3f}" for value in figures.mean((0, 1))]
     if first is None:
         return cells
-    drawn = image_weights(len(figures), _RESAMPLES) @ (figures - first).double() / len(figures)
-    apart = [Interval.of(column) for column in drawn.T]
-    return [f"{cell} ({one.low:+.3f} to {one.high:+.3f})" for cell, one in zip(cells, apart, strict=True)]
+    for place, apart in enumerate(np.moveaxis(figures - first, 2, 0)):
+        low, high = mean_interval(apart)
+        cells[place] += f", {apart.mean():+.3f} ({low:+.3f} to {high:+.3f})"
+        if len(apart) > 1:
+            cells[place] += ": " + ", ".join(f"{one:+.3f}" for one in apart.mean(1))
+    return cells

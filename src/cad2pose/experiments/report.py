@@ -8,9 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from cad2pose.evaluation.bootstrap import Interval, image_weights, weighted_medians
 from cad2pose.experiments.comparison import (
     Comparison,
     ComparisonConfig,
@@ -20,12 +18,12 @@ from cad2pose.experiments.comparison import (
     pixels_of_photographs,
 )
 from cad2pose.experiments.contestants import CONTESTANTS
+from cad2pose.experiments.intervals import mean_interval, median_interval, share_interval
 from cad2pose.experiments.judging import NO_POSE
 from cad2pose.experiments.photographs import RECORD, PhotographScores
 from cad2pose.experiments.pixel_matches import PIXEL_FIGURES, PixelScores, pixel_cells
 from cad2pose.files import replacing, write_text
 
-_DRAWS = 2000
 _PHOTOGRAPHS = {
     "mean of both": ("mean_AR", 3), "AR_MSSD": ("AR_MSSD", 3), "AR_MSPD": ("AR_MSPD", 3),
     "ADD(-S) 0.1 d": ("add_s", 3), "R mean (deg)": ("rotation_deg_mean", 1), "R median": ("rotation_deg_median", 1),
@@ -50,13 +48,16 @@ def write_report(found: Sequence[Comparison], config: ComparisonConfig, out: Pat
         if not rows:
             continue
         lines += [f"## {part}", "", table(rows), ""]
+        if shares := shares_table(rows):
+            lines += [f"Errors as shares of those of {rows[0].contestant} on the same crops under the same seeds:", "",
+                      shares, ""]  # fmt: skip
         real = [one for one in seen if one.part == part and CONTESTANTS[one.contestant].shown]
         if real:
             lines += ["On photographs, from one look at the surest boxes:", "", photographs_table(real), ""]
         pixels = [one for one in matched if one.part == part and CONTESTANTS[one.contestant].shown]
         if pixels:
-            lines += ["Their pixels, around the annotated boxes (in brackets: how far from the first of the same seed,",
-                      "95 % intervals over crops):", "", pixels_table(pixels), ""]  # fmt: skip
+            lines += [f"Their pixels, around the annotated boxes, and how far they are from those of "
+                      f"{pixels[0].contestant} under the same seeds:", "", pixels_table(pixels), ""]  # fmt: skip
     lines += [
         "In brackets: 95 % bootstrap intervals over the crops (or photographs) and seeds, then the seeds' own. Of one",
         "seed they do not say how far another may lie, of two or three too little of it. Errors are modulo the",
@@ -118,17 +119,39 @@ def photographs_table(seen: Sequence[PhotographScores]) -> str:
     return markdown_table(("contestant", "poses from", "seeds", "targets", *_PHOTOGRAPHS), rows)
 
 
-def pixels_table(matched: Sequence[PixelScores]) -> str:
-    """How well pixels find their surface points, run by run, next to the first contestant of the same seed."""
-    first: dict[int, torch.Tensor] = {}
+def shares_table(found: Sequence[Comparison]) -> str:
+    """Median errors of every contestant as shares of the first one's by the same way; "" where there is no other."""
     rows = []
+    for contestant, way in dict.fromkeys((one.contestant, one.way) for one in found):
+        ours, base = ({one.seed: one for one in found if (one.contestant, one.way) == (name, way)}
+                      for name in (contestant, found[0].contestant))  # fmt: skip
+        seeds = [seed for seed in ours if seed in base and len(ours[seed].rotation) == len(base[seed].rotation)]
+        if contestant == found[0].contestant or not seeds:
+            continue
+        cells = []
+        for kind in ("rotation", "translation"):
+            both = [np.array([getattr(one[seed], kind) for seed in seeds]) for one in (ours, base)]
+            own = [f"{np.median(one) / np.median(other):.2f}" for one, other in zip(*both, strict=True)]
+            share, low, high = share_interval(*both)
+            cells.append(f"{share:.2f} ({low:.2f} to {high:.2f})" + (f": {', '.join(own)}" if len(own) > 1 else ""))
+        rows.append([contestant, way, ", ".join(map(str, seeds)), *cells])
+    return markdown_table(("contestant", "poses from", "seeds", "R median", "t median"), rows) if rows else ""
+
+
+def pixels_table(matched: Sequence[PixelScores]) -> str:
+    """How well pixels find their surface points, seeds together, and how far that is from the first contestant."""
+    by_name: dict[str, dict[int, PixelScores]] = {}
     for one in matched:
-        figures = torch.tensor(one.figures)
-        other = first.get(one.seed)
-        cells = pixel_cells(figures, other if other is not None and other.shape == figures.shape else None)
-        first.setdefault(one.seed, figures)
-        rows.append([one.contestant, str(one.seed), str(len(figures)), *cells])
-    return markdown_table(("contestant", "seed", "crops", *PIXEL_FIGURES), rows)
+        by_name.setdefault(one.contestant, {})[one.seed] = one
+    first = by_name[matched[0].contestant]
+    rows = []
+    for name, runs in by_name.items():
+        seeds = [seed for seed, run in runs.items() if seed in first and len(run.figures) == len(first[seed].figures)]
+        others = [np.array([some[seed].figures for seed in seeds]) for some in (runs, first)]
+        cells = pixel_cells(others[0] if seeds else np.array([run.figures for run in runs.values()]),
+                            others[1] if seeds and runs is not first else None)  # fmt: skip
+        rows.append([name, ", ".join(map(str, seeds or runs)), str(len(next(iter(runs.values())).figures)), *cells])
+    return markdown_table(("contestant", "seeds", "crops", *PIXEL_FIGURES), rows)
 
 
 def _seeds(runs: Sequence[Comparison] | Sequence[PhotographScores]) -> str:
@@ -138,35 +161,6 @@ def _seeds(runs: Sequence[Comparison] | Sequence[PhotographScores]) -> str:
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lines of a table in Markdown."""
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
-
-
-def median_interval(values: np.ndarray, draws: int = _DRAWS, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the median by the percentile bootstrap (Efron 1979).
-
-    Crops are drawn, and runs, where there are several: they are judged on the same crops, some of which are hard for
-    all. Of so few runs the interval is narrower than it should be.
-
-    Args:
-        values: `(runs, crops)`, or `(crops,)` of one run.
-        draws: how many.
-        seed: of the draws.
-    """
-    flat = torch.from_numpy(np.atleast_2d(values)).flatten()
-    interval = Interval.of(weighted_medians(flat, _often(np.atleast_2d(values), draws, seed)))
-    return interval.low, interval.high
-
-
-def mean_interval(values: np.ndarray, draws: int = _DRAWS, seed: int = 0) -> tuple[float, float]:
-    """The same of the mean."""
-    flat = torch.from_numpy(np.atleast_2d(values)).flatten()
-    interval = Interval.of(_often(np.atleast_2d(values), draws, seed) @ flat.double() / len(flat))
-    return interval.low, interval.high
-
-
-def _often(values: np.ndarray, draws: int, seed: int) -> torch.Tensor:
-    """How often every value stands in every draw of runs and crops."""
-    runs, crops = (image_weights(count, draws, seed + place) for place, count in enumerate(values.shape))
-    return (runs[:, :, None] * crops[:, None]).flatten(1)
 
 
 def _mean_with_interval(values: np.ndarray, digits: int) -> str:
