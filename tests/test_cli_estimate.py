@@ -155,8 +155,10 @@ def test_images_get_their_own_boxes_or_none(world, capsys):
     assert _run(world, *wanted) == 0
     assert read_results_csv(world / "out" / "results.csv").image_id.tolist() == [1, 2]
     _picture(world / "17.png")
-    (world / "one.json").write_text(_bop_list(boxes[2]))
+    (world / "one.json").write_text(_bop_list((7, *boxes[2][1:])))
     assert _run(world, *_image(world), "--detections", world / "one.json", out="any") == 0  # image.png has no number
+    rows = read_results_csv(world / "any" / "results.csv")
+    assert (rows.scene_id.tolist(), rows.image_id.tolist()) == ([7], [2]), "of which the file is"
     assert _run(world, *_image(world, "17.png"), "--detections", world / "one.json", out="other") == 2
     message = capsys.readouterr().err
     assert "no detections for image 17" in message

@@ -11,6 +11,7 @@ import torch
 
 from cad2pose.cli import main
 from cad2pose.cli.train import _method_config
+from cad2pose.confidence import Calibration, save_calibrations
 from cad2pose.data.synthetic import SyntheticCrops
 from cad2pose.files import alone
 from cad2pose.methods import GdrNetConfig, QueryConfig, SurfEmbConfig, SurfEmbMethod
@@ -89,6 +90,25 @@ def test_a_run_its_resumption_and_other_settings(mesh, tmp_path, capsys):
     assert "crops.roll" in refused(capsys, out, mesh, "--crop-roll", 5)
     assert "parts" in refused(capsys, out, "nut")
     assert "not empty and holds no training run" in refused(capsys, tmp_path, mesh)
+
+
+def test_what_the_scores_are_worth_is_learnt_once_at_the_end(mesh, tmp_path, capsys, monkeypatch):
+    calibrated = []
+
+    def calibrate(console, file, *settings):
+        calibrated.append(file)
+        save_calibrations(file, {"regression": (Calibration(2.0, -1.0),)})
+
+    monkeypatch.setattr("cad2pose.cli.train.calibrate_file", calibrate)
+    out = tmp_path / "run"
+    for _ in range(2):
+        assert run(mesh, "--out", out, "--calibration-crops", 8) == 0
+    assert calibrated == [out / "model.safetensors"]
+    assert "known already" in " ".join(capsys.readouterr().out.split())
+    assert load_model(out / "model.safetensors").calibrations
+    (out / "model.calibration.json").write_text("{")
+    assert run(mesh, "--out", out, "--calibration-crops", 8) == 0
+    assert len(calibrated) == 2, "damaged ones are learnt anew"
 
 
 def test_surfemb_of_two_parts_from_a_query_model(mesh, tmp_path, capsys, monkeypatch):

@@ -27,6 +27,7 @@ from cad2pose.experiments import (
 from cad2pose.experiments.comparison import on_photographs, outdated
 from cad2pose.experiments.contestants import WAYS, chosen
 from cad2pose.experiments.intervals import mean_interval, median_interval, share_interval
+from cad2pose.experiments.photographs import Photographs
 from cad2pose.experiments.pixel_matches import PixelScores
 from cad2pose.experiments.report import pixels_table, shares_table, table
 from cad2pose.methods import GdrNetConfig, QueryConfig, SurfEmbConfig
@@ -264,6 +265,18 @@ def boxes_of(root: Path, object_id: int) -> Path:
     path = root / "boxes.json"
     path.write_text(json.dumps(found))
     return path
+
+
+@pytest.mark.parametrize("targets", [True, False])
+def test_the_detectors_surest_boxes_are_taken_as_many_as_there_are_instances(tmp_path, targets):
+    root, part = make_bop(tmp_path), small_parts()[1]  # of which every image shows two
+    boxes = boxes_of(root, part.object_id)
+    known = json.loads(boxes.read_text())
+    boxes.write_text(json.dumps([{**one, "score": 0.1 * number} for number in range(5) for one in known]))
+    if not targets:
+        (root / "test_targets_bop19.json").unlink()
+    tasks = Photographs(root, boxes, "test", [part])._tasks[part.object_id]
+    assert [sorted(task.detections.score.tolist()) for task in tasks] == [pytest.approx([0.3, 0.4])] * 4
 
 
 @pytest.mark.usefixtures("tiny")

@@ -12,6 +12,7 @@ import torch
 from cad2pose.cli import main
 from cad2pose.confidence import (
     Calibration,
+    CalibrationError,
     Calibrations,
     calibrations_from_json,
     calibrations_to_json,
@@ -25,10 +26,10 @@ from cad2pose.experiments import calibrate, calibration, calibration_crops, crop
 from cad2pose.experiments.calibration_crops import inside as inside_of
 from cad2pose.experiments.calibration_crops import photograph
 from cad2pose.geometry import Camera, project_points, projected_box, transform_points
-from cad2pose.methods import GdrNetMethod, SurfEmbMethod
+from cad2pose.methods import GdrNetMethod, QueryMethod, SurfEmbMethod
 from cad2pose.model_file import Model, load_model, save_model
 from cad2pose.structures import Detections, PoseDetails, PoseEstimates
-from small_models import SMALL_GDRNET, SMALL_SURFEMB, PlantedMethod, planted_model, random_model, wedge
+from small_models import SMALL, SMALL_GDRNET, SMALL_SURFEMB, PlantedMethod, planted_model, random_model, wedge
 
 CAMERA = Camera.from_values(600.0, 610.0, 150.0, 130.0, 320, 240)
 IMAGE = torch.full((3, 240, 320), 0.5)
@@ -300,6 +301,10 @@ def test_every_method_has_a_way():
     assert usual_ways(random_model()) == ("regression", "refined")
     assert usual_ways(gdrnet) == ("regression", "pnp")
     assert usual_ways(surfemb) == ("sampling",)
+    both = replace(SMALL, intermediate="queries+coordinates")
+    model = Model(QueryMethod(both, [part]).eval().requires_grad_(False), (part,), {})
+    assert usual_ways(model) == ("regression", "refined", "pnp")
+    assert PoseEstimator([model], "cpu").way_of(model) in usual_ways(model), "what is asked for by default is known"
 
 
 def test_the_command_writes_the_model_anew(honest, tmp_path, capsys, monkeypatch):
@@ -335,8 +340,32 @@ def test_the_command_writes_the_model_anew(honest, tmp_path, capsys, monkeypatch
     for where in ("--out", "--figures"):
         assert main(["calibrate", str(path), *size, where, str(path / "new" / "file")]) == 2
         assert "is a file, so nothing can be written" in capsys.readouterr().err
+        assert main(["calibrate", str(path), *size, where, str(tmp_path)]) == 2
+        assert "is a folder, but a file is to be written there" in capsys.readouterr().err
+    assert main(["calibrate", str(path), *size, "--out", str(tmp_path / "m-00001-of-00002.safetensors")]) == 2
+    assert "one file of several" in capsys.readouterr().err
     assert main(["calibrate", str(tmp_path / "none")]) == 2
     assert "there is no model file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fault", ["damaged", "of another model"])
+def test_calibrations_that_cannot_be_used_are_renewed_by_the_command_that_the_error_names(
+    honest, tmp_path, capsys, fault
+):
+    model, path = random_model(), tmp_path / "model.safetensors"
+    save_model(path, model.method, model.parts, {})
+    size = ["--fit-crops", "8", "--test-crops", "8", "--device", "cpu"]
+    assert main(["calibrate", str(path), *size, "--beside"]) == 0
+    beside = tmp_path / "model.calibration.json"
+    value = json.loads(beside.read_text())
+    beside.write_text("{" if fault == "damaged" else json.dumps({**value, "model": "sha256:0"}))
+    with pytest.raises(CalibrationError, match=f"these calibrations are {fault}.*--beside"):
+        load_model(path)
+    assert not load_model(path, beside=False).calibrations
+    capsys.readouterr()
+    assert main(["calibrate", str(path), *size, "--beside"]) == 0
+    assert "they are made anew" in " ".join(capsys.readouterr().out.split())
+    assert set(load_model(path).calibrations) == {"regression", "refined"}
 
 
 def test_fits_are_tested_on_crops_that_they_have_not_seen(honest, monkeypatch):

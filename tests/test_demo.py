@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import cv2
 import pytest
@@ -15,7 +16,7 @@ from cad2pose.estimator import PoseEstimator
 from cad2pose.geometry import Camera, make_transform, random_rotations, rotation_about_z
 from cad2pose.model_file import save_model
 from cad2pose.parts import builtin_part
-from cad2pose.structures import Detections, PoseEstimates
+from cad2pose.structures import Detections, PoseDetails, PoseEstimates
 from small_models import planted_model, random_model, wedge
 
 ZERO = torch.zeros(3, dtype=torch.float64)
@@ -53,6 +54,26 @@ def test_errors_are_those_planted(symmetric, expected, generator):
     assert (error.picture, error.part) == (3, "wedge")
     assert error.score == pytest.approx(0.3)
     assert error.visibility == pytest.approx(0.8)
+
+
+def test_boxes_without_a_pose_are_left_out(tmp_path, capsys, monkeypatch):
+    model = random_model()
+    save_model(tmp_path / "m.safetensors", model.method, model.parts, {})
+    estimate = PoseEstimator.estimate
+
+    def lost(self, image, camera, detections):
+        found = estimate(self, image, camera, detections)
+        return replace(
+            found, T_cam_obj=torch.full_like(found.T_cam_obj, math.nan),
+            details=PoseDetails.unknown(["no pixel shows the part"] * len(found)),
+        )  # fmt: skip
+
+    monkeypatch.setattr(PoseEstimator, "estimate", lost)
+    command = ["demo", "--model", str(tmp_path / "m.safetensors"), "--images", "2", "--out", str(tmp_path / "out")]
+    assert main([*command, "--device", "cpu"]) == 0
+    assert "no pose was found in 2 of 2 boxes" in " ".join(capsys.readouterr().out.split())
+    assert json.loads((tmp_path / "out" / "errors.json").read_text())["poses"] == []
+    assert (tmp_path / "out" / "demo.png").is_file()
 
 
 def test_the_table_has_medians_per_part():

@@ -14,6 +14,8 @@ from cad2pose.cli import main
 from cad2pose.data.bop import BopDataset
 from cad2pose.data.results import Results, read_results_csv, write_results_csv
 from cad2pose.evaluation import ScoringOptions, evaluate
+from cad2pose.evaluation.result_checks import check_results
+from cad2pose.parts import Mesh, save_ply
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,34 @@ def test_the_truth_scores_one_and_nothing_scores_zero(tmp_path):
     assert (none.total.AR_MSSD, none.total.AR_MSPD, none.total.estimated) == (0, 0, 0)
     assert none.total.to_json()["rotation_deg"] == {"mean": None, "median": None}
     json.dumps(none.to_json(), allow_nan=False)
+
+
+def test_where_a_mesh_has_its_origin_changes_no_score(tmp_path):
+    dataset = BopDataset(make_bop(tmp_path))
+    shift = torch.tensor([1600.0, 1400.0, 1400.0], dtype=torch.float64)  # of the mesh from its origin
+    results = true_results(dataset)
+    wedge, rows = dataset.parts([1], evaluation=True)[0], results.object_id == 1
+    results.T_cam_obj[rows, :3, 3] += torch.tensor([2.0, -1.0, 6.0], dtype=torch.float64)
+    expected = evaluate(results, dataset)
+    far = Mesh(wedge.mesh.vertices + shift, wedge.mesh.faces, wedge.mesh.normals)
+    save_ply(tmp_path / "models_eval" / "obj_000001.ply", far)
+
+    def move(annotations):
+        for instance in (i for image in annotations.values() for i in image if i["obj_id"] == 1):
+            R = torch.tensor(instance["cam_R_m2c"], dtype=torch.float64).reshape(3, 3)
+            instance["cam_t_m2c"] = (torch.tensor(instance["cam_t_m2c"]).double() - R @ shift).tolist()
+
+    for scene in (1, 2):
+        edit_json(tmp_path / "test" / f"{scene:06d}" / "scene_gt.json", move)
+    results.T_cam_obj[rows, :3, 3] -= results.T_cam_obj[rows, :3, :3] @ shift
+    assert (results.T_cam_obj[rows, 2, 3] < 0).any(), "an origin behind the camera"
+    dataset = BopDataset(tmp_path)
+    scores = evaluate(results, dataset, options=ScoringOptions(vsd=False)).per_object[1]
+    before = expected.per_object[1]
+    assert scores.AR_MSPD == before.AR_MSPD > 0.5
+    assert scores.AR_MSSD == before.AR_MSSD
+    said = check_results(results, dataset, dataset.targets(), dataset.parts(evaluation=True), "r.csv")
+    assert not any("before the camera" in text for text in said)
 
 
 def test_a_shifted_camera_shows_as_an_offset(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cad2pose.files import borrowed, check_folder, remove_leftovers, replacing, write_bytes, write_text
+from cad2pose.files import borrowed, check_file, check_folder, remove_leftovers, replacing, write_bytes, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -179,3 +179,56 @@ def test_the_last_to_leave_a_borrowed_folder_removes_it(tmp_path: Path) -> None:
         (folder / "one").write_text("1")
         raise ZeroDivisionError
     assert (folder / "one").is_file(), "a stopped run finds it again"
+
+
+def test_what_a_link_points_to_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    target, link = tmp_path / "there" / "model.bin", tmp_path / "latest.bin"
+    target.write_bytes(b"old")
+    target.chmod(0o600)
+    link.symlink_to(target)
+    write_bytes(link, b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    dangling = tmp_path / "dangling"
+    dangling.symlink_to(tmp_path / "made" / "later")
+    write_bytes(dangling, b"here")
+    assert (tmp_path / "made" / "later").read_bytes() == b"here"
+
+
+def test_devices_and_pipes_are_written_to_and_stay(tmp_path: Path) -> None:
+    write_text("/dev/null", "nobody reads this")
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+    null = tmp_path / "null"
+    null.symlink_to("/dev/null")
+    check_file(null)
+    write_text(null, "nor this")
+    assert null.is_symlink()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_text(pipe, "read me")
+        assert os.read(reader, 100) == b"read me"
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert names(tmp_path) == ["null", "pipe"]
+    code = "from cad2pose.files import write_text; print('1'); write_text('/dev/stdout', '2'); print('3')"
+    out = tmp_path / "out.txt"
+    with out.open("w") as stdout:
+        subprocess.run([sys.executable, "-uc", code], stdout=stdout, check=True)
+    assert "3" in out.read_text(), "the file that stdout goes to was not swapped for another"
+
+
+def test_files_that_cannot_be_are_found_out_early(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(IsADirectoryError, match="folder is a folder, but a file is to be written there"):
+        check_file(tmp_path / "folder")
+    with pytest.raises(NotADirectoryError, match="file is a file, so nothing can be written"):
+        check_file(tmp_path / "file" / "deeper")
+    check_file("/dev/stdout")
+    check_file(tmp_path / "new" / "file")
+    assert names(tmp_path) == ["file", "folder"]

@@ -70,6 +70,8 @@ def test_the_command_puts_photographs_above(world, tmp_path, capsys):
     assert cv2.imread(str(out)) is not None
     assert main(["preview", "nut", "bracket", "--real", "--out", str(out)]) == 2
     assert "one BOP folder" in capsys.readouterr().err
+    assert main(["preview", "nut", "--out", str(out), "--split", "val"]) == 2
+    assert "add --real, or leave it out" in capsys.readouterr().err
     assert main(["preview", "nut", "--out", str(out), "--count", "0"]) == 2
     assert "count is 0" in capsys.readouterr().err
 

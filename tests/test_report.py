@@ -184,7 +184,7 @@ def test_outlines_lie_where_the_part_is(scale):
 
     def drawn(T_found):  # type: ignore[no-untyped-def]
         canvas = np.zeros((int(100 * scale), int(100 * scale), 3), np.uint8)
-        draw_outlines(canvas, K, wedge, truth_and_estimate(T, T_found))
+        draw_outlines(canvas, K, wedge, truth_and_estimate(wedge, T, T_found))
         return canvas
 
     canvas = drawn(None)
@@ -263,6 +263,9 @@ def test_stages_come_from_the_json_file_beside(world, tmp_path):
     timing = timing_of(file)
     assert (timing.stages, timing.images, timing.seconds.tolist()) == ({"network": 2.0}, 4, [0.5] * 4)
     assert replace(timing, seconds=np.array([10.0, 0.1])).median == pytest.approx(5.05)
+    left = {"scene_id": 9, "im_id": 1, "left_out": "broken"}
+    (tmp_path / "results.json").write_text(json.dumps({"images": [left, *entries]}))
+    assert timing_of(file).stages == {"network": 2.0}, "an image that was left out took none"
     for content in (json.dumps({"images": entries[:2]}), "[]", "{", json.dumps({"images": [{"scene_id": "x"}]})):
         (tmp_path / "results.json").write_text(content)
         assert timing_of(file).stages == {}

@@ -98,3 +98,7 @@ def test_what_is_missing_or_broken_is_named(tmp_path, capsys):
     assert "holds no training run: it has neither config.json nor curves.jsonl" in capsys.readouterr().err
     assert main(["report", str(tmp_path), "--bop", "lmo"]) == 2
     assert "needs no --bop" in capsys.readouterr().err
+    ignored = ["--split", "val", "--cases", "3", "--draws", "10", "--as-written", "--no-check-symmetries"]
+    assert main(["report", str(tmp_path), *ignored]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "needs no --split, --cases, --draws, --as-written, --no-check-symmetries; leave that out" in said

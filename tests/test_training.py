@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cad2pose.confidence import Calibration, save_calibrations
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.devices import pick_device
 from cad2pose.geometry import make_transform, rotation_about_z
@@ -94,6 +95,19 @@ def test_the_model_file_has_the_averaged_weights(tmp_path):
             assert torch.equal(written[name], half) or torch.equal(written[name], average[name]), name
             apart = max(apart, float((value - average[name]).abs().max()))
     assert apart > 1e-3, "or the test could not tell"
+
+
+def test_a_finished_run_keeps_its_model_file_and_what_was_learnt_of_its_scores(tmp_path):
+    run(tmp_path)
+    path = tmp_path / "model.safetensors"
+    save_calibrations(path, {"regression": (Calibration(2.0, -1.0),)})
+    before, beside = path.read_bytes(), (tmp_path / "model.calibration.json").read_bytes()
+    run(tmp_path)
+    assert path.read_bytes() == before
+    assert (tmp_path / "model.calibration.json").read_bytes() == beside
+    path.unlink()
+    run(tmp_path)
+    assert path.is_file(), "a file that was lost is made again"
 
 
 def test_training_changes_the_averaged_weights(tmp_path):

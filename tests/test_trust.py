@@ -119,12 +119,12 @@ def test_scores_that_are_probabilities(world):
 def test_checks_name_the_rows(world):
     dataset, results = world
     targets = dataset.targets()
-    assert check_results(results, dataset, targets, "r.csv") == []
+    assert check_results(results, dataset, targets, dataset.parts(), "r.csv") == []
     odd = Results(*(value.clone() for value in vars(results).values()))
     odd.object_id[1], odd.image_id[2], odd.scene_id[3] = 77, 99, 8
     odd.T_cam_obj[4, 2, 3] *= -1
     odd.T_cam_obj[5, 0, :3] *= 1.004
-    said = check_results(odd, dataset, targets, "r.csv")
+    said = check_results(odd, dataset, targets, dataset.parts(), "r.csv")
     assert len(said) == 4
     assert (
         "1 of 12 rows are for objects that the data set does not have (it has [1, 2]); they are left out: row 1" in said
@@ -133,7 +133,7 @@ def test_checks_name_the_rows(world):
     assert any("not before the camera" in text and text.endswith(": row 4") for text in said)
     assert any("orthonormal only to 1 %" in text and text.endswith(": row 5") for text in said)
     fewer = [t for t in targets if t.object_id == 1 and t.scene_id == 1]
-    said = check_results(results, dataset, fewer, "r.csv")
+    said = check_results(results, dataset, fewer, dataset.parts(), "r.csv")
     assert any(text.startswith("6 of 12 rows are for images that are not among the targets") for text in said)
     assert any(text.startswith("4 of 12 rows are for objects that are not asked for") for text in said)
 
@@ -142,9 +142,9 @@ def test_results_without_targets(world):
     dataset, results = world
     foreign = replace(results, object_id=results.object_id + 10)
     with pytest.raises(ValueError, match="none of the 12 rows of r.csv is for a target of made.*object 11.*--split"):
-        check_results(foreign, dataset, dataset.targets(), "r.csv")
+        check_results(foreign, dataset, dataset.targets(), dataset.parts(), "r.csv")
     none = Results(*(value[:0] for value in vars(results).values()))
-    assert check_results(none, dataset, dataset.targets(), "r.csv") == [
+    assert check_results(none, dataset, dataset.targets(), dataset.parts(), "r.csv") == [
         "r.csv holds no rows, so every target is missed"
     ]
 
@@ -217,9 +217,10 @@ def test_command_line_options(world, tmp_path, capsys):
     write_results_csv(tmp_path / "r.csv", skewed)
     base = ["evaluate", str(tmp_path / "r.csv"), "--bop", str(dataset.root), "--draws", "20"]
     frobenius = []
-    for extra in (["--as-written"], []):
+    for extra, words in ((["--as-written"], "they are scored as they are"), ([], "the nearest rotations are scored")):
         assert main([*base, *extra, "--json", str(tmp_path / "s.json")]) == 0
-        assert "12 of 12 rows are of rotations that are orthonormal only to 1 %" in capsys.readouterr().err
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"12 of 12 rows are of rotations that are orthonormal only to 1 %; {words}" in said
         frobenius.append(json.loads((tmp_path / "s.json").read_text())["all"]["rotation_frobenius"]["mean"])
     assert frobenius[0] > frobenius[1] + 1e-4
     skewed.T_cam_obj[3, 0, :3] *= 1.02

@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trimesh
 
 from cad2pose.cli import main
 from cad2pose.cli.estimate_inputs import boxes_of_object
 from cad2pose.estimator import EstimatorOptions, PoseEstimator
 from cad2pose.geometry import Camera
 from cad2pose.model_file import Model, save_model
-from cad2pose.parts import Mesh, builtin_part
+from cad2pose.parts import Mesh, Part, builtin_part
 from cad2pose.pictures import pixel_distribution, save_png
 from cad2pose.structures import PoseDetails, PoseEstimates
 from cad2pose.viewer import SceneMaker, ViewerServer, page_of
@@ -127,6 +128,15 @@ def test_a_model_without_queries_shows_its_pose_and_no_distribution() -> None:
     page = page_of(maker.photograph("x.png", image, CAMERA), [scene], [maker.part(1)])
     assert '"keys": null' in page
     assert "has no query image" in page
+
+
+def test_points_stand_for_the_surface_that_can_be_seen() -> None:
+    balls = [trimesh.creation.icosphere(3, radius) for radius in (50.0, 40.0)]
+    balls[1].invert()
+    both = trimesh.util.concatenate(balls)
+    mesh = Mesh.from_arrays(torch.tensor(both.vertices, dtype=torch.float64), torch.tensor(both.faces))
+    drawn = maker_of(random_model(Part.from_mesh("hollow", mesh))).part(1)
+    assert drawn.area * len(drawn.points) == pytest.approx(4 * np.pi * 50**2, rel=0.1), "and not what it encloses"
 
 
 def test_a_large_photograph_is_scaled_down_with_its_camera() -> None:

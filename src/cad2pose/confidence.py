@@ -23,6 +23,11 @@ from cad2pose.files import file_digest, write_text
 RIGHT_BELOW = 0.1
 """MSSD as share of the diameter below which a pose counts as right: the event that a score should tell."""
 
+
+class CalibrationError(ValueError):
+    """Calibrations beside a model file are damaged, or another model's; the model itself may be used."""
+
+
 Way = Literal["regression", "refined", "sampling", "search", "pnp"]
 """How a pose came to be: regressed alone, regressed and refined, or solved for."""
 
@@ -135,7 +140,7 @@ def calibrations_beside(path: Path, parts: int) -> Calibrations | None:
     """Those in the file beside a model file of so many parts; None where there is none.
 
     Raises:
-        ValueError: if it is damaged, or of another model file.
+        CalibrationError: if it is damaged, or of another model file.
     """
     beside = calibration_path(path)
     if not beside.is_file():
@@ -145,7 +150,7 @@ def calibrations_beside(path: Path, parts: int) -> Calibrations | None:
         value = json.loads(beside.read_text())
         calibrations = calibrations_from_json(value["calibrations"], parts)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{beside}: these calibrations are damaged ({error}); {again}") from error
+        raise CalibrationError(f"{beside}: these calibrations are damaged ({error}); {again}") from error
     if value.get("model") != file_digest(path):
-        raise ValueError(f"{beside}: these calibrations are of another model than {path.name}; {again}")
+        raise CalibrationError(f"{beside}: these calibrations are of another model than {path.name}; {again}")
     return calibrations

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ except ImportError:  # Windows has no locks of folders
     fcntl = None  # type: ignore[assignment]
 
 _MARK = ".cad2pose-"
+_OPEN, _OPEN_IN = ("/dev/stdout", "/dev/stderr"), ("/dev/fd/", "/proc/")
 _ASIDE = re.compile(re.escape(_MARK) + r".*-[a-z0-9_]{8}(\.\w+)?")  # the names that `_aside` makes
 
 
@@ -72,6 +74,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
     When the block raises (a full disk, Ctrl-C), the temporary file is removed and `path` is as it was.
     The temporary name keeps the suffix, which image writers go by. Missing folders are made, and unmade on failure.
+    What a link points to is replaced, not the link; devices and pipes are written to, and stay.
 
     Raises:
         OSError: if it cannot be written; the error names `path`.
@@ -79,6 +82,14 @@ def replacing(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder, but a file is to be written there")
+    if _is_special(path):
+        with tempfile.TemporaryDirectory() as folder:
+            aside = Path(folder) / f"written{path.suffix}"
+            yield aside
+            with aside.open("rb") as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target)
+        return
+    path = Path(os.path.realpath(path))
     made = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
     try:
         check_folder(path.parent)
@@ -94,6 +105,12 @@ def replacing(path: Path | str) -> Iterator[Path]:
         raise
 
 
+def _is_special(path: Path) -> bool:
+    """Whether it is a device, a pipe, or a name of an open file (/dev/stdout), which no other file may replace."""
+    named = str(path.absolute())
+    return (path.exists() and not path.is_file()) or named in _OPEN or named.startswith(_OPEN_IN)
+
+
 @contextmanager
 def _aside(path: Path) -> Iterator[Path]:
     """A temporary file that replaces `path` in the end, and is gone in any case."""
@@ -106,7 +123,7 @@ def _aside(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        aside.chmod(0o666 & ~umask)
+        aside.chmod(stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666 & ~umask)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
@@ -140,6 +157,19 @@ def check_folder(path: Path | str) -> None:
         raise NotADirectoryError(f"{nearest} is a file, so nothing can be written into the folder {path}")
     if not os.access(nearest, os.W_OK):
         raise PermissionError(f"{nearest} is not writable, so nothing can be written into the folder {path}")
+
+
+def check_file(path: Path | str) -> None:
+    """Find out early that a file cannot be written.
+
+    Raises:
+        OSError: if a folder is in its place, or its folder may not be written to.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, but a file is to be written there")
+    if not _is_special(path):
+        check_folder(Path(os.path.realpath(path)).parent)
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -146,13 +146,18 @@ def save_model(
     return written
 
 
-def load_model(path: Path | str, device: torch.device | str = "cpu") -> Model:
+def load_model(path: Path | str, device: torch.device | str = "cpu", beside: bool = True) -> Model:
     """Read a model file, and calibrations beside it; its method is in eval mode, float32, and needs no gradient.
+
+    Args:
+        path: the file, or any of several of one model.
+        device: where to.
+        beside: read the calibrations beside it, too, where there are any.
 
     Raises:
         FileNotFoundError: if there is no such file, or one of several is missing.
-        ValueError: if it is truncated, no cad2pose model, of another format version, or inconsistent, or if the
-            calibrations beside it are not its own.
+        ValueError: if it is truncated, no cad2pose model, of another format version, or inconsistent.
+        CalibrationError: if the calibrations beside it are damaged, or not its own.
     """
     path = first_file(Path(path))
     metadata, tensors = read_tensors(path)
@@ -167,9 +172,9 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> Model:
         raise ValueError(f"{path}: the model file is damaged: {error} is missing") from error
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise ValueError(f"{path}: the model file is damaged or of another cad2pose: {error}") from error
-    beside = calibrations_beside(path, len(parts))
-    if beside is not None:
-        calibrations = beside
+    learnt_later = calibrations_beside(path, len(parts)) if beside else None
+    if learnt_later is not None:
+        calibrations = learnt_later
     return Model(method.to(device).eval().requires_grad_(False), parts, info, calibrations)
 
 

@@ -17,11 +17,11 @@ from rich.table import Table
 from cad2pose.cli.arguments import OptionalPath
 from cad2pose.cli.console import plain_console
 from cad2pose.cli.crop_style import CropStyle
-from cad2pose.confidence import Way, calibration_path, save_calibrations
+from cad2pose.confidence import CalibrationError, Way, calibration_path, save_calibrations
 from cad2pose.data.synthetic_config import SyntheticConfig
 from cad2pose.devices import pick_device, use_threads
 from cad2pose.experiments import TestedCalibration, calibrate, crops_in_all, usual_ways
-from cad2pose.files import check_folder, write_text
+from cad2pose.files import check_file, write_text
 from cad2pose.model_file import load_model, model_files, save_model
 from cad2pose.tensor_files import first_file, is_numbered
 
@@ -70,9 +70,11 @@ def calibrate_command(
     use_threads(threads)
     model = first_file(_single(model))
     beside = beside or (out is None and is_numbered(model))
-    for written in (out or model, figures):
+    if out is not None and is_numbered(out):
+        raise ValueError(f"--out {out} is one file of several; give the model's name without the numbers")
+    for written in (calibration_path(model) if beside else out or model, figures):
         if written is not None:
-            check_folder(written.parent)  # before anything takes time
+            check_file(written)  # before anything takes time
     console = plain_console()
     crops = SyntheticConfig(**style.settings()).judging()
     tests = calibrate_file(console, model, crops, ways, fit_crops, test_crops, pick_device(device), out, beside)
@@ -115,7 +117,11 @@ def calibrate_file(
         out: where the calibrated model goes; over the file by default.
         beside: leave the file as it is, and write the calibrations beside it.
     """
-    model = load_model(file, device)
+    try:
+        model = load_model(file, device)
+    except CalibrationError as error:  # this is what renews them
+        console.print(f"warning: {error}; they are made anew", style="yellow", highlight=False, soft_wrap=True)
+        model = load_model(file, device, beside=False)
     ways = tuple(dict.fromkeys(ways)) or usual_ways(model)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

@@ -96,6 +96,8 @@ def demo_command(
     pairs = enumerate(zip(photos, found, strict=True))
     errors = [error for index, (photo, each) in pairs for error in pose_errors(index, estimator, photo, each)]
     console.print(errors_table(errors))
+    if lost := sum(len(each) for each in found) - len(errors):
+        console.print(f"no pose was found in {lost} of {lost + len(errors)} boxes; they are left out of the table")
     _write(out, seed, estimator, camera, photos, found, errors)
     seconds = time.perf_counter() - start
     console.print(f"{seconds:.0f} s in all; the pictures: {out / 'demo.png'}", soft_wrap=True, highlight=False)
@@ -116,9 +118,9 @@ def _estimate(
 
 
 def pose_errors(picture: int, estimator: PoseEstimator, photo: Photo, found: PoseEstimates) -> list[PoseErrors]:
-    """Errors of the estimates of one picture; both are in the order of its detections."""
+    """Errors of the poses that were found in one picture; boxes are in the order of its detections."""
     errors = []
-    for row in range(len(found)):
+    for row in found.found.nonzero()[:, 0].tolist():
         part = estimator.parts[int(found.object_id[row])]
         rotation, offset, distance = _difference(part, found.T_cam_obj[row], photo.T_cam_obj[row].double().cpu())
         errors.append(

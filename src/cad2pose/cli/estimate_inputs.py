@@ -88,6 +88,8 @@ def tasks_of_images(
             "are named as the images"
         )
     found = {} if detections is None else _detections_by_number(detections, files, numbers, objects)
+    if len(files) == len(found) == 1:
+        numbers = list(found)  # also where the image's name is none
     cameras = _cameras(camera, files)
     tasks, errors = [], []
     for number, file, known in zip(numbers, files, cameras, strict=True):
@@ -161,8 +163,8 @@ def _detections_by_number(
     if objects:
         found = {key: of_objects(boxes, objects) for key, boxes in found.items()}
     if len(files) == len(found) == 1 and not _is_number(files[0]):
-        ((scene_id, _), boxes) = next(iter(found.items()))
-        return {numbers[0]: (scene_id, boxes)}
+        ((scene_id, image_id), boxes) = next(iter(found.items()))
+        return {image_id: (scene_id, boxes)}
     scenes = sorted({scene_id for scene_id, _ in found})
     if len(scenes) > 1:
         raise ValueError(f"{path} is about several scenes ({scenes[0]}, {scenes[1]}, ...); use --bop for a dataset")

@@ -28,7 +28,7 @@ from cad2pose.evaluation.headline import DRAWS, paired_tests, tests_json
 from cad2pose.evaluation.scored_file import Question, distinct_names, score_file
 from cad2pose.evaluation.scores import Scores, ScoringOptions
 from cad2pose.evaluation.trust import Trust
-from cad2pose.files import write_text
+from cad2pose.files import check_file, write_text
 
 
 def evaluate_command(
@@ -71,6 +71,8 @@ def evaluate_command(
     """
     if not results:
         raise ValueError("no results file was given; give one or more csv files")
+    if json_file is not None:
+        check_file(json_file)
     question = Question.ask(BopDataset(find_dataset(bop), split), targets, objects)
     warnings = plain_console(stderr=True)
     found: list[tuple[str, Scores, Trust]] = []

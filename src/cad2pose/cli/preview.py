@@ -16,7 +16,7 @@ from cad2pose.cli.sources import find_parts
 from cad2pose.data.bop import BopDataset, find_dataset
 from cad2pose.data.synthetic import SyntheticCrops
 from cad2pose.data.twins import real_crops
-from cad2pose.files import check_folder
+from cad2pose.files import check_file
 from cad2pose.geometry.crop import DEFAULT_PAD
 from cad2pose.parts.mesh import Units
 from cad2pose.pictures import contact_sheet, save_png
@@ -65,8 +65,10 @@ def preview_command(
         raise ValueError("--truth is about rendered crops alone, whose truth is drawn; leave it out with --real")
     if real and len(source) != 1:
         raise ValueError("--real needs one BOP folder, whose images are to be shown")
+    if split != "test" and not real:
+        raise ValueError(f"--split {split} is about photographs, and none are to be shown; add --real, or leave it out")
     torch.set_num_threads(1)
-    check_folder(out.parent)
+    check_file(out)
     columns = min(columns, count)
     parts = find_parts(source, objects, units, models_info)
     crops = SyntheticCrops(parts, style.config(crop_size, DEFAULT_PAD), "cpu", seed)

@@ -14,7 +14,7 @@ from cad2pose.data.bop import BopDataset, find_dataset
 from cad2pose.evaluation.headline import DRAWS
 from cad2pose.evaluation.scored_file import Question, distinct_names, score_file
 from cad2pose.evaluation.scores import ScoringOptions
-from cad2pose.files import check_folder, write_text
+from cad2pose.files import check_file, write_text
 from cad2pose.report.score_page import CASES, score_page
 from cad2pose.report.training_page import PAGE, training_page
 
@@ -63,9 +63,15 @@ def report_command(
     if not source:
         raise ValueError("nothing was given to report on; give results files (csv), or the folder of a training run")
     if len(source) == 1 and source[0].is_dir():
-        if bop is not None:
+        given = {
+            "bop": bop is not None, "split": split != "test", "targets": targets is not None, "objects": bool(objects),
+            "cases": cases != CASES, "draws": draws != DRAWS, "seed": seed != 0, "visibility": visibility != "bop19",
+            "as-written": as_written, "no-check-symmetries": not check_symmetries,
+        }  # fmt: skip
+        if named := [f"--{name}" for name, is_given in given.items() if is_given]:
             raise ValueError(
-                f"{source[0]} is a folder, so this is about a training run, which needs no --bop; leave it out"
+                f"{source[0]} is a folder, so this is about a training run, which needs no {', '.join(named)}; leave "
+                "that out"
             )
         return _write(out or source[0] / PAGE, training_page(source[0]))
     if folders := [str(path) for path in source if path.is_dir()]:
@@ -76,7 +82,7 @@ def report_command(
             "results files need --bop: the folder of the BOP data set they are for, or its name in BOP_PATH"
         )
     out = out or _PAGE
-    check_folder(out.parent)
+    check_file(out)
     question = Question.ask(BopDataset(find_dataset(bop), split), targets, objects)
     options = ScoringOptions(visibility=visibility)
     files = [

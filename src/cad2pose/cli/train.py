@@ -20,6 +20,7 @@ from cad2pose.cli.console import plain_console
 from cad2pose.cli.crop_style import CropSources, CropStyle
 from cad2pose.cli.sources import find_parts
 from cad2pose.cli.symmetry_remark import symmetry_remarks
+from cad2pose.confidence import CalibrationError
 from cad2pose.devices import pick_device, use_threads
 from cad2pose.files import alone, write_text
 from cad2pose.methods import GdrNetConfig, MethodConfig, QueryConfig, SurfEmbConfig
@@ -126,8 +127,20 @@ def train_command(
         return _overfit(console, run, sources)
     model_file = _train(console, run, sources, out, processes, compiled)
     if model_file is not None and calibration_crops:
+        if _is_calibrated(model_file):
+            text = f"what its scores are worth is known already; `cad2pose calibrate {model_file}` learns it anew"
+            console.print(text, soft_wrap=True, highlight=False)
+            return 0
         calibrate_file(console, model_file, crops.judging(), (), calibration_crops, calibration_crops, where)
     return 0
+
+
+def _is_calibrated(file: Path) -> bool:
+    """Whether it is known what the model's scores are worth: it is older than this call."""
+    try:
+        return bool(load_model(file).calibrations)
+    except CalibrationError:
+        return False
 
 
 def _method_config(method: str, full: bool, settings: Mapping[str, MethodConfig]) -> MethodConfig:

@@ -14,7 +14,7 @@ from cad2pose.cli.console import plain_console
 from cad2pose.cli.image_choice import ImageChoice, check_tasks
 from cad2pose.data.image_tasks import ImageTask
 from cad2pose.estimator import EstimatorOptions, PoseEstimator, best_per_object
-from cad2pose.files import check_folder, write_text
+from cad2pose.files import check_file, write_text
 from cad2pose.viewer import SceneMaker, ViewerServer, page_of
 from cad2pose.viewer.server import ListedImage
 
@@ -83,7 +83,7 @@ def _check_export(export: Path | None) -> None:
         raise ValueError(f"--export is {export}; a page is written as .html, which browsers open")
     if export.is_dir():
         raise IsADirectoryError(f"--export is {export}, which is a folder; name the file, such as page.html")
-    check_folder(export.parent)
+    check_file(export)
 
 
 def _chosen(tasks: Sequence[ImageTask], only: tuple[int, int] | None) -> Sequence[ImageTask]:

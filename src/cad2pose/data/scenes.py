@@ -62,11 +62,13 @@ def synthetic_photo(parts: Sequence[Part], camera: Camera, seed: int) -> Photo:
             "synthetic photographs need a camera without lens distortion: give camera.without_distortion()"
         )
     shapes = random_shapes(seed)
+    centers = torch.stack([part.center for part in parts])[..., None]
     meshes = MeshSet.from_meshes([part.mesh for part in parts] + shapes)
     for attempt in range(_ATTEMPTS):
         draws = Draws(seed, 303, attempt)
         T_cam_obj = _place_parts(parts, camera, draws)
-        clutter, T_clutter = _place_clutter(len(shapes), len(parts), camera, T_cam_obj[:, 2, 3].mean(), draws)
+        middle = (T_cam_obj[:, :3, :3] @ centers)[..., 0] + T_cam_obj[:, :3, 3]
+        clutter, T_clutter = _place_clutter(len(shapes), len(parts), camera, middle[:, 2].mean(), draws)
         index = torch.cat((torch.arange(len(parts)), clutter))[None]
         transforms = torch.cat((T_cam_obj, T_clutter))[None]
         side = max(camera.width, camera.height)

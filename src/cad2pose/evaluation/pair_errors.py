@@ -37,7 +37,8 @@ class PairErrors:
 
     Args:
         mssd: share of the diameter.
-        mspd: px, scaled to images of 640 px width; inf for an estimate that is not before the camera.
+        mspd: px, scaled to images of 640 px width; inf for an estimate whose centre is not before the
+            camera, where projections mean nothing.
         add: share of the diameter.
         add_s: ADI where the object has symmetries, ADD elsewhere; share of the diameter.
         adi: share of the diameter, nan where it was not asked for.
@@ -85,7 +86,7 @@ def surface_errors(results: Results, problems: Sequence[Problem], part: Part) ->
     points, symmetries = part.mesh.vertices.double(), part.symmetries.transforms().double()
     mssd = mssd_error(T_est, T_gt, points, symmetries) / part.diameter
     mspd = mspd_error(T_est, T_gt, K, points, symmetries) * _REFERENCE_WIDTH / width
-    mspd = torch.where(_ahead(T_est), mspd, math.inf)
+    mspd = torch.where(part.is_ahead(T_est), mspd, math.inf)
     return dict(zip(unique, zip(mssd.tolist(), mspd.tolist(), strict=True), strict=True))
 
 
@@ -106,7 +107,7 @@ def pair_errors(
     known = torch.tensor([surface[key] for key in keys], dtype=torch.float64).reshape(-1, 2)
     points, symmetries = part.mesh.vertices.double(), part.symmetries.transforms().double()
     rotation, frobenius, translation, degrees_cm = nearest_symmetric_errors(T_est, T_gt, symmetries).unbind(1)
-    ahead, symmetric = _ahead(T_est), len(symmetries) > 1
+    ahead, symmetric = part.is_ahead(T_est), len(symmetries) > 1
     add = add_error(T_est, T_gt, points) / part.diameter
     adi = torch.full_like(add, math.nan)
     if symmetric or adi_of_all:
@@ -159,8 +160,3 @@ def _stacked(
     T_gt = torch.stack([p.T_gt for p in pairs]) if pairs else T_est
     K = torch.stack([p.K for p in pairs]) if pairs else T_est[:, :3, :3]
     return T_est, T_gt, K, torch.tensor([float(p.width) for p in pairs], dtype=torch.float64)
-
-
-def _ahead(T_est: Float[Tensor, "p 4 4"]) -> Tensor:
-    """Whether the part's origin lies before the camera; behind it, projections are mirrored and mean nothing."""
-    return T_est[:, 2, 3] > 0

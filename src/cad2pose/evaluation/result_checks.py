@@ -11,21 +11,30 @@ from cad2pose.data.bop import BopDataset
 from cad2pose.data.bop_files import BopTarget
 from cad2pose.data.results import Results
 from cad2pose.geometry.rotation import nearest_rotation
-from cad2pose.parts.part import read_models_info
+from cad2pose.parts.part import Part, read_models_info
 
 _METRES = 10.0  # mm; no camera sees a part from nearer
 _ORTHONORMAL = 1e-4  # of R^T R - I; below it, rounding in a text file
 _SHOWN = 5
 
 
-def check_results(results: Results, dataset: BopDataset, targets: Sequence[BopTarget], name: str) -> list[str]:
+def check_results(
+    results: Results,
+    dataset: BopDataset,
+    targets: Sequence[BopTarget],
+    parts: Sequence[Part],
+    name: str,
+    as_written: bool = False,
+) -> list[str]:
     """Warnings about a results file, each one sentence; nothing is changed.
 
     Args:
         results: rows of the file.
         dataset: the split it should be for.
         targets: all of the split's targets.
+        parts: those that are scored.
         name: of the file.
+        as_written: rotations that are not quite orthonormal are scored as they are.
 
     Raises:
         ValueError: if there are rows, and none is for a target.
@@ -56,16 +65,26 @@ def check_results(results: Results, dataset: BopDataset, targets: Sequence[BopTa
         "for images that are not in the data set; they are left out": unknown_image,
         "for images that are not among the targets; they are left out": other_image,
         "for objects that are not asked for in their image; they are left out": other_object,
-        "of poses that are not before the camera (z of t is not positive); they count as wrong projections": (
-            (results.T_cam_obj[:, 2, 3] <= 0).nonzero()[:, 0].tolist()
-        ),
-        "of rotations that are orthonormal only to 1 %; the nearest rotations are scored in their place "
-        "(--as-written scores them as BOP does)": skewed_rows(results),
+        "of poses whose part is not before the camera; they count as wrong projections": _behind(results, parts),
+        "of rotations that are orthonormal only to 1 %; "
+        + (
+            "they are scored as they are"
+            if as_written
+            else "the nearest rotations are scored in their place (--as-written scores them as BOP does)"
+        ): skewed_rows(results),
     }
     said = [f"{len(rows)} of {len(keys)} rows are {what}: {_named(rows)}" for what, rows in found.items() if rows]
     if float(distance.median()) < _METRES:
         said.append(f"half of the translations are shorter than {_METRES:g} mm; BOP results are in mm, not in metres")
     return said
+
+
+def _behind(results: Results, parts: Sequence[Part]) -> list[int]:
+    """Rows of parts whose centre is not before the camera."""
+    behind = torch.zeros(len(results), dtype=torch.bool)
+    for part in parts:
+        behind |= (results.object_id == part.object_id) & ~part.is_ahead(results.T_cam_obj)
+    return behind.nonzero()[:, 0].tolist()
 
 
 def skewed_rows(results: Results) -> list[int]:

@@ -97,7 +97,7 @@ def score_file(
         FileNotFoundError, ValueError: as `read_results_csv`, `check_results`, `check_asked_for` and `evaluate`.
     """
     table = read_results_csv(path)
-    warnings = check_results(table, question.dataset, question.every, name)
+    warnings = check_results(table, question.dataset, question.every, question.parts, name, as_written)
     check_asked_for(table, question.wanted, name)
     table = table if as_written else orthonormalized(table)
     scores = evaluate(table, question.dataset, question.wanted, question.parts, options)

@@ -92,12 +92,13 @@ def usual_ways(model: Model) -> tuple[Way, ...]:
         ValueError: for a model that gives no poses.
     """
     method = model.method
-    if isinstance(method, RegressionMethod) and method.regresses_coordinates:
-        return ("regression", "pnp")
-    if isinstance(method, PoseMethod):
-        return ("regression", "refined") if isinstance(method, QueryImageMethod) else ("regression",)
+    ways: list[Way] = ["regression"] if isinstance(method, PoseMethod) else []
     if isinstance(method, QueryImageMethod):
-        return ("sampling",)
+        ways.append("refined" if ways else "sampling")
+    if isinstance(method, RegressionMethod) and method.regresses_coordinates:
+        ways.append("pnp")
+    if ways:
+        return tuple(ways)
     raise ValueError(f"a {type(method).__name__} gives no poses whose scores could be calibrated")
 
 

@@ -88,7 +88,11 @@ class Photographs:
                     "compare objects of that data set, or leave --photographs out"
                 )
             tasks = tasks_of_bop(folder, split, detections, (one,), None, False)
-            self._tasks[one] = [replace(task, detections=_surest(task.detections, task.counts)) for task in tasks]
+            counts = {(target.scene_id, target.image_id): target.instance_count for target in self._targets[one]}
+            self._tasks[one] = [
+                replace(task, detections=_surest(task.detections, counts.get((task.scene_id, task.image_id), 0)))
+                for task in tasks
+            ]
         self.settings = {
             "photographs": self._dataset.root.name, "split": split, "detections": detections.name,
             "boxes": hashlib.sha256(detections.read_bytes()).hexdigest()[:12],
@@ -144,9 +148,8 @@ class Photographs:
             write_text(record, json.dumps({"settings": wanted, "rows": rows, "pixels": pixels}))
 
 
-def _surest(detections: Detections, counts: Mapping[int, int] | int) -> Detections:
+def _surest(detections: Detections, count: int) -> Detections:
     """Of one object's boxes as many as there are instances, by the detector's score: poses have no say in it."""
-    count = counts if isinstance(counts, int) else max(counts.values(), default=0)
     kept = detections.score.argsort(descending=True, stable=True)[:count]
     return Detections(detections.object_id[kept], detections.box[kept], detections.score[kept])
 

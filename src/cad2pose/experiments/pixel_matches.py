@@ -152,9 +152,10 @@ def _figures(
         if not inside.any():  # a ring seen through its hole
             rows.append(points.new_tensor([0.0, -math.log(len(points)), 0.0]))
             continue
-        equivalent = torch.einsum("kij,nj->kni", method.parts.symmetry[index], true[row][:, inside].T)
         log_p = torch.log_softmax(maps.queries[row][:, inside].T @ keys.T, dim=1)
-        off = torch.cdist(equivalent, points[None]).amin(0)
+        off = torch.full_like(log_p, math.inf)
+        for R in method.parts.symmetry[index]:  # one by one: there may be thousands
+            torch.minimum(off, torch.cdist(true[row][:, inside].T @ R.T, points), out=off)
         right = (off.gather(1, log_p.argmax(1)[:, None]) < _RIGHT).float().mean()
         near = torch.logsumexp(log_p.masked_fill(off >= _NEAR, -1e9), dim=1).median()
         mask = maps.mask_logits[row] > 0

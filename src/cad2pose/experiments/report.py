@@ -143,7 +143,7 @@ def pixels_table(matched: Sequence[PixelScores]) -> str:
     by_name: dict[str, dict[int, PixelScores]] = {}
     for one in matched:
         by_name.setdefault(one.contestant, {})[one.seed] = one
-    first = by_name[matched[0].contestant]
+    first = next(iter(by_name.values()), {})
     rows = []
     for name, runs in by_name.items():
         seeds = [seed for seed, run in runs.items() if seed in first and len(run.figures) == len(first[seed].figures)]

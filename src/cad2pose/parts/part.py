@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cad2pose.files import write_text
@@ -78,6 +78,10 @@ class Part:
     def normalize(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
         """Object coordinates in mm -> (x - centre) / radius, within the unit ball."""
         return (points - self.center.to(points)) / self.radius
+
+    def is_ahead(self, T_cam_obj: Float[Tensor, "*batch 4 4"]) -> Bool[Tensor, "*batch"]:
+        """Whether the part's centre lies before the camera; where its file's origin lies does not matter."""
+        return T_cam_obj[..., 2, :3] @ self.center.to(T_cam_obj) + T_cam_obj[..., 2, 3] > 0
 
     def to_bop(self) -> dict[str, object]:
         """This part's entry in models_info.json, all keys in BOP's order."""

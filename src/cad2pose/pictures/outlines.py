@@ -39,10 +39,12 @@ class Outline:
     dashed: bool = False
 
 
-def truth_and_estimate(T_true: Float[Tensor, "4 4"], T_found: Float[Tensor, "4 4"] | None) -> tuple[Outline, ...]:
+def truth_and_estimate(
+    part: Part, T_true: Float[Tensor, "4 4"], T_found: Float[Tensor, "4 4"] | None
+) -> tuple[Outline, ...]:
     """The estimate as a line, if there is one before the camera, and over it the truth in dashes."""
     truth = Outline(T_true, TRUTH_COLOR, dashed=True)
-    if T_found is None or float(T_found[2, 3]) <= 0:
+    if T_found is None or not part.is_ahead(T_found):
         return (truth,)
     return (Outline(T_found, ESTIMATE_COLOR), truth)
 

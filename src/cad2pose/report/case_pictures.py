@@ -85,7 +85,8 @@ def _draw(
     K = camera.K.clone()
     K[0, 2] -= left + 0.5  # the square's first pixel has its left edge there
     K[1, 2] -= top + 0.5
-    draw_outlines(canvas, resized_intrinsics(K, scale), case.part, truth_and_estimate(case.truth.T_cam_obj, T_found))
+    outlines = truth_and_estimate(case.part, case.truth.T_cam_obj, T_found)
+    draw_outlines(canvas, resized_intrinsics(K, scale), case.part, outlines)
     return canvas
 
 
@@ -115,7 +116,7 @@ def _square(
     low, high = true_low, true_high = _extent(camera, part, T_true)
     reach = _REACH * float((high - low).max()) / 2
     for T in found:
-        if T is not None and float(T[2, 3]) > 0:
+        if T is not None and part.is_ahead(T):
             other_low, other_high = _extent(camera, part, T)
             low = torch.minimum(low, torch.maximum(other_low, true_low - reach))
             high = torch.maximum(high, torch.minimum(other_high, true_high + reach))

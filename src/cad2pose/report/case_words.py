@@ -29,7 +29,7 @@ def describe(case: Case, file: int, scores: Sequence[float]) -> str:
     error, T = case.found[file], case.poses[file]
     if error is None or T is None:
         return f"No estimate.{much}"
-    if float(T[2, 3]) <= 0:
+    if not case.part.is_ahead(T):
         return f"The estimate lies behind the camera.{much}"
     return f"{_fault(case, T, error.mssd, error.rotation)}{much} {_sureness(error.score, scores)}"
 

@@ -51,7 +51,7 @@ def _stages(path: Path, results: Results) -> dict[str, float]:
             return {}
         found: dict[str, list[float]] = {}
         for entry in entries:
-            for name, seconds in entry["stages"].items():
+            for name, seconds in entry.get("stages", {}).items():  # an image that was left out has none
                 found.setdefault(str(name), []).append(float(seconds))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}  # another file of that name, or none

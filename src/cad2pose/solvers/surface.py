@@ -103,6 +103,11 @@ class Surface:
             raise ValueError(f"points is {count}; it must be one of {', '.join(map(str, self.areas))}")
         return self.areas[count]
 
+    @property
+    def seen_area(self) -> float:
+        """Of all that can be seen, in square radii; sheets count twice where both sides can."""
+        return float(self.area(EVEN_POINTS[0]).sum())
+
     def share_shown(
         self, rotation: Float[Tensor, "n 3 3"], position: Float[Tensor, "n 3"], count: int
     ) -> Float[Tensor, "n {count}"]:

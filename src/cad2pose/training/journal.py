@@ -67,6 +67,7 @@ class Journal:
         self._validate_every = max(1, run.training.steps // max(1, run.training.validations))
         self._saved = self._logged = time.monotonic()
         self._begun, self._counted = self._saved - state.seconds, state.step
+        self._first = state.step
         self._errors: dict[str, float] = {}
 
     def __enter__(self) -> Journal:
@@ -77,7 +78,8 @@ class Journal:
     ) -> None:
         self._writer.close()
         if kind is None:
-            self._save()
+            if self.state.step > self._first or not (self.folder.path / MODEL).is_file():
+                self._save()  # a finished run's model stays as it is, and what was learnt of its scores since
             self.judged()
 
     def entry(self, terms: Mapping[str, Tensor], batch: CropBatch) -> None:

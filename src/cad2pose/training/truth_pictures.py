@@ -58,8 +58,8 @@ def save_against_truth(path: Path, method: Method, batch: CropBatch, parts: Sequ
         tile = cv2.resize(to_bytes(batch.image[row]), (_SIDE, _SIDE), interpolation=cv2.INTER_CUBIC)
         K = resized_intrinsics(batch.camera.K_virt[row].double().cpu(), _SIDE / batch.image.shape[-1])
         T_true = truth.T_virt_obj[row].double().cpu()
-        outlines = truth_and_estimate(T_true, None if poses is None else poses[row])
-        draw_outlines(tile, K, parts[int(batch.part_index[row])], outlines)
+        part = parts[int(batch.part_index[row])]
+        draw_outlines(tile, K, part, truth_and_estimate(part, T_true, None if poses is None else poses[row]))
         tiles.append(tile)
     named = [labels[row] for row in order] if poses is not None else []
     save_png(path, contact_sheet(tiles, named, min(_COLUMNS, len(tiles)), _SIDE))

@@ -96,13 +96,14 @@ class SceneMaker:
         mesh = thinned(part.mesh, self._triangles)
         points = normals = torch.zeros(0, 3, dtype=torch.float64)
         palette = keys = colors = None
+        area = 0.0
         if isinstance(method, QueryImageMethod):
             surface = Surface.of_part(part, self._points)
             keys = half(method.surface_keys(index, surface.points.to(self.estimator.device)).cpu())
             palette = embedding_colours(*surface_keys_of(self.estimator, object_id))
             colors = palette.of(keys)
             points, normals = surface.points.double() * part.radius + part.center, surface.normals.double()
-        area = float(part.mesh.face_areas.sum()) / max(1, len(points))
+            area = surface.seen_area * part.radius**2 / len(points)
         drawn = DrawnPart(
             part.name, object_id, mesh.vertices, mesh.normals, mesh.colors, mesh.faces, len(part.mesh.faces),
             points, normals, area, keys, colors, part.center, part.radius,
