@@ -30,7 +30,7 @@ from cad2pose.data.shards import ShardDataset
 from cad2pose.data.tabletop import Tabletop, TabletopConfig
 from cad2pose.data.worker_pool import run_tasks
 from cad2pose.files import alone
-from cad2pose.geometry import Camera
+from cad2pose.geometry import Camera, random_rotations, transform_points
 from cad2pose.parts import builtin_part
 from cad2pose.rendering import MeshSet, rasterize
 
@@ -288,3 +288,56 @@ def test_the_command_claims_no_folder_before_its_input_is_known_to_be_good(tmp_p
     assert not leftover.exists()
     assert not any(Camera.from_bop(json.loads((out / "camera.json").read_text())).distortion)
     assert check_bop(out, [bop_writer.SPLIT]).problems == ()
+
+
+def test_silhouettes_are_those_of_the_whole_canvas():
+    """Drawn in a window of their own; also of parts that reach over the border, or lie beside the picture."""
+    top = Tabletop(small_parts(), CAMERA, replace(PLAN.photos, others=0), 3)
+    K = CAMERA.K.clone()
+    K[0, 2] += 80
+    K[1, 2] += 60
+    index, poses = [], []
+    places = ((0, 0, 300), (150, -90, 300), (-400, 0, 300), (0, 300, 200), (0, 0, 60), (2000, 0, 300), (60, 40, 80))
+    for seed, (x, y, z) in enumerate(places):
+        T = torch.eye(4, dtype=torch.float64)
+        T[:3, :3] = random_rotations(1, torch.Generator().manual_seed(seed), torch.float64)[0]
+        T[:3, 3] = torch.tensor([x, y, z])
+        index.append(seed % 2)
+        poses.append(T)
+    masks, pixels, boxes = top._silhouettes(torch.tensor(index), torch.stack(poses))
+    meshes = MeshSet.from_meshes([part.mesh for part in small_parts()])
+    for row, T in enumerate(poses):
+        which = torch.tensor([[index[row]]])
+        whole = rasterize(meshes, which, T[None, None], K[None].float(), 180, 240).slot[0] >= 0
+        assert torch.equal(masks[row], whole[60:120, 80:160])
+        assert int(pixels[row]) == int(whole.sum())
+        rows, columns = whole.nonzero().unbind(1)
+        expected = [-1.0] * 4
+        if len(rows):
+            least, most = (columns.min(), rows.min()), (columns.max(), rows.max())
+            expected = [least[0] - 80, least[1] - 60, most[0] - least[0] + 1, most[1] - least[1] + 1]
+        assert boxes[row].tolist() == [float(value) for value in expected]
+
+
+def test_nothing_stands_in_the_camera_and_no_copy_of_a_part_goes_without_a_label():
+    parts = [builtin_part("nut"), builtin_part("bracket")]
+    near = replace(
+        PLAN.photos, parts=(8, 8), others=8, table_share=1.0, apparent_size=(300.0, 400.0), elevation=(15.0, 20.0)
+    )
+    top = Tabletop(parts, CAMERA, near, 3)
+    faces = (top._meshes.face_start[1:] - top._meshes.face_start[:-1]).tolist()
+    assert not set(faces[: len(parts)]) & set(faces[len(parts) :])
+    for number in range(12):
+        photo = top.photo(number)
+        for index, T in zip(photo.part_index.tolist(), photo.T_cam_obj, strict=True):
+            assert float(transform_points(T, parts[index].mesh.vertices)[:, 2].min()) > 1.0
+
+
+def test_the_loser_of_a_race_leaves_the_folder_to_the_winner(tmp_path):
+    out = tmp_path / "set"
+    with alone(out):
+        with pytest.raises(ValueError, match="another run is writing"):
+            write_dataset(small_parts(), CAMERA, replace(PLAN, seed=6), out)
+        assert list(out.iterdir()) == []
+    write_dataset(small_parts(), CAMERA, replace(PLAN, scenes=1, images=1), out)
+    assert json.loads((out / "render.json").read_text())["plan"]["seed"] == 5

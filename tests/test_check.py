@@ -46,6 +46,14 @@ DAMAGES = {
         lambda root: (root / "test/000002/depth/000005.png").unlink(),
         ["test/000002/depth: has no depth image for (1): 5"],
     ),
+    "depth broken": (
+        lambda root: (root / "test/000002/depth/000005.png").write_bytes(b"cut off"),
+        ["test/000002/depth/000005.png cannot be read"],
+    ),
+    "mask broken": (
+        lambda root: (root / "test/000002/mask_visib/000005_000001.png").write_bytes(b"cut off"),
+        ["test/000002/mask_visib/000005_000001.png cannot be read"],
+    ),
     "mask missing": (
         lambda root: (root / "test/000002/mask_visib/000005_000001.png").unlink(),
         ["test/000002/mask_visib/000005_000001.png: does not exist"],
@@ -131,6 +139,20 @@ def test_all_damages_are_named_in_one_go(tmp_path, capsys):
     out = capsys.readouterr().out
     assert all(problem in out for problem in problems)
     assert f"{len(problems)} problems" in out
+
+
+def test_scenes_of_several_sensors_are_looked_at_sensor_by_sensor(tmp_path):
+    root = make_bop(tmp_path)
+    for scene in sorted((root / "test").iterdir()):
+        for path in sorted(scene.iterdir()):
+            path.rename(path.with_name(f"{path.stem}_cam1{path.suffix}"))
+    assert check_bop(root).problems == ()
+    mask = root / "test/000001/mask_visib_cam1/000003_000001.png"
+    mask.unlink()
+    (problem,) = check_bop(root).problems
+    assert "000001/mask_visib_cam1/000003_000001.png: does not exist" in problem
+    edit_json(root / "test_targets_bop19.json", lambda targets: targets[0].update(im_id=4))
+    assert any("asks for images that test/000001 does not have (1): 4" in text for text in check_bop(root).problems)
 
 
 def test_splits_can_be_chosen(tmp_path, capsys):

@@ -17,13 +17,13 @@ from cad2pose.data.bop import BopDataset
 from cad2pose.data.bop_writer import SPLIT, RenderPlan, write_dataset
 from cad2pose.data.boxes import BoxConfig
 from cad2pose.data.clutter import thinned
-from cad2pose.data.labelled import LabelledCrops, MixedCrops
+from cad2pose.data.labelled import LabelledCrops, MixedCrops, _Seen
 from cad2pose.data.labelled_images import is_for_testing, open_images, seen_mask
 from cad2pose.data.shard_writer import write_shards
 from cad2pose.data.shards import ShardDataset
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.data.tabletop import Tabletop, TabletopConfig
-from cad2pose.geometry import Camera, project_points, transform_points
+from cad2pose.geometry import Camera, project_points, transform_points, warp_to_crops
 from cad2pose.model_file import load_model
 from cad2pose.parts import builtin_part
 from cad2pose.rendering import MeshSet
@@ -87,10 +87,8 @@ def test_the_picture_shows_the_part_where_the_truth_says(world):
     for image in dataset:
         for instance in image.instances:
             mask = image.read_mask(instance)
-            key = image.scene_id, image.image_id
-            crops._images[key] = image, mask.float().expand(3, -1, -1)
-            camera = crops._cameras([instance], [crops._images[key]], [mask], _draws())[0]
-            crop, valid, seen = crops._crop(crops._images[key][1], mask, camera)
+            one = _Seen(instance, image, mask.float().expand(3, -1, -1), mask, False)
+            crop, valid, seen = crops._crop(one, crops._cameras([one], _draws())[0])
             inside = valid[0, 0] == 1
             assert torch.allclose(crop[0, 0][inside], seen[0][inside], atol=1e-5)
 
@@ -260,17 +258,39 @@ def test_without_masks_and_boxes_depth_and_pose_say_what_is_seen(world, tmp_path
 
 
 def test_a_bent_picture_is_straightened(world, tmp_path):
-    """With distortion in the camera's entry the picture, its mask and its box are those of a lens without."""
+    """With distortion in the camera's entry crops are as estimates see them, and say what the lens did not see."""
     copy = tmp_path / "set"
     shutil.copytree(world, copy)
     bend = (0.3, 0.0, 0.0, 0.0)
     file = copy / SPLIT / "000000" / "scene_camera.json"
     edit_json(file, lambda content: [entry.update(distortion=bend) for entry in content.values()])
     dataset = BopDataset(copy, SPLIT)
-    crops = LabelledCrops(dataset, dataset.parts(), CONFIG)
-    image, pixels = crops._image((0, 0))
-    assert torch.equal(pixels, image.camera.undistort_image(image.read()))
-    assert not torch.equal(pixels, image.read())
+    plain = replace(CONFIG, augmentation=AugmentationConfig.off(), roll=0.0, box=BoxConfig(0.0, 0.0))
+    crops = LabelledCrops(dataset, dataset.parts(), plain)
+    unseen = 0
+    for image in dataset:
+        straight, whole = image.camera.undistort_image(image.read()), torch.ones(1, 120, 160)
+        covered = image.camera.undistort_image(whole)
+        for instance in image.instances:
+            mask = image.read_mask(instance)
+            if not mask.any():
+                continue
+            one = _Seen(instance, image, image.read(), mask, True)
+            camera = crops._cameras([one], _draws())[0]
+            crop, valid, seen = crops._crop(one, camera)
+            expected, _ = warp_to_crops(straight[None], camera)
+            share = warp_to_crops(covered[None], camera, fill=0.0)[0][0, 0]
+            whole = (share == 1) & (valid[0, 0] == 1)
+            assert float((crop - expected)[0, :, whole].abs().mean()) < 0.02
+            assert bool((valid[0, 0][share == 0] < 0.6).all())
+            unseen += int((valid[0, 0] == 0).sum())
+            shown = warp_to_crops(image.camera.undistort_image(mask[None].float())[None], camera, fill=0.0)[0][0, 0]
+            both, either = ((seen[0] > 0.5) & (shown > 0.5)).sum(), ((seen[0] > 0.5) | (shown > 0.5)).sum()
+            assert both > 0.8 * either
+            rows, columns = (seen[0] > 0.5).nonzero().unbind(1)
+            middle = torch.stack((columns, rows)).double().mean(1)
+            assert float((middle - 23.5).abs().max()) < 10, "the box is around it"
+    assert unseen > 0, "corners that the lens does not reach"
     assert crops.batch(0, 4).image.shape == (4, 3, 48, 48)
 
 
@@ -287,19 +307,27 @@ def test_folders_that_are_no_images_are_named(world, tmp_path):
         open_images(world / SPLIT / "000000")
     with pytest.raises(FileNotFoundError, match=SPLIT):
         open_images(world / "train_real")
-    for name in ("test_web", "Val"):
+    for name in ("test_web", "Val", "val_primesense", "validation"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "shard-000000.tar").touch()
         assert is_for_testing(open_images(tmp_path / name))
     (tmp_path / "train").symlink_to(tmp_path / "test_web")
     assert is_for_testing(open_images(tmp_path / "train"))
     assert not is_for_testing(open_images(world / SPLIT))
+    (tmp_path / "valves").mkdir()
+    (tmp_path / "valves" / "shard-000000.tar").touch()
+    assert not is_for_testing(open_images(tmp_path / "valves"))
     mixed = tmp_path / "mixed"
     mixed.mkdir()
     (mixed / "000000").symlink_to(world / SPLIT / "000000")
     assert not is_for_testing(open_images(mixed))
     (mixed / "000002").symlink_to(make_bop(tmp_path / "other") / "test" / "000002")
     assert is_for_testing(open_images(mixed))
+    for root, split, kept_back in ((tmp_path / "other", "test", True), (world, SPLIT, False)):
+        write_shards(BopDataset(root, split), tmp_path / f"web_{split}")
+        (tmp_path / f"web_{split}").rename(tmp_path / "web")
+        assert is_for_testing(open_images(tmp_path / "web")) == kept_back, "shards know what they were made of"
+        shutil.rmtree(tmp_path / "web")
 
 
 def test_a_small_share_is_at_least_one_crop(world):

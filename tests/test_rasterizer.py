@@ -198,6 +198,13 @@ def test_empty_slots_draw_nothing(shapes, generator, backend):
     assert not bool(nothing.barycentric.any())
 
 
+def test_no_slots_draw_nothing(shapes, backend):
+    none = torch.zeros(2, 0, dtype=torch.int64)
+    K = torch.eye(3).expand(2, 3, 3)
+    drawn = rasterize(shapes, none, torch.zeros(2, 0, 4, 4), K, HEIGHT, WIDTH, backend)
+    assert bool((drawn.slot == -1).all())
+
+
 def test_equally_near_surfaces_go_to_the_lower_slot_then_face(shapes, generator, backend):
     T, K = poses(1, 1, generator).expand(-1, 2, -1, -1), cameras(1, generator)
     twice = rasterize(shapes, torch.tensor([[2, 2]]), T, K, HEIGHT, WIDTH, backend)

@@ -6,6 +6,7 @@ from dataclasses import fields
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from cad2pose.data.recorded import RecordedCrops
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
@@ -52,7 +53,7 @@ def test_batches_are_made_once_and_are_the_same_ever_after(tmp_path):
     assert source.made == [0, 0]
 
 
-@pytest.mark.parametrize("broken", [b"", b"\x08\x00\x00\x00"])
+@pytest.mark.parametrize("broken", [b"", b"\x08\x00\x00\x00", save({"image": torch.zeros(1)})])
 def test_a_broken_file_is_made_again(tmp_path, broken):
     source = Counting()
     first = RecordedCrops(source, tmp_path).batch(0, 2)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
 import torch
+import trimesh
 
 from cad2pose.data.draws import Draws
 from cad2pose.data.layout import Scene, SceneLayout
@@ -13,7 +15,7 @@ from cad2pose.data.occluders import ClutterConfig
 from cad2pose.data.support import SupportConfig, resting_directions
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.geometry import transform_points
-from cad2pose.parts import builtin_part
+from cad2pose.parts import Mesh, builtin_part
 from small_models import wedge
 
 ALWAYS = SyntheticConfig(
@@ -70,6 +72,15 @@ def test_resting_directions_of_known_parts(name, faces):
     assert found.shape == (faces, 3)
     assert torch.allclose(found.norm(dim=-1), torch.ones(faces).double())
     assert (found[:, 2].abs() > 0.999).any()
+
+
+def test_a_fine_ball_stands_anywhere_and_takes_no_time():
+    ball = trimesh.creation.icosphere(5)
+    begun = time.process_time()
+    found = resting_directions(Mesh.from_arrays(torch.tensor(ball.vertices).double(), torch.tensor(ball.faces)))
+    assert time.process_time() - begun < 20, "it took minutes where every face was held against every other"
+    assert len(found) == 24
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(24).double())
 
 
 def test_a_tall_thing_does_not_stand_on_its_tip():

@@ -69,10 +69,10 @@ def test_boxes_lie_around_what_pictures_show(judging: bool) -> None:
     assert (overlaps < 0.7).float().mean() < 0.05
 
 
-def camera_and_pose() -> tuple[VirtualCamera, Tensor, Tensor]:
+def camera_and_pose(x: float = 0.0, y: float = 0.0) -> tuple[VirtualCamera, Tensor, Tensor]:
     """A camera that looks at a part half a metre away, its pose in there, and its box."""
     T = torch.eye(4, dtype=torch.float64)[None].clone()
-    T[:, :3, 3] = torch.tensor([0.0, 0, 500]) - PART.center
+    T[:, :3, 3] = torch.tensor([x, y, 500]) - PART.center
     box = clip_box(projected_box(extreme_points(PART.mesh.used_vertices)[None], T, K), SIZE)
     camera = virtual_camera(K, box, SIZE, 128)
     return camera, camera.to_virtual(T), box
@@ -116,10 +116,11 @@ def test_what_hides_too_much_is_put_behind() -> None:
     assert torch.allclose(box, whole), "a part of which nothing is seen keeps its whole box"
 
 
-def test_the_first_thing_reaches_as_far_over_the_part_as_it_is_meant_to() -> None:
+@pytest.mark.parametrize(("x", "y"), [(0.0, 0.0), (190.0, 130.0)], ids=["middle", "corner"])
+def test_the_first_thing_reaches_as_far_over_the_part_as_it_is_meant_to(x: float, y: float) -> None:
     clutter = ClutterConfig(occluders=1, others=0)
     layout = SceneLayout([PART], SyntheticConfig(clutter=clutter, support=SupportConfig.off()), 0)
-    camera, T, _ = camera_and_pose()
+    camera, T, _ = camera_and_pose(x, y)
     focal = float(camera.K_virt[0, 0, 0])
     part = project_points(camera.K_virt, transform_points(T, PART.mesh.used_vertices.double()[None]))[0]
     errors = []
@@ -130,6 +131,7 @@ def test_the_first_thing_reaches_as_far_over_the_part_as_it_is_meant_to() -> Non
         hiding = draw_hiding(clutter, draws, 1)
         if float(hiding.share) > 0:
             toward = (camera.R_virt_cam[0, :2, :2] @ hiding.direction[0]).float().double()
+            toward = toward / toward.norm()
             mesh = layout.clutter[int(scene.clutter_index[0, 0])]
             points = transform_points(scene.T_virt_clutter[0, 0], mesh.used_vertices.double())
             first = (points[:, :2] / points[:, 2:] * focal @ toward).amin()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 import pytest
+import torch
 
 from cad2pose.data.worker_pool import run_tasks
 
@@ -35,3 +36,14 @@ def _warn() -> str:
 
 def _name(state: str, task: int) -> str:
     return f"{state} {task}"
+
+
+def test_one_worker_sums_as_several_do():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        tasks = run_tasks(torch.get_num_threads, (), lambda threads, task: threads, [0, 1], 1)
+        assert list(tasks) == [1, 1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -98,6 +98,7 @@ def random_lights(
     ambient = draws.log_uniform(0.1, 0.8, count, 1) * (1 + 0.08 * draws.normal(count, 3).clamp(-2, 2))
     sharpness = draws.log_uniform(1.0, 60.0, *shape)
     sharpness[:, 0] = draws.log_uniform(8.0, 3000.0, count)
+    sharpness = torch.minimum(sharpness, sharpness[:, :1])
     parts = (ambient, direction, strength[..., None] * color, sharpness)
     return Lights(*(part.to(draws.device, non_blocking=True) for part in parts))
 

@@ -24,6 +24,7 @@ from cad2pose.files import visible_files
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 _CHUNK = 16
+_LEAST_SPAN = 0.4  # of a photograph's shorter side, that a piece shows
 _MARKS = 32
 _LAYERS = (6, 10, 16)  # of pictures over the first one, by the patches that fill a side
 
@@ -189,7 +190,7 @@ def check_photos(folder: Path) -> None:
         FileNotFoundError: if the folder does not exist.
         ValueError: if it holds no picture that can be read.
     """
-    if all(_decoded(path) is None for path in _photo_files(folder)):
+    if all(_decoded(path, 1) is None for path in _photo_files(folder)):
         raise ValueError(_nothing_in(folder))
 
 
@@ -209,7 +210,7 @@ def photo_pieces(folder: Path, draws: Draws, count: int, side: int) -> UInt8[Ten
     broken: list[str] = []
     looked_at = 0
     while looked_at < turns or (not pieces and looked_at < len(order)):
-        path, photo = paths[order[looked_at]], _decoded(paths[order[looked_at]])
+        path, photo = paths[order[looked_at]], _decoded(paths[order[looked_at]], side)
         if photo is None:
             broken.append(path.name)
         else:
@@ -232,10 +233,12 @@ def _photo_files(folder: Path) -> list[Path]:
     return [path for path in visible_files(folder, "**/*") if path.suffix.lower() in _SUFFIXES]
 
 
-def _decoded(path: Path) -> Image.Image | None:
-    """A photograph in memory, or None where it cannot be read."""
+def _decoded(path: Path, side: int) -> Image.Image | None:
+    """A photograph in memory, or None where it cannot be read; large JPEGs only as fine as pieces of `side` need it."""
     try:
         with Image.open(path) as opened:
+            least = math.ceil(side / _LEAST_SPAN)
+            opened.draft("RGB", (least, least))
             return opened.convert("RGB")
     except Exception:  # decoders raise OSError, SyntaxError, DecompressionBombError, struct.error, EOFError, ...
         return None
@@ -248,7 +251,7 @@ def _nothing_in(folder: Path) -> str:
 def _pieces(photo: Image.Image, draws: Draws, count: int, side: int) -> list[UInt8[Tensor, "3 side side"]]:
     width, height = photo.size
     short = min(width, height)
-    spans = (draws.uniform(0.4, 1.0, count) * short).tolist()
+    spans = (draws.uniform(_LEAST_SPAN, 1.0, count) * short).tolist()
     places = draws.uniform(0.0, 1.0, count, 2).tolist()
     pieces = []
     for span, (x, y) in zip(spans, places, strict=True):

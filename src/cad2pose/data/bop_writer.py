@@ -25,7 +25,7 @@ from torch import Tensor
 
 from cad2pose.data.tabletop import LabelledPhoto, Tabletop, TabletopConfig, check_input
 from cad2pose.data.worker_pool import run_tasks
-from cad2pose.files import alone, remove_leftovers, write_bytes, write_text
+from cad2pose.files import alone, check_folder, remove_leftovers, write_bytes, write_text
 from cad2pose.geometry import Camera, mask_box
 from cad2pose.parts import Part, save_ply, write_models_info
 from cad2pose.parts.fingerprint import describe_part
@@ -95,8 +95,9 @@ def write_dataset(
     if workers < 1:
         raise ValueError(f"workers is {workers}; it must be 1 or more")
     check_input(parts, camera, plan.photos)
-    _claim(out, parts, camera, plan)
+    check_folder(out)
     with alone(out):
+        _claim(out, parts, camera, plan)
         remove_leftovers(out)
         _write_models(out, parts, camera)
         missing = [(scene, image) for scene in range(plan.scenes) for image in _missing(out, scene, plan.images)]

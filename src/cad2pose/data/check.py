@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cad2pose.data.bop import BopDataset, find_splits, numbered_folders
 from cad2pose.data.bop_files import BopTarget, read_targets
@@ -175,6 +175,8 @@ def _check_scene(
         annotated += len(image.instances)
         objects |= {instance.object_id for instance in image.instances}
         findings.attempt(image.read)
+        if image.depth_path is not None:
+            findings.attempt(image.read_depth)
         _check_masks(findings, scene, image)
     return _Content(len(files), annotated, frozenset(objects))
 
@@ -186,11 +188,15 @@ def _check_depth(findings: _Findings, scene: BopScene, images: set[int]) -> None
 
 def _check_masks(findings: _Findings, scene: BopScene, image: BopImage) -> None:
     for kind in _MASK_FOLDERS:
-        if (scene.path / kind).is_dir():
-            paths = [image.mask_path(instance, kind == "mask_visib") for instance in image.instances]
-            for path in paths:
-                if not path.exists():
-                    findings.add(path, "does not exist, though the object is annotated")
+        if not scene.folder(kind).is_dir():
+            continue
+        visible = kind == "mask_visib"
+        for instance in image.instances:
+            path = image.mask_path(instance, visible)
+            if path.exists():
+                findings.attempt(lambda instance=instance, visible=visible: image.read_mask(instance, visible))
+            else:
+                findings.add(path, "does not exist, though the object is annotated")
 
 
 def _check_targets(findings: _Findings, splits: Sequence[str]) -> None:
@@ -211,14 +217,20 @@ def _check_target_images(findings: _Findings, path: Path, dataset: BopDataset, t
     folders = numbered_folders(dataset.root / dataset.split)
     for number in sorted({t.scene_id for t in targets} - set(folders)):
         findings.add(path, f"asks for scene {number}, which {dataset.split} does not have")
+    scenes: dict[int, list[BopScene]] = {}
+    for scene in _scenes(dataset):  # of several sensors, each has its images
+        scenes.setdefault(int(scene.path.name), []).append(scene)
     for number in sorted({t.scene_id for t in targets} & set(folders)):
-        scene = BopScene(folders[number])
         mine = [t for t in targets if t.scene_id == number]
-        missing = {t.image_id for t in mine} - set(scene.image_files)
-        _name_images(findings, path, f"asks for images that {findings.short(scene.path)} does not have", missing)
-        annotations = findings.attempt(lambda scene=scene: scene.annotations)
-        for target in mine if annotations else ():
-            entries = annotations.get(target.image_id) if annotations else None
+        there = {image_id: scene for scene in reversed(scenes[number]) for image_id in scene.image_files}
+        missing = {t.image_id for t in mine} - set(there)
+        _name_images(findings, path, f"asks for images that {findings.short(folders[number])} does not have", missing)
+        annotations: dict[int, Any] = {}
+        for scene in scenes[number]:
+            known = findings.attempt(lambda scene=scene: scene.annotations) or {}
+            annotations |= {key: value for key, value in known.items() if there.get(key) is scene}
+        for target in mine:
+            entries = annotations.get(target.image_id)
             if target.image_id in missing or not isinstance(entries, list):
                 continue
             count = sum(isinstance(e, dict) and e.get("obj_id") == target.object_id for e in entries)

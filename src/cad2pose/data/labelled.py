@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,7 +18,7 @@ from cad2pose.data.clutter import drawable_mesh
 from cad2pose.data.draws import Draws
 from cad2pose.data.labelled_images import LabelledImage, LabelledImages, is_for_testing, seen_mask
 from cad2pose.data.synthetic_config import SyntheticConfig
-from cad2pose.geometry import VirtualCamera, mask_box, warp_to_crops
+from cad2pose.geometry import VirtualCamera, mask_box, undistort_boxes, warp_to_crops
 from cad2pose.geometry.crop import OUTSIDE_FILL
 from cad2pose.parts import Part
 from cad2pose.rendering import MeshSet, render
@@ -27,14 +28,32 @@ _KEPT_NUMBERS = 60_000_000  # of the images kept in memory; sixty of 640 x 480 p
 _TRIES = 20  # places drawn one by one, before all of them are gone through in an order drawn at random
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """An instance, its image, and what is seen of it.
+
+    Attributes:
+        instance, image: which.
+        pixels: of the image as it was taken.
+        mask: of what is seen.
+        bent: whether the mask is as the lens made it, as the pixels are.
+    """
+
+    instance: BopInstance
+    image: LabelledImage
+    pixels: Float[Tensor, "3 h w"]
+    mask: Bool[Tensor, "h w"]
+    bent: bool
+
+
 class LabelledCrops:
     """Batches of crops of labelled images, each a function of (seed, index, size) and the folder's content alone.
 
     Boxes are drawn around the annotated ones as for rendered crops, with the same roll, virtual camera and effects;
     what the picture shows (silhouette, object coordinates) is rendered from mesh and pose, and what is seen of it is
-    the annotated mask (or see `seen_mask`). Lens distortion is taken out first. Images that cannot be read are left
-    out, counted in `broken`, and named in a warning; which instances come in their place does not depend on when that
-    was found out. Images are read on the host, and crops made of them on the device.
+    the annotated mask (or see `seen_mask`). Lens distortion is taken out as in estimates. Images that cannot be read
+    are left out, counted in `broken`, and named in a warning; which instances come in their place does not depend on
+    when that was found out. Images are read on the host, and crops made of them on the device.
 
     Args:
         dataset: the images.
@@ -107,29 +126,23 @@ class LabelledCrops:
         draws = Draws(self.seed, index, 2, device=self.device)
         part_index = (index * size + torch.arange(size)) % len(self.parts)
         chosen = [self._choose(int(part), draws) for part in part_index]
-        instances, images, masks = zip(*chosen, strict=True)
-        camera, T_virt_obj = self._cameras(instances, images, masks, draws)
-        crops = [
-            self._crop(image[1], mask, camera[row : row + 1])
-            for row, (image, mask) in enumerate(zip(images, masks, strict=True))
-        ]
+        camera, T_virt_obj = self._cameras(chosen, draws)
+        crops = [self._crop(one, camera[row : row + 1].to(self.device)) for row, one in enumerate(chosen)]
         image, valid, seen = (torch.cat([crop[k] for crop in crops]) for k in range(3))
         return self._assemble(image, valid, seen, camera, T_virt_obj, part_index, draws)
 
-    def _choose(self, part: int, draws: Draws) -> tuple[BopInstance, tuple[LabelledImage, Tensor], Bool[Tensor, "h w"]]:
+    def _choose(self, part: int, draws: Draws) -> _Seen:
         """An instance whose image can be read, and of which some is seen."""
         for place in self._drawn_places(part, draws):
             key = place[:2]
             if place in self._useless:
                 continue
             try:
-                image = self._image(key)
-                instance = image[0].instances[place[2]]
-                mask, bent = seen_mask(image[0], instance, self._meshes, part)
-                if bent:
-                    mask = image[0].camera.undistort_image(mask[None].float())[0] >= 0.5
+                image, pixels = self._image(key)
+                instance = image.instances[place[2]]
+                mask, bent = seen_mask(image, instance, self._meshes, part)
                 if bool(mask.any()):
-                    return instance, image, mask
+                    return _Seen(instance, image, pixels, mask, bent)
             except (OSError, ValueError) as error:
                 if key not in self.broken:
                     self.broken[key] = str(error)
@@ -155,53 +168,49 @@ class LabelledCrops:
             self._images.move_to_end(key)
             return self._images[key]
         image = self.dataset.image(*key)
-        pixels = image.camera.undistort_image(image.read())
+        pixels = image.read()
         self._images[key] = image, pixels
         self._kept += pixels.numel()
         while self._kept > _KEPT_NUMBERS and len(self._images) > 1:
             self._kept -= self._images.popitem(last=False)[1][1].numel()
         return image, pixels
 
-    def _box(self, instance: BopInstance, image: LabelledImage, mask: Bool[Tensor, "h w"], as_seen: bool) -> Box:
-        """Around what is seen of an instance or around all of it; worked out where nobody says it."""
-        straight = not any(image.camera.distortion)
+    def _box(self, seen: _Seen, as_seen: bool) -> Box:
+        """Around what is seen of an instance or all of it, without distortion; worked out where nobody says it."""
+        instance, camera = seen.instance, seen.image.camera
+        straight = not any(camera.distortion)
         if as_seen:
-            return instance.box_visible if straight and instance.box_visible else mask_box(mask)
+            box = instance.box_visible if straight and instance.box_visible else mask_box(seen.mask)
+            if seen.bent:
+                straightened, there = undistort_boxes(torch.tensor([box], dtype=torch.float64), camera)
+                if bool(there[0]):
+                    x, y, w, h = straightened[0].tolist()
+                    return x, y, w, h
+            return box
         if straight and instance.box_full:
             return instance.box_full
         row = next(row for row, part in enumerate(self.parts) if part.object_id == instance.object_id)
-        box = projected_box(self._outlines[row][None], instance.T_cam_obj[None], image.camera.K[None])
-        x, y, w, h = box[0].tolist()
+        x, y, w, h = projected_box(self._outlines[row][None], instance.T_cam_obj[None], camera.K[None])[0].tolist()
         return x, y, w, h
 
-    def _cameras(
-        self,
-        instances: Sequence[BopInstance],
-        images: Sequence[tuple[LabelledImage, Tensor]],
-        masks: Sequence[Bool[Tensor, "_ _"]],
-        draws: Draws,
-    ) -> tuple[VirtualCamera, Float[Tensor, "n 4 4"]]:
+    def _cameras(self, chosen: Sequence[_Seen], draws: Draws) -> tuple[VirtualCamera, Float[Tensor, "n 4 4"]]:
         """Crop cameras around disturbed boxes, and the poses in them."""
-        count = len(instances)
-        visible = draws.chance(self.config.box.visible_share, count).tolist()
-        boxes = [
-            self._box(instance, image, mask, as_seen)
-            for instance, (image, _), mask, as_seen in zip(instances, images, masks, visible, strict=True)
-        ]
-        box = torch.tensor(boxes, dtype=torch.float64)
-        size = torch.tensor([[i.camera.width, i.camera.height] for i, _ in images], dtype=torch.float64)
-        K = torch.stack([image.camera.K for image, _ in images])
-        camera = self.config.crop_camera(K, box, size, draws)
-        T_cam_obj = torch.stack([instance.T_cam_obj.double() for instance in instances])
-        return camera, camera.to_virtual(T_cam_obj)
+        visible = draws.chance(self.config.box.visible_share, len(chosen)).tolist()
+        boxes = [self._box(one, as_seen) for one, as_seen in zip(chosen, visible, strict=True)]
+        cameras = [one.image.camera for one in chosen]
+        size = torch.tensor([[camera.width, camera.height] for camera in cameras], dtype=torch.float64)
+        K = torch.stack([camera.K for camera in cameras])
+        camera = self.config.crop_camera(K, torch.tensor(boxes, dtype=torch.float64), size, draws)
+        return camera, camera.to_virtual(torch.stack([one.instance.T_cam_obj.double() for one in chosen]))
 
     def _crop(
-        self, image: Float[Tensor, "3 h w"], mask: Bool[Tensor, "h w"], camera: VirtualCamera
+        self, seen: _Seen, camera: VirtualCamera
     ) -> tuple[Float[Tensor, "1 3 r r"], Float[Tensor, "1 1 r r"], Float[Tensor, "1 r r"]]:
         """A crop, what of it the image covers, and the share of each pixel in which the instance is seen."""
-        both = torch.cat((image, mask[None].float()))[None]
-        warped, valid = warp_to_crops(both.to(self.device), camera.to(self.device))
-        return warped[:, :3], valid, warped[:, 3] * valid[:, 0]
+        lens, mask = seen.image.camera.lens, seen.mask[None, None].float()
+        crop, valid = warp_to_crops(seen.pixels[None].to(self.device), camera, lens=lens)
+        share, _ = warp_to_crops(mask.to(self.device), camera, fill=0.0, lens=lens if seen.bent else None)
+        return crop, valid, share[:, 0] * valid[:, 0]
 
     def _assemble(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -15,7 +16,7 @@ from cad2pose.data.shards import ShardDataset, has_shards
 from cad2pose.geometry import Camera
 from cad2pose.rendering import MeshSet, rasterize
 
-_TEST_SPLITS = ("test", "val")
+_FOR_TESTING = re.compile(r"test|val(idation)?(?![a-z])")
 _BEHIND = 15.0  # mm that a measured depth may lie before the surface, as in BOP's own visibility masks
 
 
@@ -61,10 +62,12 @@ def open_images(folder: Path) -> LabelledImages:
 
 
 def is_for_testing(images: LabelledImages) -> bool:
-    """Whether any images are of a split called test or val, also by way of a link to it, its scenes or its shards."""
+    """Whether any images are of a split called test or val, also by way of a link to it, or as shards made of it."""
     folder = images.root / images.split
     names = {folder.name, folder.resolve().name, *(one.resolve().parent.name for one in folder.iterdir())}
-    return any(name.lower().startswith(_TEST_SPLITS) for name in names)
+    if isinstance(images, ShardDataset) and (split := images.made_of()):
+        names.add(split)
+    return any(_FOR_TESTING.match(name.lower()) for name in names)
 
 
 def seen_mask(

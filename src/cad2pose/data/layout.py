@@ -97,8 +97,10 @@ class SceneLayout:
         self._radius = torch.tensor([part.radius for part in parts], dtype=torch.float64)
         self._outline = padded([extreme_points(part.mesh.used_vertices) for part in parts])
         self._visible_boxes = VisibleBoxes(parts, self.clutter, config.clutter.min_visibility)
-        self._part_outlines = Outlines([part.mesh for part in parts], self._center)
-        self._clutter_outlines = Outlines(self.clutter, torch.zeros(len(self.clutter), 3, dtype=torch.float64))
+        self._part_outlines = Outlines([part.mesh for part in parts], self._center, resting=config.support.share > 0)
+        self._clutter_outlines = Outlines(
+            self.clutter, torch.zeros(len(self.clutter), 3, dtype=torch.float64), resting=config.support.share > 0
+        )
 
     def scene(self, part_index: Int[Tensor, "batch"], draws: Draws) -> Scene:
         """Cameras and poses, on the CPU in float64."""

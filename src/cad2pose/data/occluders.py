@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from cad2pose.data.draws import Draws
 from cad2pose.geometry import VirtualCamera, make_transform, random_rotations
@@ -106,7 +107,7 @@ def place_clutter(
     span = (radius[:, None] / depth) * focal  # of the part, in crop pixels
     size = span * draws.log_uniform(0.35, 1.4, count, slots)
     away = depth * torch.where(before, draws.uniform(0.6, 0.92, count, slots), draws.uniform(0.95, 1.6, count, slots))
-    turned = (camera.R_virt_cam[:, :2, :2] @ hiding.direction[..., None])[..., 0]
+    turned = normalize((camera.R_virt_cam[:, :2, :2] @ hiding.direction[..., None])[..., 0], dim=-1)
     angle = draws.uniform(0.0, 2 * math.pi, count, slots)
     around = (
         torch.stack((angle.cos(), angle.sin()), -1) * ((span + size) * draws.uniform(0.5, 1.1, count, slots))[..., None]

@@ -20,7 +20,7 @@ _CAMERA = tuple(f.name for f in fields(VirtualCamera) if f.name != "size")
 class RecordedCrops:
     """Batches of another source, written when they are first asked for and read after that.
 
-    Images and coverage are kept with 8 bits, coordinates with 16, so that a crop of 128 px takes 170 kB. What is given
+    Images and coverage are kept with 8 bits, coordinates with 16, so that a crop of 128 px takes 200 kB. What is given
     is what was kept, the first time too: everybody sees the same numbers. Several processes may share a folder.
 
     Args:
@@ -37,10 +37,10 @@ class RecordedCrops:
     def batch(self, index: int, size: int) -> CropBatch:
         """Batch number `index`, of `size` crops; a file that cannot be read is made again."""
         try:
-            kept = load_file(self._file(index, size))
-        except (OSError, SafetensorError):
-            kept = self._record(index, size)
-        return _unpack(kept).to(self.device)
+            batch = _unpack(load_file(self._file(index, size)))
+        except (OSError, KeyError, ValueError, SafetensorError):
+            batch = _unpack(self._record(index, size))
+        return batch.to(self.device)
 
     def record(self, batches: int, size: int) -> None:
         """Make the first `batches` batches of `size` crops, those that are not there yet."""

@@ -75,7 +75,8 @@ def synthetic_photo(parts: Sequence[Part], camera: Camera, seed: int) -> Photo:
         scene = render(meshes, index, transforms, camera.K[None].float(), side, side)
         seen, visibility = _visibility(meshes, scene, T_cam_obj, camera)
         if float(visibility.min()) >= _LEAST_VISIBILITY:
-            image = _picture(scene, meshes, index, transforms, parts, seed, draws)[:, : camera.height, : camera.width]
+            image = _picture(scene, meshes, index, transforms, middle, parts, seed, draws)
+            image = image[:, : camera.height, : camera.width]
             return Photo(image.contiguous(), T_cam_obj, _detect(parts, seen, camera, draws), visibility)
     raise ValueError(
         f"{len(parts)} parts do not fit into one picture of {camera.width} x {camera.height} pixels without hiding "
@@ -135,6 +136,7 @@ def _picture(
     meshes: MeshSet,
     index: Int[Tensor, "1 m"],
     transforms: Float[Tensor, "1 m 4 4"],
+    middle: Float[Tensor, "n 3"],
     parts: Sequence[Part],
     seed: int,
     draws: Draws,
@@ -148,15 +150,18 @@ def _picture(
     looks = replace(AppearanceConfig.modest(), shadow_share=1.0, openness_share=1.0)
     is_part = (scene.slot >= 0) & (scene.slot < len(parts))
     own = torch.where(is_part[:, None], perturb_colors(scene.colors, looks, draws), scene.colors)
-    scale = torch.ones(slots + 1)
+    scale, shift = torch.ones(slots + 1), torch.zeros(slots + 1, 3)
     scale[1 : len(parts) + 1] = torch.tensor([1 / part.radius for part in parts])
-    unit = scene.coordinates * scale[scene.slot.long() + 1][:, None]
+    shift[1 : len(parts) + 1] = torch.stack([part.center for part in parts])
+    which = scene.slot.long() + 1
+    unit = (scene.coordinates - shift[which].movedim(-1, 1)) * scale[which][:, None]
     albedo = paint(own, scene.slot, unit, recolored, pool, draws)
-    middle = transforms[:, : len(parts), :3, 3].mean(1).float()
-    reach = (transforms[:, : len(parts), :3, 3].float() - middle).norm(dim=-1).amax(1)
-    radius = reach / 2 + max(part.radius for part in parts)
+    center = middle.mean(0).float()
+    radius = (middle.float() - center).norm(dim=-1).amax() / 2 + max(part.radius for part in parts)
     up = torch.zeros(1, 3)
-    image = light(scene, albedo, meshes, index, transforms.float(), middle, radius, up, looks, pool, draws)
+    image = light(
+        scene, albedo, meshes, index, transforms.float(), center[None], radius[None], up, looks, pool, draws
+    )  # fmt: skip
     ground = pool.sample(draws, 1, side) * (1 - 0.6 * soft_shadow(scene.mask, draws))
     image = soften_edges(torch.where(scene.mask[:, None], image, ground), scene.slot)
     return augment(image, torch.ones(1), AugmentationConfig.modest(), draws)[0]

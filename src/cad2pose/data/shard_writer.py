@@ -15,11 +15,10 @@ from cad2pose.data.bop import BopDataset
 from cad2pose.data.draws import Draws
 from cad2pose.data.images import read_mask
 from cad2pose.data.rle import encode_mask
-from cad2pose.data.shards import HALF_INTEGERS
+from cad2pose.data.shards import HALF_INTEGERS, SOURCE
 from cad2pose.files import alone, is_leftover, remove_leftovers, replacing, write_text
 
 INDEX = "key_to_shard.json"
-SOURCE = "made_from.sha256"
 _MASKS = ("mask", "mask_visib")
 
 
@@ -56,7 +55,7 @@ def write_shards(
     shards = [shuffled[start : start + images_per_shard] for start in range(0, len(keys), images_per_shard)]
     index = {f"{scene:06d}_{image:06d}": number for number, shard in enumerate(shards) for scene, image in shard}
     with alone(out):
-        _claim(out, index, _digest(dataset))
+        _claim(out, index, _digest(dataset), dataset.split)
         for number, shard in enumerate(shards):
             path = out / f"shard-{number:06d}.tar"
             if not path.is_file():
@@ -83,7 +82,7 @@ def _digest(dataset: BopDataset) -> str:
     return digest.hexdigest()
 
 
-def _claim(out: Path, index: dict[str, int], digest: str) -> None:
+def _claim(out: Path, index: dict[str, int], digest: str, split: str) -> None:
     """Write which shard every image is in, and of what they are made, or find that it is just so."""
     file, source = out / INDEX, out / SOURCE
     if file.is_file():
@@ -93,14 +92,14 @@ def _claim(out: Path, index: dict[str, int], digest: str) -> None:
             same = False
         if not same:
             raise ValueError(f"{out} holds shards of other images, or of another number of them; give another folder")
-        if source.is_file() and source.read_text().strip() != digest:
+        if source.is_file() and source.read_text().split("\n")[0] != digest:
             raise ValueError(f"{out} holds shards of these images as they were annotated before; give another folder")
         remove_leftovers(out)
         return
     if not all(is_leftover(path) or path.name == SOURCE for path in out.iterdir()):  # a run stopped before the index
         raise ValueError(f"{out} is not empty and holds no shards; give another folder")
     remove_leftovers(out)
-    write_text(source, digest + "\n")
+    write_text(source, f"{digest}\n{split}\n")
     write_text(file, json.dumps(index, indent=1))
 
 

@@ -26,6 +26,7 @@ from cad2pose.files import visible_files
 from cad2pose.geometry.camera import Camera
 
 _KEY = re.compile(r"(?:.*/)?((\d+)_(\d+))\.(\w.*)")
+SOURCE = "made_from.sha256"  # what the shards were made of, and the name of that split
 HALF_INTEGERS = "half_integer_centres"  # entry of camera.json: whether K has pixel centres at half integers
 _JSON = ("camera.json", "gt.json", "gt_info.json")
 
@@ -85,6 +86,12 @@ class ShardDataset:
                     raise ValueError(f"{path}: the members of {_name(key)} do not lie side by side in one shard")
                 found[key] = place
         return dict(sorted(found.items()))
+
+    def made_of(self) -> str:
+        """Name of the split that the shards were made of; "" where that is not known."""
+        file = self.root / self.split / SOURCE
+        lines = file.read_text().splitlines() if file.is_file() else []
+        return lines[1] if len(lines) > 1 else ""
 
     def keys(self) -> list[tuple[int, int]]:
         """Scene and image number of every image."""

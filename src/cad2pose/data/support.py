@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.spatial import ConvexHull, QhullError
+from scipy.spatial import ConvexHull, KDTree, QhullError
 from torch import Tensor
 
 from cad2pose.data.draws import Draws
@@ -20,6 +20,7 @@ from cad2pose.parts.mesh import Mesh
 _OUTLINE = 200  # directions in which a thing's outermost points are known
 _FLATTEST = math.sin(math.radians(8))  # a table seen more flatly than this hides behind its edge
 _POSES = 24
+_SAME_NORMAL = math.sqrt(2e-6)  # apart; some 0.08 degrees
 _TILES = 4.0  # how often a texture is laid over the table
 
 
@@ -110,9 +111,12 @@ def resting_directions(mesh: Mesh) -> Float[Tensor, "k 3"]:
     foot = center - normal * (normal @ center + offset)[:, None]
     stands = _inside_triangle(foot, corners, tolerance=1e-6 * float(np.ptp(points)))
     faces: list[tuple[float, np.ndarray]] = []
+    by_normal, known = KDTree(normal), np.zeros(len(normal), dtype=bool)
     for row in np.flatnonzero(stands):
-        together = (normal @ normal[row] > 1 - 1e-6) & (np.abs(offset - offset[row]) < 1e-6 * float(np.ptp(points)))
-        if not any(known @ normal[row] > 1 - 1e-6 for _, known in faces):
+        if not known[row]:
+            alike = np.sort(by_normal.query_ball_point(normal[row], _SAME_NORMAL))
+            known[alike] = True
+            together = alike[np.abs(offset[alike] - offset[row]) < 1e-6 * float(np.ptp(points))]
             faces.append((float(area[together].sum()), normal[row]))
     faces.sort(key=lambda face: -face[0])
     return torch.from_numpy(-np.array([face for _, face in faces[:_POSES]]).reshape(-1, 3))

@@ -21,10 +21,21 @@ from cad2pose.data.draws import Draws
 from cad2pose.data.lighting import light
 from cad2pose.data.pose_prior import check_apparent_size
 from cad2pose.data.support import Outlines, aligned, table_mesh, table_transform
-from cad2pose.geometry import Camera, make_transform, random_rotations, rotations_towards, unproject_pixels
+from cad2pose.geometry import (
+    Camera,
+    make_transform,
+    project_points,
+    random_rotations,
+    rotations_towards,
+    transform_points,
+    unproject_pixels,
+)
 from cad2pose.parts import Part
+from cad2pose.parts.bounds import hull_indices
+from cad2pose.parts.builtin import BUILTIN_PARTS, builtin_part
 from cad2pose.rendering import MeshSet, Rendering, rasterize, render
 
+_LEAST_DISTANCE = 0.05  # of what the camera looks at
 _MOST_ROLL = 25.0  # degrees by which a camera over a table is turned from upright
 
 
@@ -127,12 +138,15 @@ class Tabletop:
     def __init__(self, parts: Sequence[Part], camera: Camera, config: TabletopConfig, seed: int) -> None:
         check_input(parts, camera, config)
         self.parts, self.camera, self.config, self.seed = tuple(parts), camera, config, seed
-        shapes = [*random_shapes(seed), *(unit_sized(coarse_copy(part.mesh)) for part in parts)]
+        names = {part.name for part in parts}  # copies of what is to be found would be there without a label
+        others = [builtin_part(name).mesh for name in BUILTIN_PARTS if name not in names]
+        shapes = [*random_shapes(seed), *(unit_sized(coarse_copy(mesh)) for mesh in others)]
         self._meshes = MeshSet.from_meshes([*map(drawable_mesh, parts), *shapes, table_mesh()])
         self._shapes = len(shapes)
         self._center = torch.stack([part.center for part in parts])
         self._radius = torch.tensor([part.radius for part in parts], dtype=torch.float64)
         self._part_outlines = Outlines([part.mesh for part in parts], self._center)
+        self._outer_points = [part.mesh.used_vertices[hull_indices(part.mesh.used_vertices)].double() for part in parts]
         self._shape_outlines = Outlines(shapes, torch.zeros(len(shapes), 3, dtype=torch.float64))
         self._pool = BackgroundPool(seed, count=config.pictures, photos=config.backgrounds, side=256)
 
@@ -172,6 +186,9 @@ class Tabletop:
         apparent = float(draws.log_uniform(*self.config.apparent_size)) * self.camera.width / 640
         distance = float(2 * middling * self.camera.K[0, 0] / apparent)
         T_cam_world = self._look(distance, 0.5 * place.std() if len(place) > 1 else 0.0, draws)
+        middle = (T_world_obj[:, :3, :3] @ center[..., None])[..., 0] + T_world_obj[:, :3, 3]
+        nearest = float((middle @ T_cam_world[2, :3] + T_cam_world[2, 3] - radius).min())
+        T_cam_world[2, 3] += max(0.0, _LEAST_DISTANCE * distance - nearest)  # nothing is in the camera
         width = min(distance, float(middling * draws.log_uniform(4.0, 20.0)))
         steep = float((1 - T_cam_world[2, 2].square()).clamp_min(1e-6).sqrt())
         width = min(width, 0.8 * float(T_cam_world[2, 3]) / (math.sqrt(2) * steep))
@@ -278,22 +295,27 @@ class Tabletop:
     ) -> tuple[Bool[Tensor, "n h w"], Int[Tensor, "n"], Float[Tensor, "n 4"]]:
         """Masks within the image, and size and box of the whole silhouettes on a canvas three times as wide."""
         height, width = self.camera.height, self.camera.width
-        K = self.camera.K.float().clone()
-        K[0, 2] += width
-        K[1, 2] += height
-        index = part_index[:, None].int()
-        masks, pixels, boxes = [], [], []
-        for row in range(len(part_index)):
-            one = slice(row, row + 1)
-            drawn = (
-                rasterize(self._meshes, index[one], T_cam_obj[one, None], K[None], 3 * height, 3 * width).slot[0] >= 0
-            )
-            masks.append(drawn[height : 2 * height, width : 2 * width])
-            pixels.append(drawn.sum())
-            ys, xs = drawn.any(1).nonzero()[:, 0], drawn.any(0).nonzero()[:, 0]
-            empty = len(xs) == 0
-            box = [-1, -1, -1, -1] if empty else [
-                int(xs[0]) - width, int(ys[0]) - height, int(xs[-1] - xs[0]) + 1, int(ys[-1] - ys[0]) + 1
-            ]  # fmt: skip
-            boxes.append(torch.tensor(box, dtype=torch.float64))
-        return torch.stack(masks), torch.stack(pixels), torch.stack(boxes)
+        canvas = torch.tensor([[-width, -height], [2 * width, 2 * height]])
+        masks = torch.zeros(len(part_index), height, width, dtype=torch.bool)
+        pixels = torch.zeros(len(part_index), dtype=torch.int64)
+        boxes = torch.full((len(part_index), 4), -1.0, dtype=torch.float64)
+        for row, (part, T) in enumerate(zip(part_index.tolist(), T_cam_obj, strict=True)):
+            points = project_points(self.camera.K, transform_points(T, self._outer_points[part]))
+            left, top = torch.maximum(points.amin(0).floor() - 1, canvas[0]).int().tolist()
+            right, bottom = torch.minimum(points.amax(0).ceil() + 2, canvas[1]).int().tolist()
+            if right <= left or bottom <= top:
+                continue
+            K = self.camera.K.float().clone()
+            K[:2, 2] -= torch.tensor([left, top])
+            index = torch.tensor([[part]], dtype=torch.int32)
+            drawn = rasterize(self._meshes, index, T[None, None], K[None], bottom - top, right - left).slot[0] >= 0
+            ys, xs = drawn.any(1).nonzero()[:, 0] + top, drawn.any(0).nonzero()[:, 0] + left
+            if not len(xs):
+                continue
+            pixels[row] = drawn.sum()
+            boxes[row] = torch.stack((xs[0], ys[0], xs[-1] - xs[0] + 1, ys[-1] - ys[0] + 1))
+            spans = ((left, right, width), (top, bottom, height))
+            x, y = (slice(max(0, low), min(high, size)) for low, high, size in spans)
+            if x.start < x.stop and y.start < y.stop:
+                masks[row, y, x] = drawn[y.start - top : y.stop - top, x.start - left : x.stop - left]
+        return masks, pixels, boxes

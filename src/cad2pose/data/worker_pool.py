@@ -45,9 +45,14 @@ def run_tasks(
     """
     workers = min(workers, len(tasks))
     if workers <= 1:
-        mine = start(*arguments) if tasks else None
-        for task in tasks:
-            yield work(mine, task)
+        threads = torch.get_num_threads()
+        try:
+            torch.set_num_threads(1)  # sums are added in the order that every worker adds them in
+            mine = start(*arguments) if tasks else None
+            for task in tasks:
+                yield work(mine, task)
+        finally:
+            torch.set_num_threads(threads)
         return
     context = multiprocessing.get_context("spawn")
     said: set[str] = set()

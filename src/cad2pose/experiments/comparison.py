@@ -61,7 +61,7 @@ class ComparisonConfig:
         detections: boxes in the photographs; needed with these.
         split: of the photographs.
         record_crops: make the crops of a part and seed once, for all contestants, and keep them in the run folder until
-            these are done: 170 kB each at 128 px. Worth it where making a crop takes as long as learning from it.
+            these are done: 200 kB each at 128 px. Worth it where making a crop takes as long as learning from it.
     """
 
     contestants: tuple[str, ...] = ("flagship", "gdrnet", "surfemb", "e2e.all")

@@ -132,7 +132,7 @@ def shares_table(found: Sequence[Comparison]) -> str:
         for kind in ("rotation", "translation"):
             both = [np.array([getattr(one[seed], kind) for seed in seeds]) for one in (ours, base)]
             own = [f"{np.median(one) / np.median(other):.2f}" for one, other in zip(*both, strict=True)]
-            share, low, high = share_interval(*both)
+            share, low, high = share_interval(both[0], both[1])
             cells.append(f"{share:.2f} ({low:.2f} to {high:.2f})" + (f": {', '.join(own)}" if len(own) > 1 else ""))
         rows.append([contestant, way, ", ".join(map(str, seeds)), *cells])
     return markdown_table(("contestant", "poses from", "seeds", "R median", "t median"), rows) if rows else ""

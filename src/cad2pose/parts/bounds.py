@@ -12,6 +12,7 @@ from scipy.spatial import ConvexHull, QhullError
 from torch import Tensor
 
 _CHUNK = 1024
+_MANY = 20_000  # points
 _RELATIVE_TOLERANCE = 1e-10
 
 
@@ -36,6 +37,8 @@ def extreme_points(points: Float[Tensor, "n 3"], directions: int = 600) -> Float
 
     600 directions tell the extent in any direction to one in a thousand of the size.
     """
+    if len(points) > _MANY:  # a product with all directions would take gigabytes
+        points = points[hull_indices(points).sort().values]
     index = torch.arange(directions, dtype=torch.float64)
     z = 1 - (2 * index + 1) / directions
     angle = index * (torch.pi * (3 - 5**0.5))

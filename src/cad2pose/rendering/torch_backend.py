@@ -42,6 +42,8 @@ def rasterize_batch(
     meshes: MeshSet, mesh_index: Int[Tensor, "b m"], P: Float[Tensor, "b m 3 4"], height: int, width: int, near: float
 ) -> tuple[Float[Tensor, "b h w"], Int[Tensor, "b h w"], Int[Tensor, "b h w"], Float[Tensor, "b h w 3"]]:
     """Depth, slot, face and barycentric coordinates as in `Fragments`; `P` is K @ T_cam_obj[:3]."""
+    if not mesh_index.shape[1]:  # one slot, with nothing in it, draws as little
+        mesh_index, P = mesh_index.new_full((len(mesh_index), 1), -1), P.new_zeros(len(mesh_index), 1, 3, 4)
     batch, slots = mesh_index.shape
     mesh = mesh_index.flatten().long()
     found = fragments(meshes, mesh_index, P, height, width, near)
