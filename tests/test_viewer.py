@@ -133,7 +133,7 @@ def test_a_model_without_queries_shows_its_pose_and_no_distribution() -> None:
 def test_points_stand_for_the_surface_that_can_be_seen() -> None:
     balls = [trimesh.creation.icosphere(3, radius) for radius in (50.0, 40.0)]
     balls[1].invert()
-    both = trimesh.util.concatenate(balls)
+    both = balls[0] + balls[1]
     mesh = Mesh.from_arrays(torch.tensor(both.vertices, dtype=torch.float64), torch.tensor(both.faces))
     drawn = maker_of(random_model(Part.from_mesh("hollow", mesh))).part(1)
     assert drawn.area * len(drawn.points) == pytest.approx(4 * np.pi * 50**2, rel=0.1), "and not what it encloses"
