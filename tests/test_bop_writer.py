@@ -298,6 +298,7 @@ def test_silhouettes_are_those_of_the_whole_canvas():
     K[1, 2] += 60
     index, poses = [], []
     places = ((0, 0, 300), (150, -90, 300), (-400, 0, 300), (0, 300, 200), (0, 0, 60), (2000, 0, 300), (60, 40, 80))
+    places += ((10, 0, 12),)  # it reaches behind the camera
     for seed, (x, y, z) in enumerate(places):
         T = torch.eye(4, dtype=torch.float64)
         T[:3, :3] = random_rotations(1, torch.Generator().manual_seed(seed), torch.float64)[0]

@@ -55,7 +55,7 @@ def write_shards(
     shards = [shuffled[start : start + images_per_shard] for start in range(0, len(keys), images_per_shard)]
     index = {f"{scene:06d}_{image:06d}": number for number, shard in enumerate(shards) for scene, image in shard}
     with alone(out):
-        _claim(out, index, _digest(dataset), dataset.split)
+        _claim(out, index, _digest(dataset), (dataset.root / dataset.split).resolve().name)
         for number, shard in enumerate(shards):
             path = out / f"shard-{number:06d}.tar"
             if not path.is_file():

@@ -36,6 +36,7 @@ from cad2pose.parts.builtin import BUILTIN_PARTS, builtin_part
 from cad2pose.rendering import MeshSet, Rendering, rasterize, render
 
 _LEAST_DISTANCE = 0.05  # of what the camera looks at
+_NEAR = 1.0  # mm
 _MOST_ROLL = 25.0  # degrees by which a camera over a table is turned from upright
 
 
@@ -300,9 +301,13 @@ class Tabletop:
         pixels = torch.zeros(len(part_index), dtype=torch.int64)
         boxes = torch.full((len(part_index), 4), -1.0, dtype=torch.float64)
         for row, (part, T) in enumerate(zip(part_index.tolist(), T_cam_obj, strict=True)):
-            points = project_points(self.camera.K, transform_points(T, self._outer_points[part]))
-            left, top = torch.maximum(points.amin(0).floor() - 1, canvas[0]).int().tolist()
-            right, bottom = torch.minimum(points.amax(0).ceil() + 2, canvas[1]).int().tolist()
+            points = transform_points(T, self._outer_points[part])
+            low, high = canvas
+            if float(points[:, 2].min()) > _NEAR:  # else it may show anywhere
+                seen_at = project_points(self.camera.K, points)
+                low = (seen_at.amin(0).floor() - 1).clamp(low, high)
+                high = (seen_at.amax(0).ceil() + 2).clamp(canvas[0], high)
+            (left, top), (right, bottom) = low.int().tolist(), high.int().tolist()
             if right <= left or bottom <= top:
                 continue
             K = self.camera.K.float().clone()
