@@ -101,7 +101,9 @@ def main(
         f"with{out} light": json.loads((data / f"cat_with{out}_light.json").read_text()) for out in ("", "out")
     }}  # fmt: skip
     text = _fill(text, "sim to real", _story_table(records))
-    write_text(story, _fill(text, "ingredients", ingredients(crops, photographs, pixels)))
+    if crops.is_file():  # once its comparison has been run
+        text = _fill(text, "ingredients", ingredients(crops, photographs, pixels))
+    write_text(story, text)
 
 
 def _traced_table(record: dict[str, dict[str, float]]) -> str:
