@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from cad2pose.geometry import Camera, clip_box, make_transform, mask_box, projected_box, undistort_boxes
+from cad2pose.geometry import Camera, clip_box, make_transform, mask_box, pixel_window, projected_box, undistort_boxes
 
 K = torch.tensor([[200.0, 0, 99.5], [0, 100, 49.5], [0, 0, 1]], dtype=torch.float64)
 
@@ -109,3 +109,14 @@ def test_what_a_lens_cannot_show_does_not_take_its_box_along():
     assert straight[0].tolist() == straight[1].tolist()
     assert straight[2].tolist() == box[2].tolist()
     assert torch.isfinite(straight).all()
+
+
+def test_a_window_holds_what_is_projected_and_knows_what_lies_behind_the_camera():
+    K = torch.tensor([[100.0, 0, 50], [0, 100, 40], [0, 0, 1]], dtype=torch.float64)
+    corners = torch.tensor([[-0.1, -0.2, 1], [0.1, 0.2, 1]], dtype=torch.float64) * 500
+    assert pixel_window(corners, K, (0, 0), (100, 80)) == (39, 19, 62, 62)
+    assert pixel_window(corners, K, (45, 0), (55, 30)) == (45, 19, 55, 30), "as far as is looked at"
+    assert pixel_window(corners + torch.tensor([2000.0, 0, 0]), K, (0, 0), (100, 80)) is None
+    assert pixel_window(corners - torch.tensor([0, 0, 1000.0]), K, (0, 0), (100, 80)) is None
+    reaching = torch.cat((corners, corners - torch.tensor([0, 0, 1000.0])))
+    assert pixel_window(reaching, K, (-9, -8), (100, 80)) == (-9, -8, 100, 80)

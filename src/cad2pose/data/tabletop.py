@@ -24,7 +24,8 @@ from cad2pose.data.support import Outlines, aligned, table_mesh, table_transform
 from cad2pose.geometry import (
     Camera,
     make_transform,
-    project_points,
+    mask_box,
+    pixel_window,
     random_rotations,
     rotations_towards,
     transform_points,
@@ -36,7 +37,6 @@ from cad2pose.parts.builtin import BUILTIN_PARTS, builtin_part
 from cad2pose.rendering import MeshSet, Rendering, rasterize, render
 
 _LEAST_DISTANCE = 0.05  # of what the camera looks at
-_NEAR = 1.0  # mm
 _MOST_ROLL = 25.0  # degrees by which a camera over a table is turned from upright
 
 
@@ -296,31 +296,26 @@ class Tabletop:
     ) -> tuple[Bool[Tensor, "n h w"], Int[Tensor, "n"], Float[Tensor, "n 4"]]:
         """Masks within the image, and size and box of the whole silhouettes on a canvas three times as wide."""
         height, width = self.camera.height, self.camera.width
-        canvas = torch.tensor([[-width, -height], [2 * width, 2 * height]])
         masks = torch.zeros(len(part_index), height, width, dtype=torch.bool)
         pixels = torch.zeros(len(part_index), dtype=torch.int64)
         boxes = torch.full((len(part_index), 4), -1.0, dtype=torch.float64)
         for row, (part, T) in enumerate(zip(part_index.tolist(), T_cam_obj, strict=True)):
             points = transform_points(T, self._outer_points[part])
-            low, high = canvas
-            if float(points[:, 2].min()) > _NEAR:  # else it may show anywhere
-                seen_at = project_points(self.camera.K, points)
-                low = (seen_at.amin(0).floor() - 1).clamp(low, high)
-                high = (seen_at.amax(0).ceil() + 2).clamp(canvas[0], high)
-            (left, top), (right, bottom) = low.int().tolist(), high.int().tolist()
-            if right <= left or bottom <= top:
+            window = pixel_window(points, self.camera.K, (-width, -height), (2 * width, 2 * height))
+            if window is None:
                 continue
+            left, top, right, bottom = window
             K = self.camera.K.float().clone()
             K[:2, 2] -= torch.tensor([left, top])
             index = torch.tensor([[part]], dtype=torch.int32)
             drawn = rasterize(self._meshes, index, T[None, None], K[None], bottom - top, right - left).slot[0] >= 0
-            ys, xs = drawn.any(1).nonzero()[:, 0] + top, drawn.any(0).nonzero()[:, 0] + left
-            if not len(xs):
+            if not drawn.any():
                 continue
             pixels[row] = drawn.sum()
-            boxes[row] = torch.stack((xs[0], ys[0], xs[-1] - xs[0] + 1, ys[-1] - ys[0] + 1))
-            spans = ((left, right, width), (top, bottom, height))
-            x, y = (slice(max(0, low), min(high, size)) for low, high, size in spans)
-            if x.start < x.stop and y.start < y.stop:
-                masks[row, y, x] = drawn[y.start - top : y.stop - top, x.start - left : x.stop - left]
+            x, y, w, h = mask_box(drawn)
+            boxes[row] = torch.tensor([x + left, y + top, w, h])
+            rows, columns = slice(max(0, top), min(bottom, height)), slice(max(0, left), min(right, width))
+            if rows.start < rows.stop and columns.start < columns.stop:
+                inside = drawn[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+                masks[row, rows, columns] = inside
         return masks, pixels, boxes

@@ -1,6 +1,13 @@
 """Maths of rotations, rigid transforms, cameras and crops; batched torch, no state."""
 
-from cad2pose.geometry.boxes import clip_box, mask_box, projected_box, undistort_boxes, undistorted_image_box
+from cad2pose.geometry.boxes import (
+    clip_box,
+    mask_box,
+    pixel_window,
+    projected_box,
+    undistort_boxes,
+    undistorted_image_box,
+)
 from cad2pose.geometry.camera import Camera
 from cad2pose.geometry.crop import (
     VirtualCamera,
@@ -30,9 +37,9 @@ from cad2pose.geometry.transform import exp_se3, invert_transform, log_se3, make
 __all__ = [
     "Camera", "VirtualCamera", "axis_angle_from_rotation", "clip_box", "exp_se3", "geodesic_distance",
     "invert_intrinsics", "invert_transform", "log_se3", "make_transform", "mask_box", "nearest_rotation",
-    "project_points", "projected_box", "quaternion_from_rotation", "random_rotations", "resized_intrinsics",
-    "rotate_transform", "rotation_about_z", "rotation_from_6d", "rotation_from_axis_angle", "rotation_from_quaternion",
-    "rotation_to_ray", "rotations_towards", "six_d_from_rotation", "skew", "transform_points", "undistort_boxes",
-    "undistorted_image_box", "unproject_pixels",
-    "virtual_camera", "warp_depth_to_crops", "warp_to_crops",
+    "pixel_window", "project_points", "projected_box", "quaternion_from_rotation", "random_rotations",
+    "resized_intrinsics", "rotate_transform", "rotation_about_z", "rotation_from_6d", "rotation_from_axis_angle",
+    "rotation_from_quaternion", "rotation_to_ray", "rotations_towards", "six_d_from_rotation", "skew",
+    "transform_points", "undistort_boxes", "undistorted_image_box", "unproject_pixels", "virtual_camera",
+    "warp_depth_to_crops", "warp_to_crops",
 ]  # fmt: skip

@@ -45,6 +45,31 @@ def mask_box(mask: Bool[Tensor, "h w"]) -> tuple[float, float, float, float]:
     return float(left), float(top), float(columns[-1] + 1 - left), float(rows[-1] + 1 - top)
 
 
+def pixel_window(
+    points: Float[Tensor, "n 3"], K: Float[Tensor, "3 3"], low: tuple[int, int], high: tuple[int, int]
+) -> tuple[int, int, int, int] | None:
+    """Left, top, right, bottom (behind the last) of the pixels that points, and what lies between them, can cover.
+
+    Args:
+        points: in the camera frame, mm; where some lie behind the camera, the rest may show anywhere.
+        K: its intrinsics.
+        low, high: first column and row that are looked at, and those behind the last.
+
+    Returns:
+        None where there is no such pixel.
+    """
+    if float(points[:, 2].max()) <= _NEAREST:
+        return None
+    if float(points[:, 2].min()) <= _NEAREST:
+        return *low, *high
+    pixels = project_points(K, points)
+    first, behind = torch.tensor([low, high], dtype=pixels.dtype, device=pixels.device)
+    least = (pixels.amin(0).floor() - 1).clamp(first, behind).int().tolist()
+    most = (pixels.amax(0).ceil() + 2).clamp(first, behind).int().tolist()
+    left, top, right, bottom = *least, *most
+    return (left, top, right, bottom) if right > left and bottom > top else None
+
+
 def undistort_boxes(box: Float[Tensor, "n 4"], camera: Camera) -> tuple[Float[Tensor, "n 4"], Bool[Tensor, "n"]]:
     """The boxes in a camera without distortion, with the same K: around where their outlines go.
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from cad2pose.geometry import Camera, project_points, transform_points
+from cad2pose.geometry import Camera, pixel_window, project_points, transform_points
 from cad2pose.parts.part import Part
 from cad2pose.pictures.image_file import from_bytes, to_bytes
 from cad2pose.rendering.meshes import MeshSet
@@ -152,15 +152,7 @@ def render_window(camera: Camera, part: Part, T_cam_obj: Float[Tensor, "4 4"]) -
 def visible_window(camera: Camera, part: Part, T_cam_obj: Float[Tensor, "4 4"]) -> Rectangle | None:
     """Left, top, right, bottom of the pixels that the part can cover; None where it is out of sight."""
     points = transform_points(T_cam_obj, part.mesh.vertices)
-    if float(points[:, 2].max()) <= _NEAR:
-        return None
-    if float(points[:, 2].min()) <= _NEAR:
-        return 0, 0, camera.width, camera.height
-    pixels = project_points(camera.K, points)
-    least, most = pixels.amin(0).floor().clamp(-2, 1e6), pixels.amax(0).ceil().clamp(-2, 1e6)
-    left, top = max(0, int(least[0]) - 1), max(0, int(least[1]) - 1)
-    right, bottom = min(camera.width, int(most[0]) + 2), min(camera.height, int(most[1]) + 2)
-    return (left, top, right, bottom) if right > left and bottom > top else None
+    return pixel_window(points, camera.K, (0, 0), (camera.width, camera.height))
 
 
 def _draw_axes(
