@@ -61,7 +61,7 @@ def test_every_contestant_can_be_made_in_all_sizes():
         for size in ("tiny", "small", "full"):
             config = contestant.method(size)
             assert isinstance(config, (QueryConfig, GdrNetConfig, SurfEmbConfig)), name
-            assert config.crop_size >= (224 if size == "full" else 128)
+            assert config.crop_size >= (224 if size == "full" else 128) or name == "coarse-smaller-crops"
         assert set(contestant.ways) <= set(WAYS)
         assert contestant.start in {None, *CONTESTANTS}
     assert ComparisonConfig.__doc__ is not None
@@ -74,7 +74,10 @@ def test_every_contestant_can_be_made_in_all_sizes():
             config = CONTESTANTS[name].method(size)
             for same in ("crop_size", "pad", "stride", "width", "head_width"):
                 assert getattr(config, same) == getattr(flagship, same), (name, size, same)
-        assert {contestant.method(size).crop_size for contestant in CONTESTANTS.values()} == {flagship.crop_size}
+        sides = {name: contestant.method(size).crop_size for name, contestant in CONTESTANTS.items()}
+        assert sides.pop("coarse-smaller-crops") == 3 * flagship.crop_size // 4
+        assert sides.pop("coarse-larger-crops") == 5 * flagship.crop_size // 4
+        assert set(sides.values()) == {flagship.crop_size}
     small = CONTESTANTS["e2e.all"].method("small"), CONTESTANTS["e2e.pose"].method("small")
     assert isinstance(small[0], QueryConfig)
     assert isinstance(small[1], QueryConfig)

@@ -67,8 +67,12 @@ def _query(size: Size, **changes: Any) -> QueryConfig:
     return replace(_sized(QueryConfig, size), **changes)
 
 
-def _coarse(size: Size) -> QueryConfig:
-    return _query(size, stride=4)
+def _coarse(size: Size, **changes: Any) -> QueryConfig:
+    return _query(size, stride=4, **changes)
+
+
+def _scaled(size: Size, times: int, parts: int) -> int:
+    return _query(size).crop_size * times // parts
 
 
 def _gdrnet(size: Size, **changes: Any) -> GdrNetConfig:
@@ -92,6 +96,7 @@ def _same(size: Size) -> dict[str, Any]:
 
 
 _THESIS: dict[str, Any] = {"head": "thesis", "charts": 1, "rotation_loss": "frobenius", "pose_gradient": 1.0}
+_REFINED = ("regression", "regression, refined")
 _QUERY_WAYS = ("regression", "regression, refined", "sampling, refined")
 _ADAM = (("optimizer", "adam"),)
 _RANGER = (("optimizer", "ranger"), ("flat_share", 0.72), ("weight_decay", 0.0))
@@ -112,14 +117,40 @@ CONTESTANTS: dict[str, Contestant] = {
     "coarse": Contestant(
         "the flagship with a query for every fourth pixel, as the full-size one has anyway", _coarse, _QUERY_WAYS
     ),
+    "coarse-smaller-crops": Contestant(
+        "coarse on crops of three quarters the side", lambda size: _coarse(size, crop_size=_scaled(size, 3, 4)), _REFINED
+    ),
+    "coarse-larger-crops": Contestant(
+        "coarse on crops of five quarters the side", lambda size: _coarse(size, crop_size=_scaled(size, 5, 4)), _REFINED
+    ),
+    "coarse-wide": Contestant(
+        "coarse with half as many channels again in the encoder",
+        lambda size: _coarse(size, width=_query(size).width * 3 // 2), _REFINED,
+    ),
+    "coarse-annealed": Contestant(
+        "coarse with a learning rate that falls from the start", _coarse, _REFINED, (("flat_share", 0.0),)
+    ),
+    "coarse-flat": Contestant(
+        "coarse with a learning rate that falls in the last third only", _coarse, _REFINED, (("flat_share", 0.67),)
+    ),
+    "coarse-unaveraged": Contestant(
+        "coarse with the last weights in place of their moving average", _coarse, _REFINED, (("ema_decay", 0.0),)
+    ),
+    "coarse-nce": Contestant(
+        "coarse with three times the weight on the contrastive loss",
+        lambda size: _coarse(size, weights=replace(_OURS, nce=3 * _OURS.nce)), _REFINED,
+    ),
+    "coarse-mask": Contestant(
+        "coarse with three times the weight on the masks",
+        lambda size: _coarse(size, weights=replace(_OURS, mask=3 * _OURS.mask)), _REFINED,
+    ),
     "one-chart": Contestant("the flagship with one regressed rotation", lambda size: _query(size, charts=1)),
     "queries+coordinates": Contestant(
         "the flagship with coordinates beside the queries",
         lambda size: _query(size, intermediate="queries+coordinates"), ("regression", "PnP"),
     ),
     "no-symmetry": Contestant(
-        "the flagship without the symmetric loss", lambda size: _query(size, symmetric_loss=False),
-        ("regression", "regression, refined"),
+        "the flagship without the symmetric loss", lambda size: _query(size, symmetric_loss=False), _REFINED
     ),
     "surfemb": Contestant("SurfEmb's networks", _surfemb, ("sampling, refined", "search, refined")),
     "gdrnet": Contestant("GDR-Net as published", _gdrnet, ("regression", "PnP"), _RANGER),
@@ -183,7 +214,7 @@ CONTESTANTS: dict[str, Contestant] = {
     ),
     **{
         f"without-{name}": Contestant(
-            f"coarse, trained without {about}", _coarse, ("regression", "regression, refined"), crops=crops
+            f"coarse, trained without {about}", _coarse, _REFINED, crops=crops
         )
         for name, (about, crops) in INGREDIENTS.items()
     },

@@ -88,7 +88,7 @@ SWITCHES: dict[str, Switch] = _SINGLE | {
 
 _COMPARED = (
     "tables", "shadows", "openness", "metal", "recolouring", "neighbours", "photographs", "blur", "grain", "processing",
-    "colour-effects", "holes", "light",
+    "colour-effects", "holes", "box-errors", "light",
 )  # fmt: skip
 INGREDIENTS: dict[str, Switch] = {name: SWITCHES[name] for name in _COMPARED}
 """Those of them that `cad2pose compare` has contestants for."""
