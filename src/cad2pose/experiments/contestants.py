@@ -71,8 +71,8 @@ def _coarse(size: Size, **changes: Any) -> QueryConfig:
     return _query(size, stride=4, **changes)
 
 
-def _scaled(size: Size, times: int, parts: int) -> int:
-    return _query(size).crop_size * times // parts
+def _side(size: Size, share: float) -> int:
+    return round(share * _query(size).crop_size)
 
 
 def _gdrnet(size: Size, **changes: Any) -> GdrNetConfig:
@@ -118,10 +118,10 @@ CONTESTANTS: dict[str, Contestant] = {
         "the flagship with a query for every fourth pixel, as the full-size one has anyway", _coarse, _QUERY_WAYS
     ),
     "coarse-smaller-crops": Contestant(
-        "coarse on crops of three quarters the side", lambda size: _coarse(size, crop_size=_scaled(size, 3, 4)), _REFINED
+        "coarse on crops of three quarters the side", lambda size: _coarse(size, crop_size=_side(size, 0.75)), _REFINED
     ),
     "coarse-larger-crops": Contestant(
-        "coarse on crops of five quarters the side", lambda size: _coarse(size, crop_size=_scaled(size, 5, 4)), _REFINED
+        "coarse on crops of five quarters the side", lambda size: _coarse(size, crop_size=_side(size, 1.25)), _REFINED
     ),
     "coarse-wide": Contestant(
         "coarse with half as many channels again in the encoder",
