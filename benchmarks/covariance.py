@@ -94,9 +94,9 @@ def judge(model: Model, solver: PoseSolver, count: int, seed: int) -> Judged:
 
 def _compared(part: Part, found: Poses, row: int, true: Tensor) -> tuple[float, ...]:
     group = part.symmetries.rotation_group()
-    rotations, place = true[:3, :3] @ group, true[:3, :3] @ part.center + true[:3, 3]
+    rotations, place = true[:3, :3] @ group, part.middle(true)
     count, details, T = len(group), found.details, found.T_cam_obj[row]
-    position = T[:3, :3] @ part.center + T[:3, 3]
+    position = part.middle(T)
     squared = squared_distance(
         T[:3, :3].expand(count, 3, 3), position.expand(count, 3), rotations, place.expand(count, 3),
         details.covariance[row].expand(count, 6, 6),

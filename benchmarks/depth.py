@@ -77,7 +77,7 @@ def main(config: Config) -> int:
         depth = depth_image(crop, number, config.missing, config.wrong) / radius
         after = refine_depth(side.surface, maps, depth[None], crop.K[None], pose)
         used += int(torch.isfinite(after.sigma[0]))
-        true = (crop.T_cam_obj[:3, :3] @ crop.part.center + crop.T_cam_obj[:3, 3]) / radius
+        true = crop.part.middle(crop.T_cam_obj) / radius
         errors = [_errors(position[0].double(), true) for position in (pose.position, after.position)]
         along.append([error[0] for error in errors])
         across.append([error[1] for error in errors])

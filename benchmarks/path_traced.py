@@ -137,7 +137,7 @@ class Scene:
         colors = torch.stack(self.colors)[seen.slot.clamp_min(0).long()].movedim(-1, 1)
         if not blocked:
             return shade(seen, lights, material, colors)[0]
-        center = (self.T[:3, :3] @ self.part.center + self.T[:3, 3]).float()[None]
+        center = self.part.middle(self.T).float()[None]
         radius = torch.tensor([2.6 * self.part.radius])
         spread = torch.tensor([min(0.6, (2 / case.sharpness) ** 0.5)])
         lit = shadows(meshes, index, T, seen, self.light[None], spread, center, radius, SIZE)

@@ -44,7 +44,7 @@ def displaced(crop: PlantedCrop, number: int, config: Config) -> Hypotheses:
     generator = torch.Generator().manual_seed(number)
     axis, direction = torch.nn.functional.normalize(torch.randn(2, 3, generator=generator, dtype=torch.float64), dim=1)
     rotation = rotation_from_axis_angle(torch.deg2rad(torch.tensor(config.degrees)).double() * axis)
-    position = (crop.T_cam_obj[:3, :3] @ crop.part.center + crop.T_cam_obj[:3, 3]) / crop.part.radius
+    position = crop.part.middle(crop.T_cam_obj) / crop.part.radius
     position = position + config.percent / 100 * position.norm() * direction
     turned = rotation @ crop.T_cam_obj[:3, :3]
     return Hypotheses(torch.zeros(1, dtype=torch.int64), turned[None].float(), position[None].float())

@@ -109,7 +109,7 @@ class Side:
 
     def errors(self, crop: PlantedCrop, rotation: Tensor, position: Tensor) -> Errors:
         true = crop.T_cam_obj[:3, :3] @ self.part.symmetries.rotation_group()
-        wanted = (crop.T_cam_obj[:3, :3] @ self.part.center + crop.T_cam_obj[:3, 3]) / self.part.radius
+        wanted = self.part.middle(crop.T_cam_obj) / self.part.radius
         angle = geodesic_distance(rotation.expand_as(true), true).min().rad2deg()
         return Errors(float(angle), float(100 * (position - wanted).norm() / wanted.norm()))
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -66,6 +67,12 @@ def _folder_from_environment(variable: str, what: str) -> Path:
 def _seeded() -> None:
     """Every test starts from the same random state, in whatever order they run."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No time passes while symmetries are looked for, however busy the machine is."""
+    monkeypatch.setattr("cad2pose.cli.symmetry_remark.time", SimpleNamespace(monotonic=lambda: 0.0))
 
 
 @pytest.fixture

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import dataclasses
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import torch
@@ -13,10 +10,7 @@ from safetensors.torch import save_file
 
 from cad2pose.confidence import Calibration, save_calibrations
 from cad2pose.estimator import PoseEstimator
-from cad2pose.methods.query import QueryConfig
 from cad2pose.model_file import (
-    config_from_json,
-    config_to_json,
     load_model,
     model_files,
     save_model,
@@ -186,53 +180,6 @@ def test_saved_twice_is_the_same_file(saved, tmp_path):
 def _all(path):
     with safe_open(path, framework="pt") as file:
         return torch.cat([file.get_tensor(name).double().flatten() for name in sorted(file.keys())])
-
-
-@dataclass(frozen=True)
-class Inner:
-    name: str = "x"
-    pair: tuple[int, float] = (1, 2.0)
-
-
-@dataclass(frozen=True)
-class Outer:
-    inner: Inner = dataclasses.field(default_factory=Inner)
-    maybe: Inner | None = None
-    kind: Literal["a", "b"] = "a"
-    many: tuple[str, ...] = ()
-    flag: bool = False
-    count: int | None = None
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        QueryConfig(), QueryConfig.full(), SMALL, Outer(),
-        Outer(Inner("ü", (3, 0.1)), Inner(), "b", ("p", "q"), True, 3),
-    ],
-)  # fmt: skip
-def test_configs_survive_json(config):
-    assert config_from_json(type(config), json.loads(json.dumps(config_to_json(config)))) == config
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"surplus": 1}, "unknown fields.*surplus"),
-        ({"flag": 1}, "config.flag"),
-        ({"count": True}, "config.count"),
-        ({"kind": "c"}, "one of"),
-        ({"many": "pq"}, "config.many"),
-        ({"inner": {"name": "x", "pair": [1]}}, "1 entries"),
-        ({"inner": {"name": "x"}}, "lacks.*pair"),
-        ({"inner": None}, "config.inner"),
-    ],
-)
-def test_configs_that_do_not_fit_are_refused(change, message):
-    content = config_to_json(Outer())
-    assert isinstance(content, dict)
-    with pytest.raises(ValueError, match=message):
-        config_from_json(Outer, content | change)
 
 
 def test_an_absent_shipped_model_is_named():

@@ -304,7 +304,7 @@ def test_the_command(world, files, tmp_path, capsys):
         assert complaint in capsys.readouterr().err
 
 
-def test_undeclared_symmetries_are_on_the_page(world, files, tmp_path, no_plots):
+def test_undeclared_symmetries_are_on_the_page(world, files, tmp_path, no_plots, unhurried):
     dataset, _ = world
     root = tmp_path / "undeclared"
     shutil.copytree(dataset.root, root)

@@ -1,12 +1,17 @@
-"""Folders that belong to settings: whose they are, and when they are free."""
+"""Settings as JSON and back; folders that belong to settings: whose they are, and when they are free."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from cad2pose.settings import folder_holds
+from cad2pose.methods import QueryConfig
+from cad2pose.settings import describe, folder_holds, read_settings
+from small_models import SMALL
 
 SETTINGS = {"seed": 1}
 
@@ -32,3 +37,59 @@ def test_leftovers_of_a_killed_writer_leave_a_folder_free(tmp_path):
     (tmp_path / ".cad2pose-notes.txt").touch()  # a user's
     with pytest.raises(ValueError, match="not empty and holds no training run"):
         held(tmp_path)
+
+
+@dataclass(frozen=True)
+class Inner:
+    name: str = "x"
+    pair: tuple[int, float] = (1, 2.0)
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner = field(default_factory=Inner)
+    maybe: Inner | None = None
+    kind: Literal["a", "b"] = "a"
+    many: tuple[str, ...] = ()
+    flag: bool = False
+    count: int | None = None
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        QueryConfig(), QueryConfig.full(), SMALL, Outer(),
+        Outer(Inner("ü", (3, 0.1)), Inner(), "b", ("p", "q"), True, 3),
+    ],
+)  # fmt: skip
+def test_configs_survive_json(config):
+    assert read_settings(type(config), json.loads(json.dumps(describe(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"surplus": 1}, "unknown fields.*surplus"),
+        ({"flag": 1}, "config.flag"),
+        ({"count": True}, "config.count"),
+        ({"kind": "c"}, "one of"),
+        ({"many": "pq"}, "config.many"),
+        ({"inner": {"name": "x", "pair": [1]}}, "1 entries"),
+        ({"inner": {"name": "x"}}, "lacks.*pair"),
+        ({"inner": None}, "config.inner"),
+    ],
+)
+def test_configs_that_do_not_fit_are_refused(change, message):
+    content = describe(Outer())
+    assert isinstance(content, dict)
+    with pytest.raises(ValueError, match=message):
+        read_settings(Outer, content | change)
+
+
+def test_settings_of_older_files_get_what_was_before():
+    content = describe(Outer(inner=Inner("y")))
+    del content["inner"]["pair"], content["count"]
+    before = {"Inner": {"pair": [3, 0.5]}, "Outer": {"count": 4}}
+    assert read_settings(Outer, content, before=before) == Outer(inner=Inner("y", (3, 0.5)), count=4)
+    with pytest.raises(ValueError, match=r"config of Outer .*lacks \['count'\]"):
+        read_settings(Outer, content, before={"Inner": before["Inner"]})

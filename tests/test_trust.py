@@ -210,7 +210,7 @@ def test_command_line_with_several_files(world, tmp_path, capsys):
     assert "others" not in saved
 
 
-def test_command_line_options(world, tmp_path, capsys):
+def test_command_line_options(world, tmp_path, capsys, unhurried):
     dataset, results = world
     skewed = replace(results, T_cam_obj=results.T_cam_obj.clone())
     skewed.T_cam_obj[:, 0, :3] *= 1.008

@@ -9,9 +9,7 @@ colours.
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +30,7 @@ from cad2pose.methods import GdrNetConfig, Method, MethodConfig, QueryConfig, Su
 from cad2pose.parts.mesh import Mesh
 from cad2pose.parts.part import Part
 from cad2pose.parts.symmetry import Symmetries
+from cad2pose.settings import describe, read_settings
 from cad2pose.tensor_files import first_file, first_files, numbered_files, read_tensors, write_tensors
 
 FORMAT = "cad2pose model"
@@ -131,7 +130,7 @@ def save_model(
         "cad2pose": __version__,
         "conventions": CONVENTIONS,
         "method": type(method).__name__,
-        "config": config_to_json(method.config),
+        "config": describe(method.config),
         "parts": [_part_entry(part) for part in parts],
         "info": {str(key): str(value) for key, value in info.items()},
     }
@@ -206,7 +205,7 @@ def _half_precision(method: Method) -> dict[str, Tensor]:
 def _read_method(header: dict[str, typing.Any], parts: tuple[Part, ...], tensors: Mapping[str, Tensor]) -> Method:
     if header["method"] not in _METHODS:
         raise ValueError(f"method {header['method']!r} is not one of {', '.join(_METHODS)}")
-    config: MethodConfig = config_from_json(_METHODS[header["method"]], header["config"])
+    config: MethodConfig = read_settings(_METHODS[header["method"]], header["config"], before=_BEFORE)
     method = config.build(parts)
     prefix = "weights."
     weights = {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
@@ -250,56 +249,3 @@ def _read_part(entry: dict[str, typing.Any], index: int, tensors: Mapping[str, T
         center=torch.tensor(entry["center"], dtype=torch.float64),
         radius=float(entry["radius"]), diameter=float(entry["diameter"]),
     )  # fmt: skip
-
-
-def config_to_json(config: object) -> object:
-    """A config (frozen dataclasses, nested, of str, int, float, bool, None and tuples of them) as plain JSON values."""
-    if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        return {field.name: config_to_json(getattr(config, field.name)) for field in dataclasses.fields(config)}
-    if isinstance(config, tuple):
-        return [config_to_json(item) for item in config]
-    assert config is None or isinstance(config, (str, int, float, bool)), f"cannot be kept in a file: {config!r}"
-    return config
-
-
-def config_from_json(kind: typing.Any, value: typing.Any, name: str = "config") -> typing.Any:
-    """Inverse of `config_to_json` for a dataclass type or a field's type.
-
-    Raises:
-        ValueError: for fields that are unknown or missing, and values of another type.
-    """
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _dataclass_from_json(kind, value, name)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        (inner,) = (argument for argument in arguments if argument is not type(None))
-        return config_from_json(inner, value, name)
-    if origin is typing.Literal:
-        if value not in arguments:
-            raise ValueError(f"{name} is {value!r}; it must be one of {arguments}")
-        return value
-    if origin is tuple and isinstance(value, list):
-        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
-        if len(kinds) != len(value):
-            raise ValueError(f"{name} has {len(value)} entries; it must have {len(kinds)}")
-        pairs = zip(kinds, value, strict=True)
-        return tuple(config_from_json(item, part, f"{name}[{i}]") for i, (item, part) in enumerate(pairs))
-    if kind is float and type(value) is int:
-        return float(value)
-    if isinstance(kind, type) and type(value) is kind:
-        return value
-    raise ValueError(f"{name} is {value!r}; it must be of type {getattr(kind, '__name__', kind)}")
-
-
-def _dataclass_from_json(kind: type, value: typing.Any, name: str) -> typing.Any:
-    if not isinstance(value, dict):
-        raise ValueError(f"{name} is {value!r}; it must have the fields of {kind.__name__}")
-    hints = typing.get_type_hints(kind)
-    fields = [field.name for field in dataclasses.fields(kind)]
-    value = _BEFORE.get(kind.__name__, {}) | value
-    unknown, missing = sorted(set(value) - set(fields)), sorted(set(fields) - set(value))
-    if unknown or missing:
-        raise ValueError(f"{name} of {kind.__name__} has unknown fields {unknown} and lacks {missing}")
-    return kind(**{key: config_from_json(hints[key], value[key], f"{name}.{key}") for key in fields})

@@ -136,7 +136,7 @@ def _difference(part: Part, T_found: Float[Tensor, "4 4"], T_true: Float[Tensor,
     """Rotation error (deg), distance of the centres (mm), and the true centre's distance from the camera (mm)."""
     candidates = T_true[:3, :3] @ part.symmetries.rotation_group(_FINE_STEPS)
     angle = geodesic_distance(T_found[:3, :3].expand_as(candidates), candidates).min()
-    there, here = (T[:3, :3] @ part.center + T[:3, 3] for T in (T_true, T_found))
+    there, here = map(part.middle, (T_true, T_found))
     return float(degrees(angle)), float((there - here).norm()), float(there.norm())
 
 

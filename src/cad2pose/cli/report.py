@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,36 +23,13 @@ from cad2pose.report.training_page import PAGE, training_page
 _PAGE = Path("report.html")
 
 
-def report_command(
-    source: Annotated[
-        tuple[Path, ...],
-        tyro.conf.Positional,
-        tyro.conf.arg(metavar="RESULTS.csv [OTHERS.csv ...] | RUN", help_behavior_hint=""),
-    ],
-    /,
-    bop: OptionalPath = None,
-    split: str = "test",
-    out: OptionalPath = None,
-    targets: OptionalPath = None,
-    objects: ObjectIds = (),
-    cases: int = CASES,
-    draws: int = DRAWS,
-    seed: int = 0,
-    visibility: Literal["bop19", "bop18"] = "bop19",
-    as_written: bool = False,
-    check_symmetries: bool = True,
-) -> None:
-    """Write one page that opens in any browser, without a network.
-
-    About results files: all that `cad2pose evaluate` says, with plots, pictures of the worst and the median cases with
-    the outlines of truth and estimate, and any two files side by side. About the folder of a training run: its curves,
-    settings and pictures; training writes that page, too.
+@dataclass(frozen=True)
+class Scoring:
+    """What a page about results files is made of.
 
     Args:
-        source: csv files with the columns scene_id,im_id,obj_id,score,R,t,time; or one folder of a training run.
         bop: folder of the BOP dataset that the results are for, or the name of one in BOP_PATH.
         split: the split that the results are for.
-        out: the page; report.html here, or in the run folder.
         targets: targets file in place of the dataset's own (SPLIT_targets_bop19.json).
         objects: score these objects only.
         cases: pictures of each kind and file.
@@ -60,39 +39,79 @@ def report_command(
         as_written: score rotations that are orthonormal only to 1 % as they are, as BOP does, and not the nearest ones.
         check_symmetries: look for symmetries of parts that models_info.json declares without any (some seconds).
     """
+
+    bop: OptionalPath = None
+    split: str = "test"
+    targets: OptionalPath = None
+    objects: ObjectIds = ()
+    cases: int = CASES
+    draws: int = DRAWS
+    seed: int = 0
+    visibility: Literal["bop19", "bop18"] = "bop19"
+    as_written: bool = False
+    check_symmetries: bool = True
+
+    def given(self) -> list[str]:
+        """The options that are not as they are by default, as one writes them."""
+        plain = Scoring()
+        changed = [f.name for f in fields(self) if getattr(self, f.name) != getattr(plain, f.name)]
+        return [f"--{'no-' if getattr(plain, name) is True else ''}{name.replace('_', '-')}" for name in changed]
+
+    def page(self, files: Sequence[Path]) -> str:
+        """The page about these results files, with what is to be warned of printed."""
+        if self.bop is None:
+            raise ValueError(
+                "results files need --bop: the folder of the BOP data set they are for, or its name in BOP_PATH"
+            )
+        question = Question.ask(BopDataset(find_dataset(self.bop), self.split), self.targets, self.objects)
+        options = ScoringOptions(visibility=self.visibility)
+        scored = [
+            score_file(path, name, question, options, self.as_written, self.draws, self.seed)
+            for path, name in zip(files, distinct_names(files), strict=True)
+        ]
+        remarks = symmetry_remarks(question.parts, UNDECLARED) if self.check_symmetries else []
+        for text in (*(f"{file.name}: {text}" for file in scored for text in file.warnings), *remarks):
+            plain_console(stderr=True).print(f"warning: {text}", style="yellow", highlight=False, soft_wrap=True)
+        return score_page(scored, question, remarks, self.cases)
+
+
+_SCORING = Scoring()
+
+
+def report_command(
+    source: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="RESULTS.csv [OTHERS.csv ...] | RUN", help_behavior_hint=""),
+    ],
+    /,
+    out: OptionalPath = None,
+    scoring: Annotated[Scoring, tyro.conf.arg(name="")] = _SCORING,
+) -> None:
+    """Write one page that opens in any browser, without a network.
+
+    About results files: all that `cad2pose evaluate` says, with plots, pictures of the worst and the median cases with
+    the outlines of truth and estimate, and any two files side by side. About the folder of a training run: its curves,
+    settings and pictures; training writes that page, too.
+
+    Args:
+        source: csv files with the columns scene_id,im_id,obj_id,score,R,t,time; or one folder of a training run.
+        out: the page; report.html here, or in the run folder.
+        scoring: how results files are scored.
+    """
     if not source:
         raise ValueError("nothing was given to report on; give results files (csv), or the folder of a training run")
     if len(source) == 1 and source[0].is_dir():
-        given = {
-            "bop": bop is not None, "split": split != "test", "targets": targets is not None, "objects": bool(objects),
-            "cases": cases != CASES, "draws": draws != DRAWS, "seed": seed != 0, "visibility": visibility != "bop19",
-            "as-written": as_written, "no-check-symmetries": not check_symmetries,
-        }  # fmt: skip
-        if named := [f"--{name}" for name, is_given in given.items() if is_given]:
+        if given := scoring.given():
             raise ValueError(
-                f"{source[0]} is a folder, so this is about a training run, which needs no {', '.join(named)}; leave "
+                f"{source[0]} is a folder, so this is about a training run, which needs no {', '.join(given)}; leave "
                 "that out"
             )
         return _write(out or source[0] / PAGE, training_page(source[0]))
     if folders := [str(path) for path in source if path.is_dir()]:
         raise ValueError(f"{', '.join(folders)}: give either one folder of a training run, or results files (csv)")
-    console = plain_console(stderr=True)
-    if bop is None:
-        raise ValueError(
-            "results files need --bop: the folder of the BOP data set they are for, or its name in BOP_PATH"
-        )
-    out = out or _PAGE
-    check_file(out)
-    question = Question.ask(BopDataset(find_dataset(bop), split), targets, objects)
-    options = ScoringOptions(visibility=visibility)
-    files = [
-        score_file(path, name, question, options, as_written, draws, seed)
-        for path, name in zip(source, distinct_names(source), strict=True)
-    ]
-    remarks = symmetry_remarks(question.parts, UNDECLARED) if check_symmetries else []
-    for text in (*(f"{file.name}: {text}" for file in files for text in file.warnings), *remarks):
-        console.print(f"warning: {text}", style="yellow", highlight=False, soft_wrap=True)
-    _write(out, score_page(files, question, remarks, cases))
+    check_file(out or _PAGE)  # before anything takes time
+    return _write(out or _PAGE, scoring.page(source))
 
 
 def _write(out: Path, page: str) -> None:

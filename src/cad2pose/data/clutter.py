@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from cad2pose.data.draws import Draws
+from cad2pose.parts.builtin import BUILTIN_PARTS, builtin_part
 from cad2pose.parts.mesh import Mesh
 from cad2pose.parts.part import Part
 
@@ -27,6 +29,12 @@ def random_shapes(seed: int, hulls: int = 14, turned: int = 14) -> list[Mesh]:
     draws = Draws(seed, 202)
     meshes = [random_box(draws) if i % 2 else random_hull(draws) for i in range(hulls)]
     return meshes + [random_turned_shape(draws) for _ in range(turned)]
+
+
+def other_builtin_meshes(parts: Sequence[Part]) -> list[Mesh]:
+    """Meshes of those built-in parts that are not among these, by their names."""
+    names = {part.name for part in parts}
+    return [builtin_part(name).mesh for name in BUILTIN_PARTS if name not in names]
 
 
 def random_box(draws: Draws) -> Mesh:

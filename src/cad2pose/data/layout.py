@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cad2pose.data.boxes import clip_box, projected_box
-from cad2pose.data.clutter import coarse_copy, random_shapes, unit_sized
+from cad2pose.data.clutter import coarse_copy, other_builtin_meshes, random_shapes, unit_sized
 from cad2pose.data.draws import Draws
 from cad2pose.data.occluders import draw_hiding, place_clutter
 from cad2pose.data.support import Outlines, Support, place_support, settle, table_mesh
@@ -24,7 +24,7 @@ from cad2pose.geometry import (
     transform_points,
     virtual_camera,
 )
-from cad2pose.parts import BUILTIN_PARTS, Part, builtin_part
+from cad2pose.parts import Part
 from cad2pose.parts.bounds import extreme_points, padded
 
 _STAND_IN = 0.7  # of parts that are left out, how many have something else in their place
@@ -89,8 +89,7 @@ class SceneLayout:
         self.config = config
         _check_views(parts, config)
         shapes = random_shapes(seed)
-        names = {part.name for part in parts}
-        others = [part.mesh for part in parts] + [builtin_part(n).mesh for n in BUILTIN_PARTS if n not in names]
+        others = [part.mesh for part in parts] + other_builtin_meshes(parts)
         self.clutter = [*shapes, *(unit_sized(coarse_copy(mesh)) for mesh in others), table_mesh()]
         self._shapes, self._others = len(shapes), len(others)
         self._center = torch.stack([part.center for part in parts])

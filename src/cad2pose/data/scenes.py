@@ -9,14 +9,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cad2pose.data.appearance import AppearanceConfig, paint, perturb_colors
-from cad2pose.data.augmentation import AugmentationConfig, augment
+from cad2pose.data.appearance import AppearanceConfig
+from cad2pose.data.augmentation import AugmentationConfig
 from cad2pose.data.backgrounds import BackgroundPool
 from cad2pose.data.boxes import BoxConfig, jitter_box
 from cad2pose.data.clutter import random_shapes
-from cad2pose.data.compositing import soft_shadow, soften_edges
 from cad2pose.data.draws import Draws
-from cad2pose.data.lighting import light
+from cad2pose.data.photograph import Placed, photograph
 from cad2pose.geometry import Camera, clip_box, make_transform, mask_box, random_rotations, unproject_pixels
 from cad2pose.parts import Part
 from cad2pose.rendering import MeshSet, Rendering, rasterize, render
@@ -62,21 +61,21 @@ def synthetic_photo(parts: Sequence[Part], camera: Camera, seed: int) -> Photo:
             "synthetic photographs need a camera without lens distortion: give camera.without_distortion()"
         )
     shapes = random_shapes(seed)
-    centers = torch.stack([part.center for part in parts])[..., None]
+    center = torch.stack([part.center for part in parts])
+    radius = torch.tensor([part.radius for part in parts], dtype=torch.float64)
     meshes = MeshSet.from_meshes([part.mesh for part in parts] + shapes)
     for attempt in range(_ATTEMPTS):
         draws = Draws(seed, 303, attempt)
         T_cam_obj = _place_parts(parts, camera, draws)
-        middle = (T_cam_obj[:, :3, :3] @ centers)[..., 0] + T_cam_obj[:, :3, 3]
-        clutter, T_clutter = _place_clutter(len(shapes), len(parts), camera, middle[:, 2].mean(), draws)
-        index = torch.cat((torch.arange(len(parts)), clutter))[None]
-        transforms = torch.cat((T_cam_obj, T_clutter))[None]
+        depth = torch.stack([part.middle(T)[2] for part, T in zip(parts, T_cam_obj, strict=True)]).mean()
+        clutter, T_clutter = _place_clutter(len(shapes), len(parts), camera, depth, draws)
+        index, transforms = torch.cat((torch.arange(len(parts)), clutter)), torch.cat((T_cam_obj, T_clutter))
         side = max(camera.width, camera.height)
-        scene = render(meshes, index, transforms, camera.K[None].float(), side, side)
+        scene = render(meshes, index[None], transforms[None], camera.K[None].float(), side, side)
         seen, visibility = _visibility(meshes, scene, T_cam_obj, camera)
         if float(visibility.min()) >= _LEAST_VISIBILITY:
-            image = _picture(scene, meshes, index, transforms, middle, parts, seed, draws)
-            image = image[:, : camera.height, : camera.width]
+            placed = Placed(meshes, index, transforms, center, radius, torch.zeros(3))
+            image = _picture(scene, placed, parts, seed, draws)[:, : camera.height, : camera.width]
             return Photo(image.contiguous(), T_cam_obj, _detect(parts, seen, camera, draws), visibility)
     raise ValueError(
         f"{len(parts)} parts do not fit into one picture of {camera.width} x {camera.height} pixels without hiding "
@@ -131,40 +130,12 @@ def _visibility(
     return seen, seen.flatten(1).sum(1) / (alone.slot >= 0).flatten(1).sum(1).clamp_min(1)
 
 
-def _picture(
-    scene: Rendering,
-    meshes: MeshSet,
-    index: Int[Tensor, "1 m"],
-    transforms: Float[Tensor, "1 m 4 4"],
-    middle: Float[Tensor, "n 3"],
-    parts: Sequence[Part],
-    seed: int,
-    draws: Draws,
-) -> Float[Tensor, "3 side side"]:
-    """Paint, light, and photograph a scene."""
-    side = scene.mask.shape[-1]
-    pool = BackgroundPool(seed, count=4, side=side // 2)
-    slots = index.shape[1]
-    recolored = draws.chance(0.9, 1, slots)
-    recolored[0, : len(parts)] = torch.tensor([part.mesh.colors is None for part in parts])
+def _picture(scene: Rendering, placed: Placed, parts: Sequence[Part], seed: int, draws: Draws) -> Tensor:
+    recolored = draws.chance(0.9, len(placed.index))
+    recolored[: len(parts)] = torch.tensor([part.mesh.colors is None for part in parts])
     looks = replace(AppearanceConfig.modest(), shadow_share=1.0, openness_share=1.0)
-    is_part = (scene.slot >= 0) & (scene.slot < len(parts))
-    own = torch.where(is_part[:, None], perturb_colors(scene.colors, looks, draws), scene.colors)
-    scale, shift = torch.ones(slots + 1), torch.zeros(slots + 1, 3)
-    scale[1 : len(parts) + 1] = torch.tensor([1 / part.radius for part in parts])
-    shift[1 : len(parts) + 1] = torch.stack([part.center for part in parts])
-    which = scene.slot.long() + 1
-    unit = (scene.coordinates - shift[which].movedim(-1, 1)) * scale[which][:, None]
-    albedo = paint(own, scene.slot, unit, recolored, pool, draws)
-    center = middle.mean(0).float()
-    radius = (middle.float() - center).norm(dim=-1).amax() / 2 + max(part.radius for part in parts)
-    up = torch.zeros(1, 3)
-    image = light(
-        scene, albedo, meshes, index, transforms.float(), center[None], radius[None], up, looks, pool, draws
-    )  # fmt: skip
-    ground = pool.sample(draws, 1, side) * (1 - 0.6 * soft_shadow(scene.mask, draws))
-    image = soften_edges(torch.where(scene.mask[:, None], image, ground), scene.slot)
-    return augment(image, torch.ones(1), AugmentationConfig.modest(), draws)[0]
+    pool = BackgroundPool(seed, count=4, side=scene.mask.shape[-1] // 2)
+    return photograph(scene, placed, recolored, looks, AugmentationConfig.modest(), pool, draws)
 
 
 def _detect(parts: Sequence[Part], seen: Bool[Tensor, "n h w"], camera: Camera, draws: Draws) -> Detections:

@@ -11,14 +11,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cad2pose.data.appearance import AppearanceConfig, paint, perturb_colors
-from cad2pose.data.augmentation import augment
+from cad2pose.data.appearance import AppearanceConfig
 from cad2pose.data.augmentation_config import AugmentationConfig
 from cad2pose.data.backgrounds import BackgroundPool, check_photos
-from cad2pose.data.clutter import coarse_copy, drawable_mesh, random_shapes, unit_sized
-from cad2pose.data.compositing import soft_shadow, soften_edges
+from cad2pose.data.clutter import coarse_copy, drawable_mesh, other_builtin_meshes, random_shapes, unit_sized
 from cad2pose.data.draws import Draws
-from cad2pose.data.lighting import light
+from cad2pose.data.photograph import Placed, photograph
 from cad2pose.data.pose_prior import check_apparent_size
 from cad2pose.data.support import Outlines, aligned, table_mesh, table_transform
 from cad2pose.geometry import (
@@ -33,8 +31,7 @@ from cad2pose.geometry import (
 )
 from cad2pose.parts import Part
 from cad2pose.parts.bounds import hull_indices
-from cad2pose.parts.builtin import BUILTIN_PARTS, builtin_part
-from cad2pose.rendering import MeshSet, Rendering, rasterize, render
+from cad2pose.rendering import MeshSet, rasterize, render
 
 _LEAST_DISTANCE = 0.05  # of what the camera looks at
 _MOST_ROLL = 25.0  # degrees by which a camera over a table is turned from upright
@@ -139,8 +136,7 @@ class Tabletop:
     def __init__(self, parts: Sequence[Part], camera: Camera, config: TabletopConfig, seed: int) -> None:
         check_input(parts, camera, config)
         self.parts, self.camera, self.config, self.seed = tuple(parts), camera, config, seed
-        names = {part.name for part in parts}  # copies of what is to be found would be there without a label
-        others = [builtin_part(name).mesh for name in BUILTIN_PARTS if name not in names]
+        others = other_builtin_meshes(parts)  # copies of what is to be found would be there without a label
         shapes = [*random_shapes(seed), *(unit_sized(coarse_copy(mesh)) for mesh in others)]
         self._meshes = MeshSet.from_meshes([*map(drawable_mesh, parts), *shapes, table_mesh()])
         self._shapes = len(shapes)
@@ -161,7 +157,10 @@ class Tabletop:
         height, width = self.camera.height, self.camera.width
         side = max(height, width)
         scene = render(self._meshes, index[None], transforms[None], self.camera.K[None].float(), side, side)
-        image = self._picture(scene, index, transforms, part_index, up, draws)[:, :height, :width]
+        placed = Placed(self._meshes, index, transforms, self._center[part_index], self._radius[part_index], up)
+        recolored = self._recolored(part_index, len(index), draws)
+        looks, effects = self.config.appearance, self.config.effects
+        image = photograph(scene, placed, recolored, looks, effects, self._pool, draws)[:, :height, :width]
         alone, pixels, box = self._silhouettes(part_index, transforms[:count])
         slot = scene.slot[0, :height, :width]
         return LabelledPhoto(
@@ -256,40 +255,12 @@ class Tabletop:
         T = make_transform(rotation * size[:, None, None], place)
         return torch.cat((part_index, len(self.parts) + shapes)), T, torch.zeros(3).double()
 
-    def _picture(
-        self,
-        scene: Rendering,
-        index: Int[Tensor, "m"],
-        transforms: Float[Tensor, "m 4 4"],
-        part_index: Int[Tensor, "n"],
-        up: Float[Tensor, "3"],
-        draws: Draws,
-    ) -> Float[Tensor, "3 side side"]:
-        count, slots, side = len(part_index), len(index), scene.mask.shape[-1]
-        looks = self.config.appearance
-        recolored = draws.chance(0.9, 1, slots)
+    def _recolored(self, part_index: Int[Tensor, "n"], things: int, draws: Draws) -> Bool[Tensor, "{things}"]:
+        """What gets a random colour: most of what is no part, and of the parts those without colours and a few more."""
+        recolored = draws.chance(0.9, things)
         colorless = torch.tensor([part.mesh.colors is None for part in self.parts])[part_index]
-        recolored[0, :count] = colorless | draws.chance(looks.recolored_share, count)
-        is_part = (scene.slot >= 0) & (scene.slot < count)
-        own = torch.where(is_part[:, None], perturb_colors(scene.colors, looks, draws), scene.colors)
-        numbers = torch.zeros(slots + 1, 4)
-        numbers[:, 3] = 1
-        numbers[1 : count + 1, :3] = self._center[part_index].float()
-        numbers[1 : count + 1, 3] = 1 / self._radius[part_index].float()
-        looked_up = numbers[scene.slot.long() + 1].movedim(-1, 1)
-        unit = (scene.coordinates - looked_up[:, :3]) * looked_up[:, 3:]
-        on_table = bool(up.any())
-        albedo = paint(own, scene.slot, unit, recolored, self._pool, draws, on_table)
-        middle = (transforms[:count, :3, :3] @ self._center[part_index, :, None])[..., 0] + transforms[:count, :3, 3]
-        center = middle.mean(0)
-        reach = (middle - center).norm(dim=-1).max() / 2 + self._radius[part_index].max()
-        image = light(
-            scene, albedo, self._meshes, index[None], transforms[None].float(), center[None].float(),
-            reach[None].float(), up[None].float(), looks, self._pool, draws,
-        )  # fmt: skip
-        ground = self._pool.sample(draws, 1, side) * (1 - 0.6 * soft_shadow(scene.mask, draws))
-        image = soften_edges(torch.where(scene.mask[:, None], image, ground), scene.slot)
-        return augment(image, torch.ones(1), self.config.effects, draws)[0]
+        recolored[: len(part_index)] = colorless | draws.chance(self.config.appearance.recolored_share, len(part_index))
+        return recolored
 
     def _silhouettes(
         self, part_index: Int[Tensor, "n"], T_cam_obj: Float[Tensor, "n 4 4"]

@@ -146,9 +146,9 @@ class PoseSolver:
         for index in batch.part_index.unique().tolist():
             mine = ((batch.part_index == index).cpu() & there).nonzero()[:, 0]
             rows, radius = mine.to(maps.K.device), float(method.parts.radius[index])
-            rotation, center = T[mine, :3, :3], model.parts[index].center.double()
-            position = ((rotation @ center + T[mine, :3, 3]) / radius).to(maps.queries)
-            start = Hypotheses(torch.arange(len(mine), device=rows.device), rotation.to(maps.queries), position)
+            position = (model.parts[index].middle(T[mine]) / radius).to(maps.queries)
+            rotation = T[mine, :3, :3].to(maps.queries)
+            start = Hypotheses(torch.arange(len(mine), device=rows.device), rotation, position)
             surface, seen, measured = self.surface(model, index)[0], maps[rows], depth[rows] / radius
             found = refine_depth(surface, seen, measured, batch.camera.K_virt[rows], start, self.options.depth)
             T[mine, :3, 3] += radius * (found.position - position).double().cpu()

@@ -47,7 +47,7 @@ class SteadyPoses:
         for object_id in sorted(set(estimates.object_id[estimates.found].tolist())):
             part = self._parts[object_id]
             rows = ((estimates.object_id == object_id) & estimates.found).nonzero()[:, 0].tolist()
-            now = [_Remembered(T[row].clone(), T[row, :3, :3] @ part.center.to(T) + T[row, :3, 3]) for row in rows]
+            now = [_Remembered(T[row].clone(), part.middle(T[row])) for row in rows]
             before = self._last.get(object_id, [])
             pairs = _pairs(now, before)
             for index, earlier in pairs.items():

@@ -82,7 +82,7 @@ def crops_of(
                 T = instance.T_cam_obj.double()[None].clone()
                 T[:, :3, :3] = nearest_rotation(T[:, :3, :3])
                 T = camera.to_virtual(T)
-                middle = T[:, :3, :3] @ part.center.double() + T[:, :3, 3]
+                middle = part.middle(T)
                 place = project_points(camera.K_virt, middle[:, None])[0, 0]
                 if (
                     bool(((place - (size - 1) / 2).abs() < size / 2).all()) and float(middle[0, 2]) > 0

@@ -79,9 +79,13 @@ class Part:
         """Object coordinates in mm -> (x - centre) / radius, within the unit ball."""
         return (points - self.center.to(points)) / self.radius
 
+    def middle(self, T_cam_obj: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 3"]:
+        """The part's centre in camera coordinates, mm."""
+        return T_cam_obj[..., :3, :3] @ self.center.to(T_cam_obj) + T_cam_obj[..., :3, 3]
+
     def is_ahead(self, T_cam_obj: Float[Tensor, "*batch 4 4"]) -> Bool[Tensor, "*batch"]:
         """Whether the part's centre lies before the camera; where its file's origin lies does not matter."""
-        return T_cam_obj[..., 2, :3] @ self.center.to(T_cam_obj) + T_cam_obj[..., 2, 3] > 0
+        return self.middle(T_cam_obj)[..., 2] > 0
 
     def to_bop(self) -> dict[str, object]:
         """This part's entry in models_info.json, all keys in BOP's order."""

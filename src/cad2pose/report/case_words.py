@@ -35,7 +35,7 @@ def describe(case: Case, file: int, scores: Sequence[float]) -> str:
 
 
 def _fault(case: Case, T: Float[Tensor, "4 4"], mssd: float, rotation: float) -> str:
-    true, found = (pose[:3, :3] @ case.part.center.double() + pose[:3, 3] for pose in (case.truth.T_cam_obj, T))
+    true, found = map(case.part.middle, (case.truth.T_cam_obj, T))
     along = float(found[2] - true[2])
     aside = float((found[:2] / found[2].clamp(min=1) - true[:2] / true[2]).norm() * true[2])  # as the image shows it
     depth = f"{abs(along):.0f} mm too {'far' if along > 0 else 'near'}"
