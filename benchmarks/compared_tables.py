@@ -39,12 +39,17 @@ def compared(crops: Path, photographs: Path) -> str:
     return "\n\n".join(blocks)
 
 
-def ingredients(crops: Path, photographs: Path, pixels: Path) -> str:
-    """What leaving out an ingredient changes, in three tables: rendered crops, photographs' pixels, and their poses."""
-    found, seen, matched = from_json(_read(crops)), _scores(photographs), _pixels(pixels)
+def changes(crops: Path, photographs: Path, pixels: Path, kind: str) -> str:
+    """What contestants whose names begin with `kind` change of `coarse`: on rendered crops, and of photographs the
+    pixels and the poses.
+    """
+    found, seen, matched = (
+        [one for one in rows if one.contestant == "coarse" or one.contestant.startswith(kind)]
+        for rows in (from_json(_read(crops)), _scores(photographs), _pixels(pixels))
+    )
     blocks = [
-        "On 200 rendered crops, errors as shares of those with all ingredients (`coarse`):", shares_table(found),
-        "Pixels of the photographs, and how far they are from those with all ingredients:", pixels_table(matched),
+        "On 200 rendered crops, errors as shares of those of `coarse`:", shares_table(found),
+        "Pixels of the photographs, and how far they are from those of `coarse`:", pixels_table(matched),
         "Poses on the photographs, from one look at the surest boxes:", photographs_table(seen),
         "And errors on the rendered crops as they are:", table(found),
     ]  # fmt: skip

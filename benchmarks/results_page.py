@@ -17,7 +17,7 @@ import tyro
 
 from cad2pose.experiments.report import markdown_table
 from cad2pose.files import replacing, write_text
-from compared_tables import add_runs, against_twin, box_alone, compared, ingredients, three_objects, training
+from compared_tables import add_runs, against_twin, box_alone, changes, compared, three_objects, training
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -48,8 +48,8 @@ def main(
             box_alone.json, against_twin_*.json and calibration_*.json, and of curves_builtin.jsonl,
             curves_gdrnet_long.jsonl, curves_cat.jsonl and curves_cat_full.jsonl.
         runs: folder of a comparison of tiny models, whose finished runs are taken into these two first.
-        left_out: the same of the comparison of ingredients, for ingredients.json, ingredients_photographs.json and
-            ingredients_pixels.json.
+        left_out: the same of the comparison of ingredients and settings, for ingredients.json,
+            ingredients_photographs.json and ingredients_pixels.json.
     """
     compare_tiny = data / "compare_tiny.json", data / "compare_tiny_photographs.json"
     if runs is not None:
@@ -102,7 +102,8 @@ def main(
     }}  # fmt: skip
     text = _fill(text, "sim to real", _story_table(records))
     if crops.is_file():  # once its comparison has been run
-        text = _fill(text, "ingredients", ingredients(crops, photographs, pixels))
+        text = _fill(text, "ingredients", changes(crops, photographs, pixels, "without-"))
+        text = _fill(text, "settings", changes(crops, photographs, pixels, "coarse-"))
     write_text(story, text)
 
 
