@@ -27,6 +27,7 @@ from cad2pose.data.bop import BopDataset, find_dataset
 from cad2pose.data.detections import read_detections
 from cad2pose.data.pose_prior import PosePrior
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
+from cad2pose.geometry import box_overlap
 from cad2pose.parts import Part
 
 _BATCH = 16
@@ -47,29 +48,22 @@ class Config:
     """Rendered ones, of each kind."""
 
 
-def overlap(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of boxes x y w h."""
-    low, high = torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:])
-    both = (high - low).clamp_min(0).prod(1)
-    return both / (a[:, 2:].prod(1) + b[:, 2:].prod(1) - both)
-
-
 def robust(values: Tensor) -> float:
     return 1.4826 * float((values - values.median()).abs().median())
 
 
 def figures_of(box: Tensor, seen: Tensor, full: Tensor, targets: int) -> dict[str, float]:
     """How boxes err, `(n, 4)` each, of so many targets; `seen` and `full` are the true ones."""
-    of_seen, of_full = overlap(box, seen), overlap(box, full)
+    of_seen, of_full = box_overlap(box, seen), box_overlap(box, full)
     truth = torch.where((of_seen >= of_full)[:, None], seen, full)
-    told = overlap(seen, full) < 0.9  # where the two differ enough to tell
+    told = box_overlap(seen, full) < 0.9  # where the two differ enough to tell
     shift = ((box[:, :2] + box[:, 2:] / 2) - (truth[:, :2] + truth[:, 2:] / 2)) / truth[:, 2:]
     scale = (box[:, 2:] / truth[:, 2:]).log()
-    good = overlap(box, truth) >= 0.5
+    good = box_overlap(box, truth) >= 0.5
     return {
         "targets": targets, "with a box": len(box), "overlap below 0.5": float((~good).double().mean()),
         "around the visible part": float((of_seen >= of_full)[told].double().mean()), "told from": int(told.sum()),
-        "overlap with it, median": float(overlap(box, truth).median()),
+        "overlap with it, median": float(box_overlap(box, truth).median()),
         "shift, robust": robust(shift[good]), "shift, plain": float(shift[good].std()),
         "scale, robust": robust(scale[good]), "scale, plain": float(scale[good].std()),
         "scale, median": float(scale[good].median()),

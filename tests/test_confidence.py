@@ -22,7 +22,7 @@ from cad2pose.confidence import (
 from cad2pose.data import SyntheticConfig, SyntheticCrops
 from cad2pose.data.pose_prior import PosePrior
 from cad2pose.estimator import EstimatorOptions, PoseEstimator, likely_right
-from cad2pose.experiments import calibrate, calibration, calibration_crops, crops_in_all, usual_ways
+from cad2pose.experiments import calibrate, calibration_crops, calibration_outcomes, crops_in_all, usual_ways
 from cad2pose.experiments.calibration_crops import inside as inside_of
 from cad2pose.experiments.calibration_crops import photograph
 from cad2pose.geometry import Camera, project_points, projected_box, transform_points
@@ -234,7 +234,7 @@ def honest(monkeypatch):
     def crops(parts, config, device, seed):
         return SyntheticCrops(parts, replace(config, crop_size=32, pictures=4), device, seed)
 
-    monkeypatch.setattr(calibration, "_estimate", estimate)
+    monkeypatch.setattr(calibration_outcomes, "_estimate", estimate)
     monkeypatch.setattr(calibration_crops, "SyntheticCrops", crops)
 
 
@@ -395,8 +395,8 @@ def test_equivalent_poses_of_a_symmetric_part_are_right():
         estimates = PoseEstimates(
             boxes.object_id, T[None], torch.tensor([0.5]).double(), boxes.box, details=PoseDetails.unknown([None])
         )
-        found.append((seen, estimates))
-    assert calibration._judged(model, found).right.tolist() == [True, False]
+        found.append((0, seen, estimates))
+    assert calibration_outcomes.judged(model, found).right.tolist() == [True, False]
 
 
 def test_a_cut_photograph_has_the_intrinsics_of_what_is_left():

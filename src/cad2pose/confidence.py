@@ -52,10 +52,14 @@ class Calibration:
 
     def probability(self, scores: Float[Tensor, "n"], spread: Float[Tensor, "n"] | None = None) -> Float[Tensor, "n"]:
         """Probability of the event for each score and spread (see `pose_spread`; 1 by default), float64."""
+        return torch.sigmoid(self.logit(scores, spread)) * self.probability_shown(scores)
+
+    def logit(self, scores: Float[Tensor, "n"], spread: Float[Tensor, "n"] | None = None) -> Float[Tensor, "n"]:
+        """Log odds of the event where the box shows the part, float64."""
         logit = self.a * scores.double() + self.b
         if spread is not None:
             logit = logit + self.c * spread.double().clamp_min(self.least_spread).log()
-        return torch.sigmoid(logit) * self.probability_shown(scores)
+        return logit
 
     def probability_shown(self, scores: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
         """Probability that the box shows the part at all, float64; 1 where nothing is known of it."""

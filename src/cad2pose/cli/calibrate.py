@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -17,15 +17,30 @@ from rich.table import Table
 from cad2pose.cli.arguments import OptionalPath
 from cad2pose.cli.console import plain_console
 from cad2pose.cli.crop_style import CropStyle
-from cad2pose.confidence import CalibrationError, Way, calibration_path, save_calibrations
+from cad2pose.confidence import CalibrationError, Calibrations, Way, calibration_path, save_calibrations
+from cad2pose.data.detections import ImageKey, read_detections
+from cad2pose.data.labelled_images import LabelledImages, open_images
 from cad2pose.data.synthetic_config import SyntheticConfig
 from cad2pose.devices import pick_device, use_threads
-from cad2pose.experiments import TestedCalibration, calibrate, crops_in_all, usual_ways
+from cad2pose.experiments import (
+    LabelledBoxes,
+    TestedCalibration,
+    calibrate,
+    calibrate_on_images,
+    crops_in_all,
+    usual_ways,
+)
 from cad2pose.files import check_file, write_text
-from cad2pose.model_file import load_model, model_files, save_model
+from cad2pose.model_file import Model, load_model, model_files, save_model
+from cad2pose.structures import Detections
 from cad2pose.tensor_files import first_file, is_numbered
 
-_STYLE = CropStyle()
+_STYLE, _CROPS = CropStyle(), 400
+
+Report = Callable[[Way, int], None]
+"""Told how much of a way is done."""
+Learnt = tuple[Calibrations, list[TestedCalibration]]
+"""Calibrations and their tests."""
 
 
 def calibrate_command(
@@ -34,9 +49,12 @@ def calibrate_command(
     out: OptionalPath = None,
     beside: bool = False,
     ways: Annotated[tuple[Way, ...], tyro.conf.arg(help_behavior_hint="")] = (),
-    fit_crops: int = 400,
-    test_crops: int = 400,
+    fit_crops: int = _CROPS,
+    test_crops: int = _CROPS,
     style: Annotated[CropStyle, tyro.conf.arg(name="")] = _STYLE,
+    images: OptionalPath = None,
+    detections: OptionalPath = None,
+    allow_test_images: bool = False,
     figures: OptionalPath = None,
     device: str = "auto",
     threads: int = 1,
@@ -61,12 +79,24 @@ def calibrate_command(
         test_crops: the same to test on; none of them is among the former.
         style: what the crops are like, as for `cad2pose train`: give the views and the camera that the model was
             trained with. Light, tables, clutter, boxes and effects are those of judged crops whatever is said here.
+        images: learn from labelled photographs of your own in place of rendered crops: folder of a BOP split, or of
+            shards. Tests are on a fifth of the images each, in their order, that the fit has not seen.
+        detections: json file of a detector's boxes in those images; without, they are those of the annotations, off as
+            a detector's would be.
+        allow_test_images: learn even from a split called test or val; confidences on it then say nothing.
         figures: json file to write the tests to.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
         threads: torch threads.
     """
     if beside and out is not None:
         raise ValueError("--beside leaves the model file as it is, --out writes another one; give one of them")
+    if images is None and (detections is not None or allow_test_images):
+        raise ValueError("--detections and --allow-test-images are about --images, and there are none")
+    if images is not None and (style != _STYLE or (fit_crops, test_crops) != (_CROPS, _CROPS)):
+        raise ValueError(
+            "--images has the scores learnt from those images alone: leave out what is about rendered crops "
+            "(--fit-crops, --test-crops, --camera, --views... and the like)"
+        )
     use_threads(threads)
     model = first_file(_single(model))
     beside = beside or (out is None and is_numbered(model))
@@ -76,8 +106,13 @@ def calibrate_command(
         if written is not None:
             check_file(written)  # before anything takes time
     console = plain_console()
-    crops = SyntheticConfig(**style.settings()).judging()
-    tests = calibrate_file(console, model, crops, ways, fit_crops, test_crops, pick_device(device), out, beside)
+    pictures: FreshCrops | OwnImages
+    if images is None:
+        pictures = FreshCrops(SyntheticConfig(**style.settings()).judging(), fit_crops, test_crops)
+    else:
+        boxes = None if detections is None else read_detections(detections)
+        pictures = OwnImages(open_images(images), boxes, allow_test_images)
+    tests = calibrate_file(console, model, pictures, ways, pick_device(device), out, beside)
     if figures is not None:
         write_text(figures, json.dumps([asdict(test) for test in tests], indent=1) + "\n")
     written = f"calibrations: {calibration_path(model)}" if beside else f"model: {out or model}"
@@ -95,13 +130,59 @@ def _single(path: Path) -> Path:
     return files[0]
 
 
+@dataclass(frozen=True)
+class FreshCrops:
+    """Rendered crops to learn from.
+
+    Args:
+        style: what they are like.
+        fitted, tested: crops of each part.
+    """
+
+    style: SyntheticConfig
+    fitted: int
+    tested: int
+    name = "fresh crops"
+
+    def count(self, model: Model) -> int:
+        """Crops of a way in all."""
+        return (crops_in_all(self.fitted) + crops_in_all(self.tested)) * len(model.parts)
+
+    def learn(self, model: Model, ways: Sequence[Way], device: torch.device, report: Report) -> Learnt:
+        """What scores are worth, and the tests of that."""
+        return calibrate(model, self.style, ways, device, self.fitted, self.tested, report)
+
+
+@dataclass(frozen=True)
+class OwnImages:
+    """Labelled images to learn from.
+
+    Args:
+        images: a BOP split, or shards.
+        detections: a detector's boxes; None: the annotated ones.
+        allow_test: take a split that is meant for testing.
+    """
+
+    images: LabelledImages
+    detections: Mapping[ImageKey, Detections] | None
+    allow_test: bool
+    name = "labelled images"
+
+    def count(self, model: Model) -> int:
+        """Images with boxes of the model's parts."""
+        return len(LabelledBoxes(self.images, model.parts, self.detections, self.allow_test))
+
+    def learn(self, model: Model, ways: Sequence[Way], device: torch.device, report: Report) -> Learnt:
+        """What scores are worth, and the tests of that."""
+        boxes = LabelledBoxes(self.images, model.parts, self.detections, self.allow_test)
+        return calibrate_on_images(model, boxes, ways, device, report)
+
+
 def calibrate_file(
     console: Console,
     file: Path,
-    crops: SyntheticConfig,
+    pictures: FreshCrops | OwnImages,
     ways: Sequence[Way],
-    fitted: int,
-    tested: int,
     device: torch.device,
     out: Path | None = None,
     beside: bool = False,
@@ -110,9 +191,8 @@ def calibrate_file(
 
     Args:
         file: model file.
-        crops: what they are like.
+        pictures: what it is learnt from.
         ways: those to learn about; the usual ones where none is named.
-        fitted, tested: crops of each part.
         device: where.
         out: where the calibrated model goes; over the file by default.
         beside: leave the file as it is, and write the calibrations beside it.
@@ -125,14 +205,14 @@ def calibrate_file(
     ways = tuple(dict.fromkeys(ways)) or usual_ways(model)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        total = (crops_in_all(fitted) + crops_in_all(tested)) * len(model.parts)
+        total = pictures.count(model)
         bars = {way: progress.add_task(f"calibrating {way}", total=total) for way in ways}
 
         def report(way: Way, done: int) -> None:
             progress.update(bars[way], completed=done)
 
-        calibrations, tests = calibrate(model, crops, ways, device, fitted, tested, report)
-    console.print(_table(tests))
+        calibrations, tests = pictures.learn(model, ways, device, report)
+    console.print(_table(tests, pictures.name))
     if beside:
         save_calibrations(first_file(file), calibrations)
     else:
@@ -140,10 +220,10 @@ def calibrate_file(
     return tests
 
 
-def _table(tests: Sequence[TestedCalibration]) -> Table:
+def _table(tests: Sequence[TestedCalibration], pictures: str) -> Table:
     table = Table(
-        "poses", "part", "crops", "right", "expected calibration error", "of rough boxes: right, promised",
-        "without the part: promised", title="calibration, fresh crops",
+        "poses", "part", "boxes", "right", "expected calibration error", "of rough boxes: right, promised",
+        "without the part: promised", title=f"calibration, {pictures}",
     )  # fmt: skip
     for test in tests:
         rough, without = _share(test.rough_right) + ", " + _share(test.rough_promised), _share(test.without_promised)

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cad2pose.cli.arguments import ObjectIds, OptionalPath, Sources
-from cad2pose.cli.calibrate import calibrate_file
+from cad2pose.cli.calibrate import FreshCrops, calibrate_file
 from cad2pose.cli.console import plain_console
 from cad2pose.cli.crop_style import CropSources, CropStyle
 from cad2pose.cli.sources import find_parts
@@ -131,7 +131,8 @@ def train_command(
             text = f"what its scores are worth is known already; `cad2pose calibrate {model_file}` learns it anew"
             console.print(text, soft_wrap=True, highlight=False)
             return 0
-        calibrate_file(console, model_file, crops.judging(), (), calibration_crops, calibration_crops, where)
+        pictures = FreshCrops(crops.judging(), calibration_crops, calibration_crops)
+        calibrate_file(console, model_file, pictures, (), where)
     return 0
 
 

@@ -16,7 +16,7 @@ from cad2pose.data.bop_files import BopInstance, Box
 from cad2pose.data.boxes import extreme_points, projected_box
 from cad2pose.data.clutter import drawable_mesh
 from cad2pose.data.draws import Draws
-from cad2pose.data.labelled_images import LabelledImage, LabelledImages, is_for_testing, seen_mask
+from cad2pose.data.labelled_images import LabelledImage, LabelledImages, check_not_for_testing, seen_mask
 from cad2pose.data.synthetic_config import SyntheticConfig
 from cad2pose.geometry import VirtualCamera, mask_box, undistort_boxes, warp_to_crops
 from cad2pose.geometry.crop import OUTSIDE_FILL
@@ -81,11 +81,7 @@ class LabelledCrops:
         min_visible: float = 0.1,
         allow_test: bool = False,
     ) -> None:
-        if is_for_testing(dataset) and not allow_test:
-            raise ValueError(
-                f"{dataset.root} ({dataset.split}) is meant for testing: scores of a model that has seen its images "
-                "say nothing. Give images for training; --allow-test-images takes these all the same"
-            )
+        check_not_for_testing(dataset, allow_test)
         self.dataset, self.parts, self.config, self.seed = dataset, tuple(parts), config, seed
         self.device = torch.device(device)
         self.broken: dict[tuple[int, int], str] = {}

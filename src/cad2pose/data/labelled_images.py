@@ -70,6 +70,15 @@ def is_for_testing(images: LabelledImages) -> bool:
     return any(_FOR_TESTING.match(name.lower()) for name in names)
 
 
+def check_not_for_testing(images: LabelledImages, allowed: bool = False) -> None:
+    """Raise ValueError for images that are meant for testing, unless that is allowed."""
+    if not allowed and is_for_testing(images):
+        raise ValueError(
+            f"{images.root} ({images.split}) is meant for testing: scores of a model that has seen its images say "
+            "nothing. Give images for training; --allow-test-images takes these all the same"
+        )
+
+
 def seen_mask(
     image: LabelledImage, instance: BopInstance, meshes: MeshSet, index: int
 ) -> tuple[Bool[Tensor, "h w"], bool]:

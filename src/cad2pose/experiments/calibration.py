@@ -1,58 +1,32 @@
-"""What the scores of a model are worth, learnt and tested on fresh rendered crops."""
+"""What the scores of a model are worth, learnt and tested on fresh rendered crops or on labelled images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from cad2pose.confidence import RIGHT_BELOW, Calibration, Calibrations, Way, pose_spread
+from cad2pose.confidence import Calibration, Calibrations, Way
 from cad2pose.data.synthetic_config import SyntheticConfig
-from cad2pose.estimator import EstimatorOptions, PoseEstimator
 from cad2pose.evaluation.calibration import ReliabilityBin, calibration_gap, fit_calibration, reliability
-from cad2pose.evaluation.pose_error import mssd_error
-from cad2pose.experiments.calibration_crops import ROUGH, USUAL, WITHOUT, BoxedPart, calibration_crops, crops_in_all
+from cad2pose.experiments.calibration_crops import ROUGH, USUAL, WITHOUT, calibration_crops, crops_in_all
+from cad2pose.experiments.calibration_images import LabelledBoxes
+from cad2pose.experiments.calibration_outcomes import Outcomes, estimators_of, outcomes_of
 from cad2pose.methods import PoseMethod, QueryImageMethod, RegressionMethod
 from cad2pose.model_file import Model
-from cad2pose.structures import Detections, PoseEstimates
 
 _FIT_SEED, _TEST_SEED = 3_000_000, 4_000_000  # crops that no training, validation or comparison has seen
-
-OPTIONS: dict[Way, EstimatorOptions] = {
-    "regression": EstimatorOptions(refine=False),
-    "refined": EstimatorOptions(),
-    "sampling": EstimatorOptions(solver="sampling"),
-    "search": EstimatorOptions(solver="search"),
-    "pnp": EstimatorOptions(solver="pnp"),
-}
-"""What leads an estimator each way."""
-
-
-@dataclass(frozen=True)
-class Outcomes:
-    """Scores of poses, and whether they were right.
-
-    Args:
-        part_index: `(N,)`.
-        score: `(N,)`, of poses that were found.
-        spread: `(N,)` how far they may be off (see `pose_spread`).
-        right: `(N,)` MSSD below a tenth of the diameter.
-        kind: `(N,)` kind of the box (see `calibration_crops`).
-    """
-
-    part_index: Tensor
-    score: Float[Tensor, "n"]
-    spread: Float[Tensor, "n"]
-    right: Bool[Tensor, "n"]
-    kind: Tensor
+_LEAST_SHOWN, _LEAST_MISTAKEN = 20, 10  # boxes of a part, and boxes that do not show it, that something is learnt from
+_PIECES = 5
 
 
 @dataclass(frozen=True)
 class TestedCalibration:
-    """A fit, and what came of it on other crops.
+    """A fit, and what came of it on other crops, or other images.
 
     Args:
         way, part: what it is about; part is a name, or "all parts" for those of all parts together.
@@ -130,44 +104,132 @@ def calibrate(
     """
     if min(fitted, tested) < 1:
         raise ValueError(f"calibration needs crops to fit on and to test on, got {fitted} and {tested} a part")
-    estimators: dict[Way, PoseEstimator] = {way: PoseEstimator([model], device, OPTIONS[way]) for way in ways}
-    for way, estimator in estimators.items():
-        if (has := estimator.way_of(model)) != way:
-            raise ValueError(
-                f"a {type(model.method).__name__} has no poses by {way!r}; asked for these it gives {has!r}"
-            )
-    done = crops_in_all(fitted) * len(model.parts)
-    fit = _outcomes(model, estimators, style, _FIT_SEED, fitted, device, report)
-    test = _outcomes(model, estimators, style, _TEST_SEED, tested, device, lambda way, more: report(way, done + more))
+    estimators = estimators_of(model, ways, device)
+
+    def outcomes(seed: int, count: int, done: int) -> dict[Way, Outcomes]:
+        crops = calibration_crops(model, style, seed, count, device)
+        images = ((number, [crop]) for number, crop in enumerate(crops))
+        return outcomes_of(model, estimators, images, lambda way, more: report(way, done + more))
+
+    fit = outcomes(_FIT_SEED, fitted, 0)
+    test = outcomes(_TEST_SEED, tested, crops_in_all(fitted) * len(model.parts))
     known, tests = dict(model.calibrations), []
     for way in estimators:
         known[way] = fits = tuple(_fit(fit[way], index) for index in range(len(model.parts)))
-        tests += _tests(way, model, fits, fit[way], test[way])
+        tests += _tests(way, model, fits, _promised(fits, test[way]), fit[way], test[way])
     return known, tests
 
 
-def _fit(outcomes: Outcomes, index: int) -> Calibration | None:
-    """Of one part; None where not a single pose was found."""
+def calibrate_on_images(
+    model: Model,
+    boxes: LabelledBoxes,
+    ways: Sequence[Way],
+    device: torch.device,
+    report: Callable[[Way, int], None] = lambda way, done: None,
+) -> tuple[Calibrations, list[TestedCalibration]]:
+    """As `calibrate`, on labelled images of the user's own.
+
+    The chance of a pose where the box shows the part is fitted on the poses of boxes that do: what the model knows of
+    it, from rendered crops, is scaled and shifted, so that few images suffice. The chance that a box shows the part is
+    fitted on all, where a detector is mistaken ten times or more; else it stays what is known of it.
+    Tests are cross-fitted: of five pieces of the images, in their order, each is promised what was learnt of the other
+    four, as neighbours may be alike.
+
+    Args:
+        model: whose.
+        boxes: in the images.
+        ways: to a pose.
+        device: where.
+        report: told how many images of a way are done.
+
+    Returns:
+        The calibrations, those of parts that too few boxes show as they were before, and the tests.
+
+    Raises:
+        ValueError: for a way that the model does not have, or if no part is shown by 20 boxes.
+    """
+    found = outcomes_of(model, estimators_of(model, ways, device), boxes, report)
+    if boxes.broken:
+        (scene, image), why = next(iter(boxes.broken.items()))
+        warnings.warn(
+            f"{len(boxes.broken)} of {len(boxes)} images were left out; scene {scene}, image {image}: {why}",
+            stacklevel=2,
+        )
+    known, tests = dict(model.calibrations), []
+    for way, outcomes in found.items():
+        before = known.get(way) or (None,) * len(model.parts)
+        seen = [int(((outcomes.part_index == i) & (outcomes.kind != WITHOUT)).sum()) for i in range(len(model.parts))]
+        if max(seen) < _LEAST_SHOWN:
+            counts = ", ".join(f"{part.name} {count}" for part, count in zip(model.parts, seen, strict=True))
+            raise ValueError(
+                f"boxes of the parts that gave a pose ({way}): {counts}; a calibration needs {_LEAST_SHOWN} of a part: "
+                "label more images, or calibrate on rendered crops"
+            )
+        known[way] = _fits_of_images(outcomes, seen, before)
+        learnt = [index for index, count in enumerate(seen) if count >= _LEAST_SHOWN]
+        piece = outcomes.image * _PIECES // len(boxes)
+        promised = torch.full_like(outcomes.score, torch.nan)
+        for one in piece.unique().tolist():
+            fits = _fits_of_images(outcomes[piece != one], seen, before)
+            promised[piece == one] = _promised(fits, outcomes[piece == one])
+        promised[~torch.isin(outcomes.part_index, torch.tensor(learnt))] = torch.nan
+        tests += _tests(way, model, known[way], promised, outcomes, outcomes)
+    return known, tests
+
+
+def _fits_of_images(
+    outcomes: Outcomes, seen: Sequence[int], before: Sequence[Calibration | None]
+) -> tuple[Calibration | None, ...]:
+    """Of every part, as it was where there are too few boxes of it."""
+    fits = [_fit(outcomes, i, before[i]) if count >= _LEAST_SHOWN else before[i] for i, count in enumerate(seen)]
+    for index, (fit, old) in enumerate(zip(fits, before, strict=True)):
+        mistaken = int(((outcomes.part_index == index) & (outcomes.kind == WITHOUT)).sum())
+        if fit is not None and mistaken < _LEAST_MISTAKEN:
+            fits[index] = replace(fit, shown=None if old is None else old.shown)
+    return tuple(fits)
+
+
+def _fit(outcomes: Outcomes, index: int, before: Calibration | None = None) -> Calibration | None:
+    """Of one part; None where not a single pose was found.
+
+    With what was known before, its logits are scaled and shifted only: two numbers, which few poses tell well enough.
+    """
     mine = outcomes.part_index == index
     there = mine & (outcomes.kind != WITHOUT)
     if not bool(there.any()):
         return None
-    fit = fit_calibration(outcomes.score[there], outcomes.right[there], outcomes.spread[there])
+    if before is None:
+        fit = fit_calibration(outcomes.score[there], outcomes.right[there], outcomes.spread[there])
+        fit = replace(fit, least_spread=float(outcomes.spread[there].min()))
+    else:
+        of_logit = fit_calibration(before.logit(outcomes.score[there], outcomes.spread[there]), outcomes.right[there])
+        scale = of_logit.a
+        fit = replace(before, a=scale * before.a, b=scale * before.b + of_logit.b, c=scale * before.c)
     shown = None
     if bool((mine & ~there).any()):
         of_box = fit_calibration(outcomes.score[mine], outcomes.kind[mine] != WITHOUT)
         shown = (of_box.a, of_box.b)
-    return replace(fit, least_spread=float(outcomes.spread[there].min()), shown=shown)
+    return replace(fit, shown=shown)
+
+
+def _promised(fits: Sequence[Calibration | None], of: Outcomes) -> Float[Tensor, "n"]:
+    """NaN for parts without a fit."""
+    promised = torch.full_like(of.score, torch.nan)
+    for index, calibration in enumerate(fits):
+        mine = of.part_index == index
+        if calibration is not None:
+            promised[mine] = calibration.probability(of.score[mine], of.spread[mine])
+    return promised
 
 
 def _tests(
-    way: Way, model: Model, fits: Sequence[Calibration | None], fit: Outcomes, test: Outcomes
+    way: Way,
+    model: Model,
+    fits: Sequence[Calibration | None],
+    promised: Float[Tensor, "n"],
+    fit: Outcomes,
+    test: Outcomes,
 ) -> list[TestedCalibration]:
-    promised = torch.full_like(test.score, torch.nan)
-    for index, calibration in enumerate(fits):
-        mine = test.part_index == index
-        if calibration is not None:
-            promised[mine] = calibration.probability(test.score[mine], test.spread[mine])
     told = ~torch.isnan(promised)
 
     def tested(part: str, calibration: Calibration | None, of_fit: Tensor, of_test: Tensor) -> TestedCalibration:
@@ -195,50 +257,3 @@ def _tests(
 
 def _mean(values: Tensor) -> float | None:
     return float(values.double().mean()) if len(values) else None
-
-
-def _outcomes(
-    model: Model,
-    estimators: Mapping[Way, PoseEstimator],
-    style: SyntheticConfig,
-    seed: int,
-    count: int,
-    device: torch.device,
-    report: Callable[[Way, int], None],
-) -> dict[Way, Outcomes]:
-    """Of fresh crops of every part, `count` of them with usual boxes, the same for all ways."""
-    found: dict[Way, list[tuple[BoxedPart, PoseEstimates]]] = {way: [] for way in estimators}
-    for done, seen in enumerate(calibration_crops(model, style, seed, count, device), start=1):
-        boxes = Detections(torch.tensor([model.parts[seen.part_index].object_id]), seen.box, torch.ones(1))
-        for way, estimator in estimators.items():
-            estimates = _estimate(estimator, seen, boxes)
-            if bool(estimates.found[0]):
-                found[way].append((seen, estimates))
-            report(way, done)
-    return {way: _judged(model, of_way) for way, of_way in found.items()}
-
-
-def _estimate(estimator: PoseEstimator, seen: BoxedPart, boxes: Detections) -> PoseEstimates:
-    return estimator.estimate(seen.image, seen.camera, boxes)
-
-
-def _judged(model: Model, found: Sequence[tuple[BoxedPart, PoseEstimates]]) -> Outcomes:
-    """Of poses with their parts and the truth."""
-    part_index = torch.tensor([seen.part_index for seen, _ in found], dtype=torch.int64)
-    kind = torch.tensor([seen.kind for seen, _ in found], dtype=torch.int64)
-    score, spread = torch.zeros(len(found), dtype=torch.float64), torch.ones(len(found), dtype=torch.float64)
-    right = torch.zeros(len(found), dtype=torch.bool)
-    for index, part in enumerate(model.parts):
-        rows = (part_index == index).nonzero()[:, 0]
-        if len(rows):
-            mine = [found[row] for row in rows.tolist()]
-            T = torch.cat([estimates.T_cam_obj for _, estimates in mine])
-            score[rows] = torch.cat([estimates.score for _, estimates in mine])
-            covariance = torch.cat([estimates.details.covariance for _, estimates in mine])
-            spread[rows] = pose_spread(T, covariance, part.center, part.radius)
-            points, symmetries = part.mesh.used_vertices.double(), part.symmetries.transforms().double()
-            there = kind[rows] != WITHOUT
-            truth = torch.stack([seen.T_cam_obj for seen, _ in mine])[there]
-            error = mssd_error(T[there], truth, points, symmetries)
-            right[rows[there]] = error < RIGHT_BELOW * part.diameter
-    return Outcomes(part_index, score, spread, right, kind)

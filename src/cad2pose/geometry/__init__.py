@@ -1,6 +1,7 @@
 """Maths of rotations, rigid transforms, cameras and crops; batched torch, no state."""
 
 from cad2pose.geometry.boxes import (
+    box_overlap,
     clip_box,
     mask_box,
     pixel_window,
@@ -35,7 +36,7 @@ from cad2pose.geometry.rotation import (
 from cad2pose.geometry.transform import exp_se3, invert_transform, log_se3, make_transform, transform_points
 
 __all__ = [
-    "Camera", "VirtualCamera", "axis_angle_from_rotation", "clip_box", "exp_se3", "geodesic_distance",
+    "Camera", "VirtualCamera", "axis_angle_from_rotation", "box_overlap", "clip_box", "exp_se3", "geodesic_distance",
     "invert_intrinsics", "invert_transform", "log_se3", "make_transform", "mask_box", "nearest_rotation",
     "pixel_window", "project_points", "projected_box", "quaternion_from_rotation", "random_rotations",
     "resized_intrinsics", "rotate_transform", "rotation_about_z", "rotation_from_6d", "rotation_from_axis_angle",

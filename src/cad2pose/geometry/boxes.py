@@ -32,6 +32,14 @@ def clip_box(box: Float[Tensor, "batch 4"], image_size: Float[Tensor, "batch 2"]
     return torch.cat((least, (most - least).clamp_min(_LEAST_SIDE)), dim=-1)
 
 
+def box_overlap(first: Float[Tensor, "*batch 4"], second: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch"]:
+    """Intersection over union."""
+    low = torch.maximum(first[..., :2], second[..., :2])
+    high = torch.minimum(first[..., :2] + first[..., 2:], second[..., :2] + second[..., 2:])
+    both = (high - low).clamp_min(0).prod(-1)
+    return both / (first[..., 2:].prod(-1) + second[..., 2:].prod(-1) - both)
+
+
 def mask_box(mask: Bool[Tensor, "h w"]) -> tuple[float, float, float, float]:
     """Box of the pixels that are set.
 
