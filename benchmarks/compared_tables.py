@@ -43,10 +43,13 @@ def changes(crops: Path, photographs: Path, pixels: Path, kind: str) -> str:
     """What contestants whose names begin with `kind` change of `coarse`: on rendered crops, and of photographs the
     pixels and the poses.
     """
-    found, seen, matched = (
-        [one for one in rows if one.contestant == "coarse" or one.contestant.startswith(kind)]
-        for rows in (from_json(_read(crops)), _scores(photographs), _pixels(pixels))
-    )
+
+    def about(name: str) -> bool:
+        return name == "coarse" or name.startswith(kind)
+
+    found = [one for one in from_json(_read(crops)) if about(one.contestant)]
+    seen = [one for one in _scores(photographs) if about(one.contestant)]
+    matched = [one for one in _pixels(pixels) if about(one.contestant)]
     blocks = [
         "On 200 rendered crops, errors as shares of those of `coarse`:", shares_table(found),
         "Pixels of the photographs, and how far they are from those of `coarse`:", pixels_table(matched),
