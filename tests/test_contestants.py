@@ -44,12 +44,23 @@ RIVALS: dict[tuple[str, str], dict[str, tuple[Any, Any]]] = {
     ("e2e.all", "e2e.patch-pnp"): {"head": ("thesis", "patch-pnp")},
     ("e2e.all", "pre.q"): {"frozen": (False, True)},
     ("pre.q", "pre.q.plain"): {"head": ("thesis", "thesis-plain")},
+    ("coarse", "coarse-nce"): {"weights.nce": (1.0, 3.0)},
+    ("coarse", "coarse-mask"): {"weights.mask": (1.0, 3.0)},
+    ("coarse", "coarse-annealed"): {},
+    ("coarse", "coarse-eased"): {},
+    ("coarse", "coarse-flat"): {},
+    ("coarse", "coarse-unaveraged"): {},
+    ("coarse", "without-box-errors"): {},
     ("pre.c", "raw-crop"): {"intermediate": ("true coordinates", "image")},
 }  # fmt: skip
 TRAINING = {
     "gdrnet": {"optimizer": "ranger", "flat_share": 0.72, "weight_decay": 0.0},
     "gdrnet-no-symmetry": {"optimizer": "ranger", "flat_share": 0.72, "weight_decay": 0.0},
     "gdrnpp": {"optimizer": "ranger", "flat_share": 0.72, "weight_decay": 0.01},
+    "coarse-annealed": {"flat_share": 0.0},
+    "coarse-eased": {"curriculum": 0.6},
+    "coarse-flat": {"flat_share": 0.67},
+    "coarse-unaveraged": {"ema_decay": 0.0},
     **{
         name: {"optimizer": "adam"} for name in CONTESTANTS
         if name.startswith(("e2e.", "pre.")) or name == "raw-crop"

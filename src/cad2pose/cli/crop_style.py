@@ -14,6 +14,7 @@ from cad2pose.cli.sources import find_straight_camera
 from cad2pose.data.appearance import AppearanceConfig
 from cad2pose.data.augmentation import AugmentationConfig
 from cad2pose.data.boxes import BoxConfig
+from cad2pose.data.curriculum import crops_to_learn
 from cad2pose.data.labelled import LabelledCrops, MixedCrops
 from cad2pose.data.labelled_images import open_images
 from cad2pose.data.occluders import ClutterConfig
@@ -112,8 +113,8 @@ class CropSources:
         if images is not None:
             self.settings |= {"images": images.absolute(), "mix": mix}
 
-    def training(self, seed: int) -> CropSource:
-        """Crops to learn from."""
+    def training(self, seed: int, easing: int = 0) -> CropSource:
+        """Crops to learn from, those of the first `easing` batches easier (see `crops_to_learn`) where rendered."""
         labelled = None
         if self.dataset is not None:
             labelled = LabelledCrops(
@@ -121,7 +122,7 @@ class CropSources:
             )
             if self.mix == 1:
                 return labelled
-        rendered = SyntheticCrops(self.parts, self.config, self.device, seed)
+        rendered = crops_to_learn(self.parts, self.config, self.device, seed, easing)
         return rendered if labelled is None else MixedCrops(rendered, labelled, self.mix)
 
     def judged(self, seed: int) -> CropSource:

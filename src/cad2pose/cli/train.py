@@ -167,7 +167,7 @@ def _train(
     processes.shards(training.shards)
     if processes.first:
         folder.check(run)  # before anything takes time
-    crops = sources.training(training.seed)
+    crops = sources.training(training.seed, training.easing)
     if processes.first:
         console.print(_plan(run, crops, processes))
     done = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 
@@ -82,6 +82,10 @@ class AugmentationConfig:
         for name in ("contrast", "gain", "tone"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} is {getattr(self, name):g}; it must be below 1")
+
+    def without_colours(self) -> AugmentationConfig:
+        """The same with the picture's colours and exposure left alone."""
+        return replace(self, color_share=0.0, gray_share=0.0, invert_share=0.0, auto_exposure=False)
 
     @classmethod
     def off(cls) -> AugmentationConfig:

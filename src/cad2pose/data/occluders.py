@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -41,6 +41,10 @@ class ClutterConfig:
             value = getattr(self, field.name)
             if value < 0 or (isinstance(value, float) and value > 1):
                 raise ValueError(f"{field.name} is {value}; counts must not be negative, shares lie between 0 and 1")
+
+    def without_neighbours(self) -> ClutterConfig:
+        """Nothing around the part and before it but flat patches."""
+        return replace(self, occluders=0, occluded_share=0.0, deepest=0.0, others=0)
 
 
 @dataclass(frozen=True)

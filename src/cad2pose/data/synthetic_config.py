@@ -91,6 +91,12 @@ class SyntheticConfig:
         )
         return replace(base, **changes)  # type: ignore[arg-type]
 
+    def easy(self) -> SyntheticConfig:
+        """The same without what stands around and before the part, and with the picture's colours left alone."""
+        return replace(
+            self, clutter=self.clutter.without_neighbours(), augmentation=self.augmentation.without_colours()
+        )
+
     def judging(self) -> SyntheticConfig:
         """Pictures to judge by what has learnt from this: other pictures, but the same camera, views and size.
 

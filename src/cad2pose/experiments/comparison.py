@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from cad2pose.data.curriculum import crops_to_learn
 from cad2pose.data.recorded import RecordedCrops
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.experiments.contestants import CONTESTANTS, Size, chosen
@@ -29,7 +30,6 @@ from cad2pose.files import alone, borrowed, file_digest, write_text
 from cad2pose.model_file import Model, load_model
 from cad2pose.parts import Part
 from cad2pose.settings import describe, folder_holds
-from cad2pose.structures import CropSource
 from cad2pose.training import Run, TrainingConfig, train
 from cad2pose.training.optim import has_fast_bfloat16
 from cad2pose.training.run_folder import MODEL, RunFolder
@@ -45,9 +45,9 @@ class ComparisonConfig:
 
     Attributes:
         contestants: any of flagship, end-to-end, detached, coarse, coarse-smaller-crops, coarse-larger-crops,
-            coarse-wide, coarse-annealed, coarse-flat, coarse-unaveraged, coarse-nce, coarse-mask, one-chart,
-            queries+coordinates, no-symmetry, surfemb, gdrnet, gdrnet-no-symmetry, gdrnpp, coordinates, e2e.all,
-            e2e.pose, e2e.plain, e2e.group, e2e.patch-pnp, pre.q, pre.q.plain, pre.c, raw-crop, without-tables,
+            coarse-wide, coarse-annealed, coarse-eased, coarse-flat, coarse-unaveraged, coarse-nce, coarse-mask,
+            one-chart, queries+coordinates, no-symmetry, surfemb, gdrnet, gdrnet-no-symmetry, gdrnpp, coordinates,
+            e2e.all, e2e.pose, e2e.plain, e2e.group, e2e.patch-pnp, pre.q, pre.q.plain, pre.c, raw-crop, without-tables,
             without-shadows, without-openness, without-metal, without-recolouring, without-neighbours,
             without-photographs, without-blur, without-grain, without-processing, without-colour-effects, without-holes,
             without-box-errors, without-light; comparison.md says what they are.
@@ -256,9 +256,9 @@ def _run(
     run, there = Run([part], method, training, device, start, {"crops": style}), RunFolder(folder)
     trained = there.check(run) and (folder / MODEL).is_file()
     if not trained or int(load_model(folder / MODEL).info["samples"]) < config.samples:
-        seen: CropSource = SyntheticCrops([part], style, device, seed)
+        seen = crops_to_learn([part], style, device, seed, training.easing)
         if config.record_crops:
-            kind = hashlib.sha256(repr(style).encode()).hexdigest()[:12]
+            kind = hashlib.sha256(repr(style).encode() + b"eased" * bool(training.easing)).hexdigest()[:12]
             seen = RecordedCrops(seen, _recorded(folder.parent.parent) / str(seed) / kind, device)
             seen.record(training.steps, training.batch_size)  # so that no run's minutes hold the making of all's crops
         fresh = SyntheticCrops([part], judged, device, _VALIDATION_SEED)

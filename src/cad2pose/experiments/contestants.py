@@ -130,6 +130,9 @@ CONTESTANTS: dict[str, Contestant] = {
     "coarse-annealed": Contestant(
         "coarse with a learning rate that falls from the start", _coarse, _REFINED, (("flat_share", 0.0),)
     ),
+    "coarse-eased": Contestant(
+        "coarse with easy crops first (a curriculum over 0.6 of all steps)", _coarse, _REFINED, (("curriculum", 0.6),)
+    ),
     "coarse-flat": Contestant(
         "coarse with a learning rate that falls in the last third only", _coarse, _REFINED, (("flat_share", 0.67),)
     ),

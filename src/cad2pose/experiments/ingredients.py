@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from cad2pose.data.appearance import AppearanceConfig
-from cad2pose.data.occluders import ClutterConfig
 from cad2pose.data.support import SupportConfig
 from cad2pose.data.synthetic import SyntheticConfig
 
@@ -36,7 +35,9 @@ _SINGLE: dict[str, Switch] = {
         "changes of the part's colours",
         _look(hue=0.0, saturation=0.0, brightness=0.0, tint=0.0, tone=0.0, recolored_share=0.0),
     ),
-    "neighbours": ("other things in the scene", lambda style: replace(style, clutter=ClutterConfig(0, 0.0, 0.0, 0))),
+    "neighbours": (
+        "other things in the scene", lambda style: replace(style, clutter=style.clutter.without_neighbours())
+    ),
     "patches": (
         "flat patches over the parts", lambda style: replace(style, clutter=replace(style.clutter, blob_share=0.0))
     ),
@@ -61,7 +62,7 @@ _SINGLE: dict[str, Switch] = {
     "exposure": ("exposure to an ordinary mean", _effects(auto_exposure=False)),
     "colour-effects": (
         "changes of the picture's colours",
-        _effects(color_share=0.0, gray_share=0.0, invert_share=0.0, auto_exposure=False),
+        lambda style: replace(style, augmentation=style.augmentation.without_colours()),
     ),
     "holes": ("holes", _effects(holes=0)),
 }  # fmt: skip

@@ -23,6 +23,8 @@ class TrainingConfig:
         key_learning_rate: peak rate of the key networks.
         warmup_steps: linear warm-up; of a short run a third of the steps at most.
         flat_share: share of all steps before the cosine decay to zero sets in (flat and anneal).
+        curriculum: share of all steps over which easy batches, of parts without neighbours and with their colours left
+            alone, give way to those that are meant; 0: none are easy. It spares short runs much of their way.
         weight_decay: of AdamW and Ranger, on weights; not on biases, norms and keys.
         gradient_clip: largest norm of the gradient.
         ema_decay: of the exponential moving average of the weights, which is what is saved and judged.
@@ -41,6 +43,7 @@ class TrainingConfig:
     key_learning_rate: float = 3e-4
     warmup_steps: int = 300
     flat_share: float = 0.3
+    curriculum: float = 0.0
     weight_decay: float = 1e-4
     gradient_clip: float = 5.0
     ema_decay: float = 0.999
@@ -60,14 +63,20 @@ class TrainingConfig:
         for name in ("warmup_steps", "weight_decay", "checkpoint_minutes", "validations", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
-        if not 0 <= self.flat_share <= 1:
-            raise ValueError(f"flat_share is {self.flat_share}; it must lie between 0 and 1")
+        for name in ("flat_share", "curriculum"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay is {self.ema_decay}; it must be at least 0 and below 1")
         if self.optimizer not in ("adamw", "adam", "ranger"):
             raise ValueError(f"optimizer is {self.optimizer!r}; it must be adamw, adam or ranger")
         if self.mixed_precision not in ("auto", "on", "off"):
             raise ValueError(f"mixed_precision is {self.mixed_precision!r}; it must be auto, on or off")
+
+    @property
+    def easing(self) -> int:
+        """Batches (one for every shard of a step) over which the curriculum goes."""
+        return round(self.curriculum * self.steps) * self.shards
 
     @property
     def steps(self) -> int:

@@ -46,7 +46,7 @@ def measure_cost(run: Run, crops: CropSource, processes: Processes = ALONE) -> C
     making, learning = [], []
     for index in range(_STEPS):
         begun = time.monotonic()
-        batches = [crops.batch(index * shards + shard, size) for shard in range(shards)]
+        batches = [crops.batch(run.training.easing + index * shards + shard, size) for shard in range(shards)]
         _wait(device)
         made = time.monotonic()
         training_step(state, batches, run.training)

@@ -63,7 +63,7 @@ def train(
             processes.mean(training_step(state, batches, training, losses, processes))
         return out / MODEL
     if state.step == 0:
-        save_samples(out / "samples.png", crops.batch(0, training.batch_size))
+        save_samples(out / "samples.png", crops.batch(max(0, training.easing), training.batch_size))
     with Journal(run, state, out, validation_crops, last, report, judged) as journal:
         for batches in made:
             terms = processes.mean(training_step(state, batches, training, losses, processes))
