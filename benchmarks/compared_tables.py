@@ -54,7 +54,6 @@ def changes(crops: Path, photographs: Path, pixels: Path, kind: str) -> str:
         "On 200 rendered crops, errors as shares of those of `coarse`:", shares_table(found),
         "Pixels of the photographs, and how far they are from those of `coarse`:", pixels_table(matched),
         "Poses on the photographs, from one look at the surest boxes:", photographs_table(seen),
-        "And errors on the rendered crops as they are:", table(found),
     ]  # fmt: skip
     return "\n\n".join(blocks)
 
