@@ -95,6 +95,13 @@ INGREDIENTS: dict[str, Switch] = {name: SWITCHES[name] for name in _COMPARED}
 """Those of them that `cad2pose compare` has contestants for."""
 
 
+def mild_colours(style: SyntheticConfig) -> SyntheticConfig:
+    """Training crops whose parts' own colours change by half as much, and half as often are random ones."""
+    looks = style.appearance
+    changes = ("hue", "saturation", "brightness", "tint", "tone", "recolored_share")
+    return replace(style, appearance=replace(looks, **{name: getattr(looks, name) / 2 for name in changes}))
+
+
 def without(style: SyntheticConfig, names: Sequence[str]) -> SyntheticConfig:
     """Training crops without some of the `SWITCHES`.
 
