@@ -15,9 +15,10 @@ from cad2pose.data.augmentation import AugmentationConfig
 from cad2pose.data.bop_files import BopInstance
 from cad2pose.data.bop_writer import SPLIT, RenderPlan, write_dataset
 from cad2pose.data.tabletop import TabletopConfig
+from cad2pose.evaluation.calibration import rescaled
 from cad2pose.experiments import LabelledBoxes, calibrate_on_images, calibration_outcomes
 from cad2pose.experiments.calibration_crops import ROUGH, USUAL, WITHOUT
-from cad2pose.geometry import Camera, box_overlap, make_transform, project_points
+from cad2pose.geometry import Camera, box_overlap, make_transform, project_points, transform_points
 from cad2pose.model_file import load_model, save_model
 from cad2pose.structures import Detections, PoseDetails, PoseEstimates
 from small_models import random_model, wedge
@@ -87,14 +88,12 @@ def kinds(boxes: LabelledBoxes) -> list[list[int]]:
 def test_a_box_belongs_to_the_instance_that_it_overlaps_most(tmp_path):
     near, far = instance(), instance(box=(60.0, 20.0, 20.0, 20.0), index=1)
     far = replace(far, T_cam_obj=at(700.0))
-    known = images(tmp_path, FakeImage((near, far)))
+    known = images(tmp_path, *[FakeImage((near, far))] * 4)
     cases = {(31.0, 21.0, 20.0, 20.0): (USUAL, 500.0), (58.0, 20.0, 20.0, 20.0): (USUAL, 700.0),
              (20.0, 20.0, 20.0, 20.0): (ROUGH, 500.0), (0.0, 60.0, 20.0, 20.0): (WITHOUT, None)}  # fmt: skip
-    boxes = LabelledBoxes(known, [wedge()], {(1, 0): detected(*cases)})
-    ((number, every),) = boxes
-    assert number == 0
-    assert [one.kind for one in every] == [kind for kind, _ in cases.values()]
-    for one, (box, (_, depth)) in zip(every, cases.items(), strict=True):
+    boxes = LabelledBoxes(known, [wedge()], {(1, number): detected(box) for number, box in enumerate(cases)})
+    for (number, (one,)), (wanted, (box, (kind, depth))) in zip(boxes, enumerate(cases.items()), strict=True):
+        assert (number, one.kind) == (wanted, kind)
         assert tuple(one.box[0].tolist()) == box
         assert bool(one.T_cam_obj.isnan().all()) if depth is None else one.T_cam_obj[2, 3] == depth
 
@@ -113,6 +112,58 @@ def test_what_cannot_tell_anything_is_left_out(tmp_path):
         LabelledBoxes(known, [wedge(7)])
 
 
+def test_the_surest_box_of_an_instance_counts_and_hidden_ones_take_none_away(tmp_path):
+    hidden = instance(share=0.05, box=(31.0, 20.0, 20.0, 20.0), index=1)
+    known = images(tmp_path, FakeImage((replace(hidden, T_cam_obj=at(700.0)), instance())))
+    first, second = (31.0, 20.0, 20.0, 20.0), (30.0, 21.0, 20.0, 20.0)
+    boxes = replace(detected(first, second), score=torch.tensor([0.2, 0.9]).double())
+    ((_, (found,)),) = LabelledBoxes(known, [wedge()], {(1, 0): boxes})
+    assert (tuple(found.box[0].tolist()), found.T_cam_obj[2, 3]) == (second, 500.0)
+    narrow = (30.0, 20.0, 0.5, 20.0)
+    assert kinds(LabelledBoxes(known, [wedge()], {(1, 0): detected(narrow)})) == [[]]
+
+
+def test_each_annotated_box_keeps_its_own_pose(tmp_path):
+    """However near another one of the same object is."""
+    stacked = (instance(), replace(instance(box=(31.0, 20.0, 20.0, 20.0), index=1), T_cam_obj=at(700.0)))
+    for number, every in LabelledBoxes(images(tmp_path, *[FakeImage(stacked)] * 20), [wedge()]):
+        assert [float(one.T_cam_obj[2, 3]) for one in every] == [500.0, 700.0], number
+
+
+def test_what_the_image_does_not_show_is_left_out(tmp_path):
+    """Nothing is told of boxes: aside, behind the camera."""
+    aside, behind = at(500.0), at(-500.0)
+    aside[0, 3] = 2000
+    gone = tuple(BopInstance(index, 1, T) for index, T in enumerate((aside, behind, at(500.0))))
+    ((_, (one,)),) = LabelledBoxes(images(tmp_path, FakeImage(gone)), [wedge()])
+    assert torch.equal(one.T_cam_obj, at(500.0))
+
+
+def test_boxes_of_a_bent_image_are_where_the_lens_shows_the_part(tmp_path):
+    K = torch.tensor([[600.0, 0, 319.5], [0, 600, 239.5], [0, 0, 1]]).double()
+    camera, part = Camera(K, 640, 480, (-0.3, 0.1, 0.0, 0.0, 0.0)), wedge()
+    T = at(500.0)
+    T[:3, 3] += torch.tensor([190.0, 130.0, 0]).double() - part.center
+    straight = project_points(K, transform_points(T, part.mesh.used_vertices.double()))
+    bent = camera.bent_pixels(straight) + 0.5
+    box, other = ((*some.amin(0).tolist(), *(some.amax(0) - some.amin(0)).tolist()) for some in (bent, straight))
+
+    class Bent(FakeImage):
+        def read(self):
+            return torch.zeros(3, 480, 640)
+
+    known = images(tmp_path, Bent((BopInstance(0, 1, T),), camera))
+    assert kinds(LabelledBoxes(known, [part], {(1, 0): detected(box)})) == [[USUAL]]
+    assert kinds(LabelledBoxes(known, [part], {(1, 0): detected(other)})) != [[USUAL]]
+
+
+def test_a_picture_of_another_size_than_its_camera_is_left_out(tmp_path):
+    other = FakeImage((instance(),), Camera.from_values(100.0, 100.0, 49.5, 39.5, 90, 80))
+    boxes = LabelledBoxes(images(tmp_path, other, FakeImage((instance(),))), [wedge()])
+    assert kinds(boxes) == [[USUAL]]
+    assert "100 x 80 pixels, its camera 90 x 80" in boxes.broken[1, 0]
+
+
 def test_annotated_boxes_are_off_as_a_detectors(tmp_path):
     bare = BopInstance(0, 1, at(500.0))
     known = images(tmp_path, *[FakeImage((instance(),))] * 30, FakeImage((bare,)))
@@ -126,6 +177,7 @@ def test_annotated_boxes_are_off_as_a_detectors(tmp_path):
 
 
 def test_a_test_split_is_refused(tmp_path):
+    assert len(LabelledBoxes(images(tmp_path, FakeImage((instance(),)), split="val"), [wedge()])) == 1
     known = images(tmp_path, FakeImage((instance(),)), split="test_mine")
     with pytest.raises(ValueError, match="meant for testing"):
         LabelledBoxes(known, [wedge()])
@@ -191,6 +243,28 @@ def test_what_rendered_crops_told_is_scaled_and_shifted(tmp_path, planted):
     assert promised == pytest.approx(test.right, abs=0.08)
 
 
+@pytest.mark.parametrize("missed", [0, 1])
+def test_no_single_pose_turns_the_order_round(missed):
+    """All right, or one of 25 wrong, the surest."""
+    old = Calibration(12.0, -4.0, -1.0, 0.1, (3.0, 0.0))
+    scores = torch.linspace(0.3, 0.99, 25).double()
+    right = torch.ones(25, dtype=torch.bool)
+    right[25 - missed :] = False
+    fit = rescaled(old, scores, right, torch.full((25,), 1.0).double())
+    low, middle, high = fit.logit(torch.tensor([0.1, 0.5, 0.99]), torch.ones(3)).tolist()
+    assert low < middle < high
+    assert fit.a / old.a == pytest.approx(fit.c / old.c)
+    assert (fit.shown, fit.least_spread) == (old.shown, old.least_spread)
+    flat = rescaled(old, scores, scores < 0.6, torch.ones(25).double())
+    assert (flat.a, flat.c) == (0.0, 0.0), "where the order is wrong there is none"
+
+
+def test_boxes_in_one_fifth_of_the_images_tell_nothing(tmp_path, planted):
+    many = FakeImage(tuple(instance(index=index) for index in range(25)))
+    with pytest.raises(ValueError, match="not all in one fifth of the images"):
+        calibrate_on_images(random_model(), LabelledBoxes(images(tmp_path, many), [wedge()]), ("regression",), CPU)
+
+
 def test_what_is_promised_of_a_piece_is_learnt_of_the_others(tmp_path, planted):
     """A fifth of the images in which all is wrong is promised what holds in the rest."""
     part, moved = wedge(), (31.0, 20.0, 20.0, 20.0)
@@ -217,7 +291,9 @@ def test_parts_that_few_boxes_show_stay_as_they_were(tmp_path, planted):
     assert first != old
     assert [(test.part, test.tested) for test in tests] == [("a", 25)]
     few = images(tmp_path, *[FakeImage((instance(),))] * 19)
-    with pytest.raises(ValueError, match=r"\(regression\): a 19, b 0; a calibration needs 20 of a part"):
+    with pytest.raises(
+        ValueError, match=r"\(regression\): a 19, b 0; a calibration needs 20 of a part, not all in"
+    ):
         calibrate_on_images(model, LabelledBoxes(few, [a, b]), ("regression",), CPU)
 
 

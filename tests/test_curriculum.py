@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
 
 from cad2pose.cli import main
+from cad2pose.cli.crop_style import CropSources
 from cad2pose.data.curriculum import Curriculum, crops_to_learn
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
-from cad2pose.training import TrainingConfig
-from small_models import wedge
+from cad2pose.training import Run, TrainingConfig
+from cad2pose.training.run_folder import RunFolder
+from small_models import SMALL, wedge
 
 STYLE = SyntheticConfig(crop_size=32, pictures=4)
 
@@ -87,4 +90,18 @@ def test_the_command_trains_with_one_and_without_is_another_run(tmp_path, capsys
     assert main([*call, "--curriculum", "0.5"]) == 0
     capsys.readouterr()
     assert main(call) == 2
-    assert "training.curriculum (there: 0.5, now: 0.0)" in " ".join(capsys.readouterr().err.split())
+    assert "training.curriculum (there: 0.5, now: None)" in " ".join(capsys.readouterr().err.split())
+
+
+def test_runs_of_before_there_was_a_curriculum_go_on(tmp_path):
+    run = Run((wedge(),), SMALL, TrainingConfig(), torch.device("cpu"))
+    RunFolder(tmp_path).claim(run)
+    assert "curriculum" not in json.loads((tmp_path / "config.json").read_text())["training"]
+    assert RunFolder(tmp_path).check(run)
+
+
+def test_labelled_images_alone_have_no_curriculum(tmp_path):
+    (tmp_path / "mine" / "000001").mkdir(parents=True)
+    sources = CropSources([wedge()], STYLE, torch.device("cpu"), tmp_path / "mine", 1.0)
+    with pytest.raises(ValueError, match="--mix 1 takes none"):
+        sources.training(0, easing=5)

@@ -80,10 +80,11 @@ def calibrate_command(
         style: what the crops are like, as for `cad2pose train`: give the views and the camera that the model was
             trained with. Light, tables, clutter, boxes and effects are those of judged crops whatever is said here.
         images: learn from labelled photographs of your own in place of rendered crops: folder of a BOP split, or of
-            shards. Tests are on a fifth of the images each, in their order, that the fit has not seen.
+            shards, whose images the model was not trained on. Tests are on a fifth of the images each, in their order,
+            that the fit has not seen.
         detections: json file of a detector's boxes in those images; without, they are those of the annotations, off as
             a detector's would be.
-        allow_test_images: learn even from a split called test or val; confidences on it then say nothing.
+        allow_test_images: learn even from a split called test; confidences on it then say nothing.
         figures: json file to write the tests to.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
         threads: torch threads.

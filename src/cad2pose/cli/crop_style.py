@@ -115,6 +115,8 @@ class CropSources:
 
     def training(self, seed: int, easing: int = 0) -> CropSource:
         """Crops to learn from, those of the first `easing` batches easier (see `crops_to_learn`) where rendered."""
+        if easing and self.mix == 1 and self.dataset is not None:
+            raise ValueError("--curriculum is about rendered crops, and --mix 1 takes none; leave one of them out")
         labelled = None
         if self.dataset is not None:
             labelled = LabelledCrops(

@@ -17,6 +17,7 @@ from cad2pose.geometry import Camera
 from cad2pose.rendering import MeshSet, rasterize
 
 _FOR_TESTING = re.compile(r"test|val(idation)?(?![a-z])")
+_TEST = re.compile(r"test")
 _BEHIND = 15.0  # mm that a measured depth may lie before the surface, as in BOP's own visibility masks
 
 
@@ -61,21 +62,26 @@ def open_images(folder: Path) -> LabelledImages:
     return BopDataset(folder.parent, folder.name)
 
 
-def is_for_testing(images: LabelledImages) -> bool:
-    """Whether any images are of a split called test or val, also by way of a link to it, or as shards made of it."""
+def is_for_testing(images: LabelledImages, held_out: bool = False) -> bool:
+    """Whether any images are of a split called test or val, also by way of a link to it, or as shards made of it.
+
+    With `held_out`, images that no model has learnt from are wanted: only those called test are for testing.
+    """
     folder = images.root / images.split
     names = {folder.name, folder.resolve().name, *(one.resolve().parent.name for one in folder.iterdir())}
     if isinstance(images, ShardDataset) and (split := images.made_of()):
         names.add(split)
-    return any(_FOR_TESTING.match(name.lower()) for name in names)
+    pattern = _TEST if held_out else _FOR_TESTING
+    return any(pattern.match(name.lower()) for name in names)
 
 
-def check_not_for_testing(images: LabelledImages, allowed: bool = False) -> None:
-    """Raise ValueError for images that are meant for testing, unless that is allowed."""
-    if not allowed and is_for_testing(images):
+def check_not_for_testing(images: LabelledImages, allowed: bool = False, held_out: bool = False) -> None:
+    """Raise ValueError for images that are meant for testing, unless that is allowed; see `is_for_testing`."""
+    if not allowed and is_for_testing(images, held_out):
+        wanted = "others that the model was not trained on" if held_out else "images for training"
         raise ValueError(
             f"{images.root} ({images.split}) is meant for testing: scores of a model that has seen its images say "
-            "nothing. Give images for training; --allow-test-images takes these all the same"
+            f"nothing. Give {wanted}; --allow-test-images takes these all the same"
         )
 
 

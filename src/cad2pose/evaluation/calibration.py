@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,6 +17,7 @@ from torch import Tensor
 from cad2pose.confidence import Calibration
 
 _BINS = 10
+_SCALED = (0.5, 3.0)  # how far log odds of elsewhere are thought to be scaled and shifted (standard deviations)
 _NEWTON_STEPS = 100
 _HALVINGS = 30
 _LEAST_DEVIATION = 1e-12  # of what has a say
@@ -73,6 +74,28 @@ def fit_calibration(
         wanted = _softened(events)
     slope, offset = _logistic_fit(((scores - centre) / deviation)[:, None], wanted)
     return Calibration(slope / deviation, offset - slope * centre / deviation)
+
+
+def rescaled(
+    before: Calibration, scores: Float[Tensor, "n"], events: Bool[Tensor, "n"], spread: Float[Tensor, "n"]
+) -> Calibration:
+    """What was known of scores elsewhere, scaled and shifted to a few events here.
+
+    The log odds become s times what they were plus t, of the highest posterior probability with s about 1 +- 0.5 and
+    t about 0 +- 3, so that no single event turns the order round; s is never negative. `shown` stays.
+
+    Args:
+        before: the fit.
+        scores, events, spread: as of `fit_calibration`.
+
+    Raises:
+        ValueError: as `fit_calibration`.
+    """
+    logit, wanted = before.logit(_checked(scores, events), _checked(spread, events))[:, None], _softened(events)
+    scale, shift = _logistic_fit(logit, wanted, ((1.0, 0.0), _SCALED))
+    if scale < 0:
+        scale, shift = 0.0, _logistic_fit(logit[:, :0], wanted, ((0.0,), _SCALED[1:]))[0]
+    return replace(before, a=scale * before.a, b=scale * before.b + shift, c=scale * before.c)
 
 
 def reliability(
@@ -156,20 +179,30 @@ def _fit_of_both(scores: Float[Tensor, "n"], log_spread: Float[Tensor, "n"], wan
     return Calibration(a, offset - a * float(centre[0]) - c * float(centre[1]), c)
 
 
-def _logistic_fit(x: Float[Tensor, "n k"], wanted: Float[Tensor, "n"]) -> list[float]:
-    """Slopes and offset of the highest likelihood: Newton steps, halved until the loss does not rise."""
-    design = torch.cat((x, torch.ones_like(x[:, :1])), dim=1)
-    weights = torch.zeros(design.shape[1], dtype=torch.float64)
+def _logistic_fit(
+    x: Float[Tensor, "n k"], wanted: Float[Tensor, "n"], prior: tuple[Sequence[float], Sequence[float]] | None = None
+) -> list[float]:
+    """Slopes and offset of the highest likelihood: Newton steps, halved until the loss does not rise.
+
+    With a prior, means and standard deviations of slopes and offset, of the highest posterior probability.
+    """
+    design = torch.cat((x, torch.ones(len(x), 1, dtype=x.dtype)), dim=1)
+    mean = torch.zeros(design.shape[1], dtype=torch.float64)
+    precision = torch.zeros_like(mean)
+    if prior is not None:
+        mean, precision = torch.tensor(prior[0]).double(), 1 / torch.tensor(prior[1]).double().square()
+    weights = mean
 
     def loss(w: Tensor) -> float:
         z = design @ w
-        return float((torch.nn.functional.softplus(z) - wanted * z).sum())
+        of_prior = (precision * (w - mean).square()).sum() / 2
+        return float((torch.nn.functional.softplus(z) - wanted * z).sum() + of_prior)
 
     now = loss(weights)
     for _ in range(_NEWTON_STEPS):
         p = torch.sigmoid(design @ weights)
-        gradient = design.T @ (p - wanted)
-        hessian = (design * (p * (1 - p))[:, None]).T @ design + 1e-12 * torch.eye(len(weights), dtype=torch.float64)
+        gradient = design.T @ (p - wanted) + precision * (weights - mean)
+        hessian = (design * (p * (1 - p))[:, None]).T @ design + torch.diag(precision + 1e-12)
         step = torch.linalg.solve(hessian, gradient)
         for _ in range(_HALVINGS):
             if (then := loss(weights - step)) <= now:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from cad2pose.confidence import Calibration, Calibrations, Way
 from cad2pose.data.synthetic_config import SyntheticConfig
-from cad2pose.evaluation.calibration import ReliabilityBin, calibration_gap, fit_calibration, reliability
+from cad2pose.evaluation.calibration import ReliabilityBin, calibration_gap, fit_calibration, reliability, rescaled
 from cad2pose.experiments.calibration_crops import ROUGH, USUAL, WITHOUT, calibration_crops, crops_in_all
 from cad2pose.experiments.calibration_images import LabelledBoxes
 from cad2pose.experiments.calibration_outcomes import Outcomes, estimators_of, outcomes_of
@@ -158,16 +158,16 @@ def calibrate_on_images(
     known, tests = dict(model.calibrations), []
     for way, outcomes in found.items():
         before = known.get(way) or (None,) * len(model.parts)
-        seen = [int(((outcomes.part_index == i) & (outcomes.kind != WITHOUT)).sum()) for i in range(len(model.parts))]
+        piece = outcomes.image * _PIECES // len(boxes)
+        seen = [_count_shown(outcomes, piece, index) for index in range(len(model.parts))]
         if max(seen) < _LEAST_SHOWN:
             counts = ", ".join(f"{part.name} {count}" for part, count in zip(model.parts, seen, strict=True))
             raise ValueError(
-                f"boxes of the parts that gave a pose ({way}): {counts}; a calibration needs {_LEAST_SHOWN} of a part: "
-                "label more images, or calibrate on rendered crops"
+                f"boxes of the parts that gave a pose ({way}): {counts}; a calibration needs {_LEAST_SHOWN} of a part, "
+                "not all in one fifth of the images: label more, or calibrate on rendered crops"
             )
         known[way] = _fits_of_images(outcomes, seen, before)
         learnt = [index for index, count in enumerate(seen) if count >= _LEAST_SHOWN]
-        piece = outcomes.image * _PIECES // len(boxes)
         promised = torch.full_like(outcomes.score, torch.nan)
         for one in piece.unique().tolist():
             fits = _fits_of_images(outcomes[piece != one], seen, before)
@@ -175,6 +175,12 @@ def calibrate_on_images(
         promised[~torch.isin(outcomes.part_index, torch.tensor(learnt))] = torch.nan
         tests += _tests(way, model, known[way], promised, outcomes, outcomes)
     return known, tests
+
+
+def _count_shown(outcomes: Outcomes, piece: Int[Tensor, "n"], index: int) -> int:
+    """Boxes that show a part; none where all of them are in one piece, as nothing could be tested."""
+    shown = (outcomes.part_index == index) & (outcomes.kind != WITHOUT)
+    return int(shown.sum()) if len(piece[shown].unique()) > 1 else 0
 
 
 def _fits_of_images(
@@ -192,7 +198,7 @@ def _fits_of_images(
 def _fit(outcomes: Outcomes, index: int, before: Calibration | None = None) -> Calibration | None:
     """Of one part; None where not a single pose was found.
 
-    With what was known before, its logits are scaled and shifted only: two numbers, which few poses tell well enough.
+    What was known before is scaled and shifted only: two numbers, which few poses tell well enough.
     """
     mine = outcomes.part_index == index
     there = mine & (outcomes.kind != WITHOUT)
@@ -202,9 +208,7 @@ def _fit(outcomes: Outcomes, index: int, before: Calibration | None = None) -> C
         fit = fit_calibration(outcomes.score[there], outcomes.right[there], outcomes.spread[there])
         fit = replace(fit, least_spread=float(outcomes.spread[there].min()))
     else:
-        of_logit = fit_calibration(before.logit(outcomes.score[there], outcomes.spread[there]), outcomes.right[there])
-        scale = of_logit.a
-        fit = replace(before, a=scale * before.a, b=scale * before.b + of_logit.b, c=scale * before.c)
+        fit = rescaled(before, outcomes.score[there], outcomes.right[there], outcomes.spread[there])
     shown = None
     if bool((mine & ~there).any()):
         of_box = fit_calibration(outcomes.score[mine], outcomes.kind[mine] != WITHOUT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from cad2pose.data.bop_files import BopInstance
@@ -14,28 +14,36 @@ from cad2pose.data.detections import ImageKey
 from cad2pose.data.draws import Draws
 from cad2pose.data.labelled_images import LabelledImages, check_not_for_testing
 from cad2pose.experiments.calibration_crops import ROUGH, USUAL, WITHOUT, BoxedPart
-from cad2pose.geometry import Camera, box_overlap, clip_box, projected_box
+from cad2pose.geometry import Camera, box_overlap, clip_box, project_points, transform_points
 from cad2pose.parts import Part
 from cad2pose.structures import Detections
 
 _MIN_VISIBLE = 0.1  # of an instance that counts, as in BOP's targets
 _ON_PART, _BESIDE = 0.5, 0.1  # overlaps from which a box is an ordinary one of an instance, and of any at all
 _AS_DETECTORS = BoxConfig(shift=0.04, scale=0.06)
+_NEAREST = 1.0  # mm before the camera that a mesh begins at
+_FAR_OUTSIDE = 1e5  # pixels; where the lens does not reach
+
+Shown = tuple[BopInstance, Tensor]
+"""An instance with its two boxes."""
+Match = tuple[int, Tensor, BopInstance | None]
+"""Kind of a box, the box, and the instance that it shows."""
 
 
 class LabelledBoxes:
     """What `calibrate_on_images` looks at, image by image.
 
-    A box belongs to the instance of its object that it overlaps most, by the box of what is seen of it or of the whole
-    silhouette. Boxes of instances of which less than a tenth is seen are left out. Images that cannot be read are left
-    out, too, and found in `broken`.
+    A detected box belongs to the instance of its object that it overlaps most, by the box of what is seen of it or of
+    the whole silhouette; of each instance the surest box counts. Boxes of instances of which less than a tenth is seen
+    are left out. Images that cannot be read are left out, too, and found in `broken`. They must be others than those
+    that the model was trained on, which it may know by heart.
 
     Args:
         images: the data set.
         parts: what is looked for, by their object ids.
         detections: a detector's boxes by scene and image; None: the boxes of what is seen of the instances, disturbed
             as a detector would.
-        allow_test: take a split called test or val, too.
+        allow_test: take a split called test, too.
 
     Raises:
         ValueError: for a split that is meant for testing, or if there is no box of the parts.
@@ -51,10 +59,10 @@ class LabelledBoxes:
         detections: Mapping[ImageKey, Detections] | None = None,
         allow_test: bool = False,
     ) -> None:
-        check_not_for_testing(images, allow_test)
+        check_not_for_testing(images, allow_test, held_out=True)
         self._images, self._parts = images, {part.object_id: (index, part) for index, part in enumerate(parts)}
         self._detections = detections
-        self.broken: dict[tuple[int, int], str] = {}
+        self.broken: dict[ImageKey, str] = {}
         keys = images.keys() if detections is None else [key for key in images.keys() if key in detections]  # noqa: SIM118
         self._keys = [key for key in keys if self._shows(key)]
         if not self._keys:
@@ -74,48 +82,70 @@ class LabelledBoxes:
             except (OSError, ValueError) as error:
                 self.broken[key] = str(error)
 
-    def _shows(self, key: tuple[int, int]) -> bool:
+    def _shows(self, key: ImageKey) -> bool:
         instances = self._images.instances(*key)
         if self._detections is not None:  # where nothing is annotated, nobody knows what a box shows
             return bool(instances) and any(i in self._parts for i in self._detections[key].object_id.tolist())
         return any(_counts(instance) for instance in instances if instance.object_id in self._parts)
 
-    def _boxes(self, number: int, key: tuple[int, int]) -> list[BoxedPart]:
+    def _boxes(self, number: int, key: ImageKey) -> list[BoxedPart]:
         image = self._images.image(*key)
         picture, camera, found = image.read(), image.camera, []
+        if picture.shape[1:] != (camera.height, camera.width):
+            raise ValueError(
+                f"the picture is {picture.shape[2]} x {picture.shape[1]} pixels, its camera {camera.width} x "
+                f"{camera.height}"
+            )
         for object_id, (index, part) in self._parts.items():
             instances = [one for one in image.instances if one.object_id == object_id]
-            boxes = self._boxes_of(object_id, part, instances, camera, number, key)
-            for box in boxes:
-                instance, overlap = _shown(box, part, instances, camera)
-                if instance is not None and overlap >= _BESIDE:
-                    if _counts(instance):
-                        kind = USUAL if overlap >= _ON_PART else ROUGH
-                        T = instance.T_cam_obj.double()
-                        found.append(BoxedPart(index, kind, picture, camera, box[None], T))
-                else:
-                    nowhere = torch.full((4, 4), torch.nan, dtype=torch.float64)
-                    found.append(BoxedPart(index, WITHOUT, picture, camera, box[None], nowhere))
+            shown = [(one, boxes) for one in instances if (boxes := _outlines(part, one, camera)) is not None]
+            if self._detections is None:
+                pairs = _disturbed(shown, camera, Draws(number, object_id))
+            else:
+                detections = self._detections[key]
+                pairs = _matched(detections.box[_usable(detections, object_id, camera)].double(), shown)
+            for kind, box, instance in pairs:
+                T = torch.full((4, 4), torch.nan).double() if instance is None else instance.T_cam_obj.double()
+                found.append(BoxedPart(index, kind, picture, camera, box[None].float(), T))
         return found
 
-    def _boxes_of(
-        self,
-        object_id: int,
-        part: Part,
-        instances: Sequence[BopInstance],
-        camera: Camera,
-        number: int,
-        key: tuple[int, int],
-    ) -> Float[Tensor, "n 4"]:
-        if self._detections is not None:
-            box = self._detections[key].box[self._detections[key].object_id == object_id].float()
-            size = torch.tensor([camera.width, camera.height])
-            return box[((box[:, 2:] > 0) & (box[:, :2] < size) & (box[:, :2] + box[:, 2:] > 0)).all(1)]
-        truth = [_outlines(part, one, camera)[0] for one in instances if _counts(one)]
-        if not truth:
-            return torch.zeros(0, 4)
-        size = torch.tensor([camera.width, camera.height]).expand(len(truth), 2).double()
-        return clip_box(jitter_box(torch.stack(truth), _AS_DETECTORS, Draws(number, object_id)), size).float()
+
+def _disturbed(shown: Sequence[Shown], camera: Camera, draws: Draws) -> list[Match]:
+    """Boxes of what is seen of the instances that count, off as a detector's would be."""
+    counted = [(instance, boxes[0]) for instance, boxes in shown if _counts(instance)]
+    if not counted:
+        return []
+    size = torch.tensor([camera.width, camera.height]).expand(len(counted), 2).double()
+    disturbed = clip_box(jitter_box(torch.stack([box for _, box in counted]), _AS_DETECTORS, draws), size)
+    return [(USUAL, box, instance) for box, (instance, _) in zip(disturbed, counted, strict=True)]
+
+
+def _usable(detections: Detections, object_id: int, camera: Camera) -> Int[Tensor, "n"]:
+    """Rows of an object's boxes that reach into the image and are a pixel wide at least, surest first."""
+    box, size = detections.box, torch.tensor([camera.width, camera.height])
+    good = ((box[:, 2:] >= 1) & (box[:, :2] < size) & (box[:, :2] + box[:, 2:] > 0)).all(1)
+    rows = (good & (detections.object_id == object_id)).nonzero()[:, 0]
+    return rows[detections.score[rows].argsort(descending=True, stable=True)]
+
+
+def _matched(boxes: Float[Tensor, "n 4"], shown: Sequence[Shown]) -> list[Match]:
+    """Every box with the instance that it overlaps most; of each instance the first box alone.
+
+    Boxes of instances that do not count are left out, where they are of none that does.
+    """
+    found: list[Match] = []
+    taken: set[int] = set()
+    for box in boxes:
+        overlaps = [float(box_overlap(box.expand(2, 4), outlines).max()) for _, outlines in shown]
+        counted = [place for place, (instance, _) in enumerate(shown) if _counts(instance)]
+        best = max(counted, key=overlaps.__getitem__, default=None)
+        if best is not None and overlaps[best] >= _BESIDE:
+            if best not in taken:
+                found.append((USUAL if overlaps[best] >= _ON_PART else ROUGH, box, shown[best][0]))
+            taken.add(best)
+        elif max(overlaps, default=0.0) < _BESIDE:
+            found.append((WITHOUT, box, None))
+    return found
 
 
 def _counts(instance: BopInstance) -> bool:
@@ -123,23 +153,20 @@ def _counts(instance: BopInstance) -> bool:
     return instance.visible and share >= _MIN_VISIBLE
 
 
-def _outlines(part: Part, instance: BopInstance, camera: Camera) -> Float[Tensor, "2 4"]:
-    """Boxes of what is seen of an instance and of its whole silhouette; where not told, as its mesh projects."""
+def _outlines(part: Part, instance: BopInstance, camera: Camera) -> Float[Tensor, "2 4"] | None:
+    """Boxes of what is seen of an instance and of its whole silhouette; where not told, as its mesh shows.
+
+    None where nothing is told and the mesh is not before the camera, or shows nowhere in the image.
+    """
     told = [box for box in (instance.box_visible, instance.box_full) if box is not None]
-    if not told:
-        whole = projected_box(part.mesh.used_vertices[None], instance.T_cam_obj.double()[None], camera.K[None])
-        size = torch.tensor([[camera.width, camera.height]], dtype=torch.float64)
-        return clip_box(whole, size).expand(2, 4)
-    return torch.tensor([told[0], told[-1]], dtype=torch.float64)
-
-
-def _shown(
-    box: Float[Tensor, "4"], part: Part, instances: Sequence[BopInstance], camera: Camera
-) -> tuple[BopInstance | None, float]:
-    """The instance that a box overlaps most, and how much."""
-    best, most = None, 0.0
-    for instance in instances:
-        overlap = float(box_overlap(box.double().expand(2, 4), _outlines(part, instance, camera)).max())
-        if overlap > most:
-            best, most = instance, overlap
-    return best, most
+    if told:
+        return torch.tensor([told[0], told[-1]], dtype=torch.float64)
+    points = transform_points(instance.T_cam_obj.double(), part.mesh.used_vertices.double())
+    if float(points[:, 2].min()) <= _NEAREST:
+        return None
+    pixels = camera.bent_pixels(project_points(camera.K, points))
+    low, high = pixels.amin(0) + 0.5, pixels.amax(0) + 0.5
+    size = torch.tensor([camera.width, camera.height], dtype=torch.float64)
+    if not bool(((low < size) & (high > 0) & (low > -_FAR_OUTSIDE)).all()):
+        return None
+    return clip_box(torch.cat((low, high - low))[None], size[None]).expand(2, 4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -75,7 +75,7 @@ def outcomes_of(
                 boxes = Detections(torch.tensor([model.parts[seen.part_index].object_id]), seen.box, torch.ones(1))
                 estimates = _estimate(estimator, seen, boxes)
                 if bool(estimates.found[0]):
-                    found[way].append((number, seen, estimates))
+                    found[way].append((number, replace(seen, image=seen.image[:, :0, :0].clone()), estimates))
             report(way, done)
     return {way: judged(model, of_way) for way, of_way in found.items()}
 

@@ -258,7 +258,7 @@ def _run(
     if not trained or int(load_model(folder / MODEL).info["samples"]) < config.samples:
         seen = crops_to_learn([part], style, device, seed, training.easing)
         if config.record_crops:
-            kind = hashlib.sha256(repr(style).encode() + b"eased" * bool(training.easing)).hexdigest()[:12]
+            kind = hashlib.sha256(f"{style!r}{training.easing or ''}".encode()).hexdigest()[:12]
             seen = RecordedCrops(seen, _recorded(folder.parent.parent) / str(seed) / kind, device)
             seen.record(training.steps, training.batch_size)  # so that no run's minutes hold the making of all's crops
         fresh = SyntheticCrops([part], judged, device, _VALIDATION_SEED)

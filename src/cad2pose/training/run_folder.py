@@ -85,4 +85,8 @@ class RunFolder:
 
 
 def _described(run: Run) -> dict[str, Any]:
-    return {"parts": [describe_part(part) for part in run.parts], **describe(run.settings())}
+    """Settings that change nothing and that older runs lack are left out, so that those go on."""
+    described = {"parts": [describe_part(part) for part in run.parts], **describe(run.settings())}
+    if not run.training.curriculum:
+        described["training"] = {k: v for k, v in described["training"].items() if k != "curriculum"}
+    return described
