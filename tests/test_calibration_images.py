@@ -291,9 +291,7 @@ def test_parts_that_few_boxes_show_stay_as_they_were(tmp_path, planted):
     assert first != old
     assert [(test.part, test.tested) for test in tests] == [("a", 25)]
     few = images(tmp_path, *[FakeImage((instance(),))] * 19)
-    with pytest.raises(
-        ValueError, match=r"\(regression\): a 19, b 0; a calibration needs 20 of a part, not all in"
-    ):
+    with pytest.raises(ValueError, match=r"\(regression\): a 19, b 0; a calibration needs 20 of a part, not all in"):
         calibrate_on_images(model, LabelledBoxes(few, [a, b]), ("regression",), CPU)
 
 
