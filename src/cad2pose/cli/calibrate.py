@@ -39,8 +39,8 @@ _STYLE, _CROPS = CropStyle(), 400
 
 Report = Callable[[Way, int], None]
 """Told how much of a way is done."""
-Learnt = tuple[Calibrations, list[TestedCalibration]]
-"""Calibrations and their tests."""
+Lesson = Callable[[Report], tuple[Calibrations, list[TestedCalibration]]]
+"""Gives calibrations and their tests."""
 
 
 def calibrate_command(
@@ -145,13 +145,10 @@ class FreshCrops:
     tested: int
     name = "fresh crops"
 
-    def count(self, model: Model) -> int:
-        """Crops of a way in all."""
-        return (crops_in_all(self.fitted) + crops_in_all(self.tested)) * len(model.parts)
-
-    def learn(self, model: Model, ways: Sequence[Way], device: torch.device, report: Report) -> Learnt:
-        """What scores are worth, and the tests of that."""
-        return calibrate(model, self.style, ways, device, self.fitted, self.tested, report)
+    def lesson(self, model: Model, ways: Sequence[Way], device: torch.device) -> tuple[int, Lesson]:
+        """Crops of a way in all, and what learns from them."""
+        total = (crops_in_all(self.fitted) + crops_in_all(self.tested)) * len(model.parts)
+        return total, lambda report: calibrate(model, self.style, ways, device, self.fitted, self.tested, report)
 
 
 @dataclass(frozen=True)
@@ -169,14 +166,10 @@ class OwnImages:
     allow_test: bool
     name = "labelled images"
 
-    def count(self, model: Model) -> int:
-        """Images with boxes of the model's parts."""
-        return len(LabelledBoxes(self.images, model.parts, self.detections, self.allow_test))
-
-    def learn(self, model: Model, ways: Sequence[Way], device: torch.device, report: Report) -> Learnt:
-        """What scores are worth, and the tests of that."""
+    def lesson(self, model: Model, ways: Sequence[Way], device: torch.device) -> tuple[int, Lesson]:
+        """Images with boxes of the model's parts, and what learns from them."""
         boxes = LabelledBoxes(self.images, model.parts, self.detections, self.allow_test)
-        return calibrate_on_images(model, boxes, ways, device, report)
+        return len(boxes), lambda report: calibrate_on_images(model, boxes, ways, device, report)
 
 
 def calibrate_file(
@@ -206,13 +199,13 @@ def calibrate_file(
     ways = tuple(dict.fromkeys(ways)) or usual_ways(model)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        total = pictures.count(model)
+        total, learn = pictures.lesson(model, ways, device)
         bars = {way: progress.add_task(f"calibrating {way}", total=total) for way in ways}
 
         def report(way: Way, done: int) -> None:
             progress.update(bars[way], completed=done)
 
-        calibrations, tests = pictures.learn(model, ways, device, report)
+        calibrations, tests = learn(report)
     console.print(_table(tests, pictures.name))
     if beside:
         save_calibrations(first_file(file), calibrations)

@@ -117,7 +117,7 @@ class BopDataset:
         counts: dict[tuple[int, int, int], int] = {}
         for scene_id, image_id in self.keys():
             for instance in self.scene(scene_id).instances(image_id):
-                if instance.visible_fraction is None or instance.visible_fraction >= min_visible:
+                if instance.shows(min_visible):
                     key = (scene_id, image_id, instance.object_id)
                     counts[key] = counts.get(key, 0) + 1
         if not counts:

@@ -49,6 +49,10 @@ class BopInstance:
         seen = self.box_visible is None or (self.box_visible[2] > 0 and self.box_visible[3] > 0)
         return seen and self.in_image and self.visible_fraction != 0
 
+    def shows(self, least: float) -> bool:
+        """Whether at least this share of the silhouette is seen, as far as the dataset tells."""
+        return self.visible_fraction is None or self.visible_fraction >= least
+
 
 @dataclass(frozen=True)
 class BopTarget:

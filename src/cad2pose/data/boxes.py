@@ -29,6 +29,11 @@ class BoxConfig:
     scale: float = 0.1
     visible_share: float = 0.7
 
+    @classmethod
+    def as_detectors(cls) -> BoxConfig:
+        """As most boxes of detectors err; those for training err more."""
+        return cls(shift=0.04, scale=0.06)
+
     def __post_init__(self) -> None:
         if self.shift < 0 or self.scale < 0 or not 0 <= self.visible_share <= 1:
             raise ValueError(f"{self}: shift and scale must not be negative, visible_share lies between 0 and 1")

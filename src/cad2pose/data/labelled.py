@@ -102,8 +102,7 @@ class LabelledCrops:
         keys = self.dataset.keys()
         for scene_id, image_id in keys:
             for instance in self.dataset.instances(scene_id, image_id):
-                share = 1.0 if instance.visible_fraction is None else instance.visible_fraction
-                if instance.object_id in place and instance.visible and share >= min_visible:
+                if instance.object_id in place and instance.visible and instance.shows(min_visible):
                     found[place[instance.object_id]].append((scene_id, image_id, instance.index))
         for part, places in zip(self.parts, found, strict=True):
             if not places:

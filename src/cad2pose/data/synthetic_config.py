@@ -82,7 +82,7 @@ class SyntheticConfig:
         Their light is plain and nothing stands on tables: a style that training does not see.
         """
         base = cls(
-            box=BoxConfig(shift=0.04, scale=0.06),
+            box=BoxConfig.as_detectors(),
             roll=0.0,
             clutter=ClutterConfig(occluders=1, occluded_share=0.5, deepest=0.3, blob_share=0.0, min_visibility=0.7),
             support=SupportConfig.off(),

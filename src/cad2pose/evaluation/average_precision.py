@@ -97,7 +97,7 @@ def outcomes(
     score = torch.cat([p.score for p in problems]) if problems else torch.zeros(0, dtype=torch.float64)
     order = score.argsort(descending=True, stable=True)
     image = torch.tensor([image_index[p.image] for p in problems for _ in p.rows], dtype=torch.int64)[order]
-    valid = [[t.visible_fraction is None or t.visible_fraction >= MIN_VISIBLE for t in p.truths] for p in problems]
+    valid = [[truth.shows(MIN_VISIBLE) for truth in p.truths] for p in problems]
     targets = torch.zeros(len(image_index), dtype=torch.int64)
     for problem, seen in zip(problems, valid, strict=True):
         targets[image_index[problem.image]] += sum(seen)

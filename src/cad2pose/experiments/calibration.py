@@ -167,12 +167,11 @@ def calibrate_on_images(
                 "not all in one fifth of the images: label more, or calibrate on rendered crops"
             )
         known[way] = _fits_of_images(outcomes, seen, before)
-        learnt = [index for index, count in enumerate(seen) if count >= _LEAST_SHOWN]
         promised = torch.full_like(outcomes.score, torch.nan)
         for one in piece.unique().tolist():
             fits = _fits_of_images(outcomes[piece != one], seen, before)
-            promised[piece == one] = _promised(fits, outcomes[piece == one])
-        promised[~torch.isin(outcomes.part_index, torch.tensor(learnt))] = torch.nan
+            learnt = [fit if count >= _LEAST_SHOWN else None for fit, count in zip(fits, seen, strict=True)]
+            promised[piece == one] = _promised(learnt, outcomes[piece == one])
         tests += _tests(way, model, known[way], promised, outcomes, outcomes)
     return known, tests
 

@@ -20,7 +20,6 @@ from cad2pose.structures import Detections
 
 _MIN_VISIBLE = 0.1  # of an instance that counts, as in BOP's targets
 _ON_PART, _BESIDE = 0.5, 0.1  # overlaps from which a box is an ordinary one of an instance, and of any at all
-_AS_DETECTORS = BoxConfig(shift=0.04, scale=0.06)
 _NEAREST = 1.0  # mm before the camera that a mesh begins at
 _FAR_OUTSIDE = 1e5  # pixels; where the lens does not reach
 
@@ -116,7 +115,7 @@ def _disturbed(shown: Sequence[Shown], camera: Camera, draws: Draws) -> list[Mat
     if not counted:
         return []
     size = torch.tensor([camera.width, camera.height]).expand(len(counted), 2).double()
-    disturbed = clip_box(jitter_box(torch.stack([box for _, box in counted]), _AS_DETECTORS, draws), size)
+    disturbed = clip_box(jitter_box(torch.stack([box for _, box in counted]), BoxConfig.as_detectors(), draws), size)
     return [(USUAL, box, instance) for box, (instance, _) in zip(disturbed, counted, strict=True)]
 
 
@@ -149,8 +148,7 @@ def _matched(boxes: Float[Tensor, "n 4"], shown: Sequence[Shown]) -> list[Match]
 
 
 def _counts(instance: BopInstance) -> bool:
-    share = 1.0 if instance.visible_fraction is None else instance.visible_fraction
-    return instance.visible and share >= _MIN_VISIBLE
+    return instance.visible and instance.shows(_MIN_VISIBLE)
 
 
 def _outlines(part: Part, instance: BopInstance, camera: Camera) -> Float[Tensor, "2 4"] | None:

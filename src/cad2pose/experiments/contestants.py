@@ -97,7 +97,7 @@ def _same(size: Size) -> dict[str, Any]:
 
 _THESIS: dict[str, Any] = {"head": "thesis", "charts": 1, "rotation_loss": "frobenius", "pose_gradient": 1.0}
 _REFINED = ("regression", "regression, refined")
-_QUERY_WAYS = ("regression", "regression, refined", "sampling, refined")
+_QUERY_WAYS = (*_REFINED, "sampling, refined")
 _ADAM = (("optimizer", "adam"),)
 _RANGER = (("optimizer", "ranger"), ("flat_share", 0.72), ("weight_decay", 0.0))
 _GDRNPP = (("optimizer", "ranger"), ("flat_share", 0.72), ("weight_decay", 0.01))

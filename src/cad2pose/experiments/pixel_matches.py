@@ -76,8 +76,7 @@ def crops_of(
     pictures, cameras, poses = [], [], []
     for image in dataset:
         for instance in image.instances:
-            share = 1.0 if instance.visible_fraction is None else instance.visible_fraction
-            if instance.object_id == part.object_id and instance.box_visible and share >= least_visible:
+            if instance.object_id == part.object_id and instance.box_visible and instance.shows(least_visible):
                 camera = _camera(image, torch.tensor([instance.box_visible], dtype=torch.float64), size, pad)
                 T = instance.T_cam_obj.double()[None].clone()
                 T[:, :3, :3] = nearest_rotation(T[:, :3, :3])
