@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,9 +76,30 @@ def test_parts_come_back_exactly_where_it_matters(saved):
         assert torch.equal(now.center, was.center)
         assert torch.equal(now.mesh.faces, was.mesh.faces)
         torch.testing.assert_close(now.mesh.vertices, was.mesh.vertices, rtol=1e-7, atol=0)
+        assert ((now.mesh.normals - was.mesh.normals).norm(dim=-1) < 5e-4).all()  # 0.03 degrees
+        torch.testing.assert_close(now.mesh.normals.norm(dim=-1), was.mesh.normals.norm(dim=-1), rtol=0, atol=1e-6)
         assert now.mesh.colors is not None
         torch.testing.assert_close(now.mesh.colors, was.mesh.colors, rtol=0, atol=0.501 / 255)
         assert torch.equal(now.symmetries.rotation_group(), was.symmetries.rotation_group())
+
+
+@pytest.mark.parametrize(("vertices", "kind"), [(1 << 16, torch.uint16), ((1 << 16) + 1, torch.int32)])
+def test_faces_take_two_bytes_where_their_vertices_allow_it(tmp_path, vertices, kind):
+    part = wedge(7, "left")
+    repeats = -(-vertices // len(part.mesh.vertices))
+    mesh = part.mesh
+    faces = mesh.faces.clone()
+    faces[-1, 0] = vertices - 1
+    mesh = replace(
+        mesh, vertices=mesh.vertices.repeat(repeats, 1)[:vertices], normals=mesh.normals.repeat(repeats, 1)[:vertices],
+        faces=faces, colors=None if mesh.colors is None else mesh.colors.repeat(repeats, 1)[:vertices],
+    )  # fmt: skip
+    path = tmp_path / "model.safetensors"
+    save_model(path, random_model(part).method, (replace(part, mesh=mesh),), {})
+    with safe_open(path, framework="pt") as file:
+        written = file.get_tensor("parts.0.faces")
+    assert written.dtype == kind
+    assert torch.equal(written.to(torch.int64), faces)
 
 
 def test_weights_are_halves_and_nothing_is_pickled(saved):

@@ -3,8 +3,8 @@
 What its scores are worth is in it, too, or beside it where it was learnt later and the file is to stay as it is.
 
 No pickle: a file holds tensors and one JSON header, so reading it runs nothing that comes from it. Weights are kept in
-half precision (buffers, such as running statistics, as they are), meshes as float32 vertices, int32 faces and uint8
-colours.
+half precision (buffers, such as running statistics, as they are), meshes as float32 vertices, float16 normals, uint8
+colours, and faces as uint16 where that is enough for their vertices, else int32.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from cad2pose import __version__
 from cad2pose.confidence import (
@@ -214,10 +215,11 @@ def _read_method(header: dict[str, typing.Any], parts: tuple[Part, ...], tensors
 
 
 def _mesh_tensors(mesh: Mesh) -> dict[str, Tensor]:
+    few = len(mesh.vertices) <= 1 << 16
     tensors = {
         "vertices": mesh.vertices.to(torch.float32),
-        "faces": mesh.faces.to(torch.int32),
-        "normals": mesh.normals.to(torch.float32),
+        "faces": mesh.faces.to(torch.uint16 if few else torch.int32),
+        "normals": mesh.normals.to(torch.float16),
     }
     if mesh.colors is not None:
         tensors["colors"] = (mesh.colors * 255).round().clamp(0, 255).to(torch.uint8)
@@ -240,7 +242,7 @@ def _read_part(entry: dict[str, typing.Any], index: int, tensors: Mapping[str, T
     vertices, faces, normals = (tensors[f"parts.{index}.{name}"] for name in ("vertices", "faces", "normals"))
     colors = tensors.get(f"parts.{index}.colors")
     mesh = Mesh(
-        vertices.to(torch.float64), faces.to(torch.int64), normals.to(torch.float64),
+        vertices.to(torch.float64), faces.to(torch.int64), normalize(normals.to(torch.float64), dim=-1),
         None if colors is None else colors.to(torch.float32) / 255,
     )  # fmt: skip
     return Part(
