@@ -17,7 +17,7 @@ import tyro
 
 from cad2pose.experiments.report import markdown_table
 from cad2pose.files import replacing, write_text
-from compared_tables import add_runs, against_twin, box_alone, changes, compared, three_objects, training
+from compared_tables import add_runs, against_twin, box_alone, changes, compared, three_objects, training, wrong_colours
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -45,10 +45,10 @@ def main(
         page: the page.
         data: folder of the records (builtin, gdrnet_long, ape, cat, holepuncher, cat_full, surfemb_full,
             surfemb_visible and cat_surfemb, .json), of compare_tiny.json and compare_tiny_photographs.json,
-            box_alone.json, against_twin_*.json and calibration_*.json, and of curves_builtin.jsonl,
+            box_alone.json, wrong_colours.json, against_twin_*.json and calibration_*.json, and of curves_builtin.jsonl,
             curves_gdrnet_long.jsonl, curves_cat.jsonl and curves_cat_full.jsonl.
         runs: folder of a comparison of tiny models, whose finished runs are taken into these two first.
-        left_out: the same of the comparison of ingredients and settings, for ingredients.json,
+        left_out: the same of a comparison of ingredients and settings, for ingredients.json,
             ingredients_photographs.json and ingredients_pixels.json.
     """
     compare_tiny = data / "compare_tiny.json", data / "compare_tiny_photographs.json"
@@ -101,7 +101,8 @@ def main(
         f"with{out} light": json.loads((data / f"cat_with{out}_light.json").read_text()) for out in ("", "out")
     }}  # fmt: skip
     text = _fill(text, "sim to real", _story_table(records))
-    if crops.is_file():  # once its comparison has been run
+    text = _fill(text, "wrong colours", wrong_colours(json.loads((data / "wrong_colours.json").read_text())))
+    if left_out is not None:
         text = _fill(text, "ingredients", changes(crops, photographs, pixels, "without-"))
         text = _fill(text, "settings", changes(crops, photographs, pixels, "coarse-"))
     write_text(story, text)

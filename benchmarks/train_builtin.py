@@ -13,7 +13,6 @@ from typing import Literal
 import torch
 import tyro
 
-from cad2pose.data.appearance import AppearanceConfig
 from cad2pose.data.augmentation import AugmentationConfig
 from cad2pose.data.occluders import ClutterConfig
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
@@ -74,9 +73,6 @@ def main(
         crop_size=crop_size,
         clutter=ClutterConfig(
             occluders=1, occluded_share=0.5, deepest=0.4, others=4, blob_share=0.05, min_visibility=0.5
-        ),
-        appearance=AppearanceConfig(
-            hue=0.06, saturation=0.3, brightness=0.35, tint=0.1, tone=0.3, recolored_share=0.02
         ),
         augmentation=AugmentationConfig.modest(),
     )

@@ -34,12 +34,12 @@ class AppearanceConfig:
         mirror_share: share of samples whose surfaces reflect a picture in place of an even sky.
     """
 
-    hue: float = 0.12
-    saturation: float = 0.5
-    brightness: float = 0.6
-    tint: float = 0.2
-    tone: float = 0.5
-    recolored_share: float = 0.05
+    hue: float = 0.06
+    saturation: float = 0.25
+    brightness: float = 0.3
+    tint: float = 0.1
+    tone: float = 0.25
+    recolored_share: float = 0.025
     lights: int = 3
     roughness: tuple[float, float] = (0.15, 1.0)
     metallic_share: float = 0.2

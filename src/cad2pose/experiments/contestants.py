@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from cad2pose.data.synthetic import SyntheticConfig
 from cad2pose.estimator import EstimatorOptions
-from cad2pose.experiments.ingredients import INGREDIENTS, mild_colours
+from cad2pose.experiments.ingredients import INGREDIENTS, strong_colours
 from cad2pose.methods import GdrNetConfig, MethodConfig, QueryConfig, SurfEmbConfig
 from cad2pose.methods.gdrnet import GdrNetWeights
 from cad2pose.methods.query import LossWeights
@@ -139,8 +139,8 @@ CONTESTANTS: dict[str, Contestant] = {
     "coarse-unaveraged": Contestant(
         "coarse with the last weights in place of their moving average", _coarse, _REFINED, (("ema_decay", 0.0),)
     ),
-    "coarse-mild-colours": Contestant(
-        "coarse with the parts' own colours changed by half as much", _coarse, _REFINED, crops=mild_colours
+    "coarse-strong-colours": Contestant(
+        "coarse with the parts' own colours changed by twice as much", _coarse, _REFINED, crops=strong_colours
     ),
     "coarse-nce": Contestant(
         "coarse with three times the weight on the contrastive loss",

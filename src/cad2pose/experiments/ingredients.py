@@ -13,6 +13,9 @@ from cad2pose.data.synthetic import SyntheticConfig
 Switch = tuple[str, Callable[[SyntheticConfig], SyntheticConfig]]
 """What it is, and how training crops are without it."""
 
+COLOUR_CHANGES = ("hue", "saturation", "brightness", "tint", "tone", "recolored_share")
+"""Settings of `AppearanceConfig` about a part's own colours; 0 leaves them as the CAD has them."""
+
 
 def _look(**changes: Any) -> Callable[[SyntheticConfig], SyntheticConfig]:
     return lambda style: replace(style, appearance=replace(style.appearance, **changes))
@@ -32,8 +35,7 @@ _SINGLE: dict[str, Switch] = {
     ),
     "reflections": ("mirrored surroundings", _look(mirror_share=0.0)),
     "recolouring": (
-        "changes of the part's colours",
-        _look(hue=0.0, saturation=0.0, brightness=0.0, tint=0.0, tone=0.0, recolored_share=0.0),
+        "changes of the part's colours", _look(**dict.fromkeys(COLOUR_CHANGES, 0.0)),
     ),
     "neighbours": (
         "other things in the scene", lambda style: replace(style, clutter=style.clutter.without_neighbours())
@@ -95,11 +97,10 @@ INGREDIENTS: dict[str, Switch] = {name: SWITCHES[name] for name in _COMPARED}
 """Those of them that `cad2pose compare` has contestants for."""
 
 
-def mild_colours(style: SyntheticConfig) -> SyntheticConfig:
-    """Training crops whose parts' own colours change by half as much, and half as often are random ones."""
+def strong_colours(style: SyntheticConfig) -> SyntheticConfig:
+    """Training crops whose parts' own colours change by twice as much, and twice as often are random ones."""
     looks = style.appearance
-    changes = ("hue", "saturation", "brightness", "tint", "tone", "recolored_share")
-    return replace(style, appearance=replace(looks, **{name: getattr(looks, name) / 2 for name in changes}))
+    return replace(style, appearance=replace(looks, **{name: 2 * getattr(looks, name) for name in COLOUR_CHANGES}))
 
 
 def without(style: SyntheticConfig, names: Sequence[str]) -> SyntheticConfig:
