@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cad2pose.experiments import CONTESTANTS, PhotographScores, as_json, finished, from_json
-from cad2pose.experiments.comparison import on_photographs, pixels_of_photographs
+from cad2pose.experiments.finished_runs import on_photographs, pixels_of_photographs
 from cad2pose.experiments.pixel_matches import PixelScores
 from cad2pose.experiments.report import markdown_table, photographs_table, pixels_table, shares_table, table
 from cad2pose.files import write_text

@@ -24,8 +24,8 @@ from cad2pose.experiments import (
     finished,
     write_report,
 )
-from cad2pose.experiments.comparison import on_photographs, outdated
 from cad2pose.experiments.contestants import WAYS, chosen
+from cad2pose.experiments.finished_runs import on_photographs, outdated
 from cad2pose.experiments.intervals import mean_interval, median_interval, share_interval
 from cad2pose.experiments.photographs import Photographs
 from cad2pose.experiments.pixel_matches import PixelScores

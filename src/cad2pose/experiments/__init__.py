@@ -3,8 +3,9 @@
 from cad2pose.experiments.calibration import TestedCalibration, calibrate, calibrate_on_images, usual_ways
 from cad2pose.experiments.calibration_crops import crops_in_all
 from cad2pose.experiments.calibration_images import LabelledBoxes
-from cad2pose.experiments.comparison import Comparison, ComparisonConfig, as_json, compare, finished, from_json
+from cad2pose.experiments.comparison import ComparisonConfig, compare
 from cad2pose.experiments.contestants import CONTESTANTS, Contestant
+from cad2pose.experiments.finished_runs import Comparison, as_json, finished, from_json
 from cad2pose.experiments.photographs import Photographs, PhotographScores
 from cad2pose.experiments.report import write_report
 

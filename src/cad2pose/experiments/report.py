@@ -9,15 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cad2pose.experiments.comparison import (
-    Comparison,
-    ComparisonConfig,
-    as_json,
-    on_photographs,
-    outdated,
-    pixels_of_photographs,
-)
+from cad2pose.experiments.comparison import ComparisonConfig
 from cad2pose.experiments.contestants import CONTESTANTS
+from cad2pose.experiments.finished_runs import Comparison, as_json, on_photographs, outdated, pixels_of_photographs
 from cad2pose.experiments.intervals import mean_interval, median_interval, share_interval
 from cad2pose.experiments.judging import NO_POSE
 from cad2pose.experiments.photographs import RECORD, PhotographScores
