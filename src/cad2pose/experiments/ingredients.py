@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from cad2pose.data.appearance import AppearanceConfig
+from cad2pose.data.boxes import BoxConfig
 from cad2pose.data.support import SupportConfig
 from cad2pose.data.synthetic import SyntheticConfig
 
@@ -101,6 +102,11 @@ def strong_colours(style: SyntheticConfig) -> SyntheticConfig:
     """Training crops whose parts' own colours change by twice as much, and twice as often are random ones."""
     looks = style.appearance
     return replace(style, appearance=replace(looks, **{name: 2 * getattr(looks, name) for name in COLOUR_CHANGES}))
+
+
+def detectors_boxes(style: SyntheticConfig) -> SyntheticConfig:
+    """Training crops whose boxes err no more than most of detectors' do."""
+    return replace(style, box=BoxConfig.as_detectors())
 
 
 def without(style: SyntheticConfig, names: Sequence[str]) -> SyntheticConfig:
