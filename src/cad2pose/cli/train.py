@@ -94,8 +94,9 @@ def train_command(
             FOLDER/train_pbr, or photographs of your own; or a folder of shards (shard-000000.tar, ...).
         mix: share of the crops that come from those images; 1 for them alone.
         allow_test_images: learn even from a split called test or val; scores on it then say nothing.
-        start: model file to start from: of the same parts, to train it further, or of others or of another method,
-            whose general knowledge of pictures is taken over.
+        start: model file to start from: of the same parts, to train it further; of some of them or more, such as to
+            add a part or to take one out: what it knows of these is kept; or of others or of another method, whose
+            general knowledge of pictures is taken over.
         backbone: file (.safetensors, .pth) with weights of an ordinary ResNet for the encoder, such as one trained on
             photographs; it needs the usual width (--full, or --model.width 64), and is read from this file alone.
         calibration_crops: fresh crops of each part that the chance of a pose to be right is learnt from at the end, and

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from cad2pose.methods import Method
 from cad2pose.model_file import Model
@@ -19,14 +20,12 @@ _OF_PARTS = ("keys.", "decoders.", "decoder.last.", "head.object_offset", "head.
 
 def same_parts(a: Sequence[Part], b: Sequence[Part]) -> bool:
     """Whether two models serve the same meshes in the same order."""
-    if len(a) != len(b):
-        return False
-    pairs = zip(a, b, strict=True)
-    return all(
-        one.mesh.vertices.shape == two.mesh.vertices.shape
-        and bool(torch.allclose(one.mesh.vertices.float(), two.mesh.vertices.float()))
-        for one, two in pairs
-    )
+    return len(a) == len(b) and all(_same_mesh(one, two) for one, two in zip(a, b, strict=True))
+
+
+def _same_mesh(a: Part, b: Part) -> bool:
+    one, two = (part.mesh.vertices.float() for part in (a, b))
+    return one.shape == two.shape and bool(torch.allclose(one, two))
 
 
 def check_frozen(method: Method, parts: Sequence[Part], model: Model | None) -> None:
@@ -63,29 +62,68 @@ def check_frozen(method: Method, parts: Sequence[Part], model: Model | None) -> 
 
 @torch.no_grad()
 def warm_start(method: Method, parts: Sequence[Part], model: Model) -> list[str]:
-    """Copy every weight of `model` that fits; returns the names of those of `method` that stay random.
+    """Copy every weight of `model` that fits; returns the names of those of `method` that stay random, if only in part.
 
-    Weights that belong to single parts are copied only where the parts are the same, so that a model of other parts
-    lends what it knows of pictures and poses in general. A model of another method lends what has the same name and
-    shape in both: the encoder at least.
+    Weights that belong to single parts are copied for those parts that both have (the same mesh, in whatever place), so
+    that a model of other parts lends what it knows of pictures and poses in general, and one of some of the parts all
+    it knows of these. A model of another method lends what has the same name and shape in both: the encoder at least.
 
     Raises:
         ValueError: if nothing of the encoder fits.
     """
     given = dict(model.method.state_dict())
-    of_same_parts = same_parts(parts, model.parts)
+    whole = same_parts(parts, model.parts)
+    twins = _twins(parts, model.parts)
     left = []
     for name, value in method.state_dict().items():
-        source = given.get(name)
-        usable = of_same_parts or not name.startswith(_OF_PARTS)
-        if usable and source is not None and source.shape == value.shape:
-            value.copy_(source.to(value))
+        if name.startswith("decoders."):
+            known = _copied(value, given.get(_decoder_of_twin(name, twins)))
         else:
+            known = (whole or not name.startswith(_OF_PARTS)) and _copied(value, given.get(name))
+            if not known and name in given and name.startswith(_OF_PARTS):
+                known = _rows_copied(value, given[name], twins, len(parts), len(model.parts))
+        if not known:
             left.append(name)
     weights = {name for name, _ in method.named_parameters() if name.startswith("encoder.")}
     if weights and weights <= set(left):
         raise ValueError("the model to start from has another encoder: its width must be that of the new model")
     return left
+
+
+def _twins(parts: Sequence[Part], others: Sequence[Part]) -> dict[int, int]:
+    """Places of the parts that are among others, and the places they have there."""
+    found = {}
+    for here, part in enumerate(parts):
+        there = next((place for place, other in enumerate(others) if _same_mesh(part, other)), None)
+        if there is not None:
+            found[here] = there
+    return found
+
+
+def _decoder_of_twin(name: str, twins: Mapping[int, int]) -> str:
+    """Name in the other model of a weight of a part's own decoder; empty where the part is not in there."""
+    room, place, rest = name.split(".", 2)
+    there = twins.get(int(place))
+    return "" if there is None else f"{room}.{there}.{rest}"
+
+
+def _copied(value: Tensor, source: Tensor | None) -> bool:
+    if source is None or source.shape != value.shape:
+        return False
+    value.copy_(source)
+    return True
+
+
+def _rows_copied(value: Tensor, source: Tensor, twins: Mapping[int, int], count: int, others: int) -> bool:
+    """Copy the rows of parts that both have, of weights with equally many for each part; whether those are all."""
+    if value.shape[0] % count or source.shape[0] % others:
+        return False
+    ours, theirs = value.unflatten(0, (count, -1)), source.unflatten(0, (others, -1))
+    if ours.shape[1:] != theirs.shape[1:]:
+        return False
+    for here, there in twins.items():
+        ours[here].copy_(theirs[there])
+    return len(twins) == count
 
 
 def load_backbone(method: Method, path: Path) -> list[str]:
