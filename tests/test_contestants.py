@@ -140,7 +140,7 @@ def test_other_contestants_learn_from_the_crops_as_they_are():
     changing = {name for name, contestant in CONTESTANTS.items() if contestant.crops(style) is not style}
     assert changing <= {
         "coarse-strong-colours",
-        "coarse-detectors-boxes",
+        "coarse-wilder-boxes",
         *(name for name in CONTESTANTS if name.startswith("without-")),
     }
 

@@ -82,7 +82,6 @@ class SyntheticConfig:
         Their light is plain and nothing stands on tables: a style that training does not see.
         """
         base = cls(
-            box=BoxConfig.as_detectors(),
             roll=0.0,
             clutter=ClutterConfig(occluders=1, occluded_share=0.5, deepest=0.3, blob_share=0.0, min_visibility=0.7),
             support=SupportConfig.off(),
@@ -100,7 +99,7 @@ class SyntheticConfig:
     def judging(self) -> SyntheticConfig:
         """Pictures to judge by what has learnt from this: other pictures, but the same camera, views and size.
 
-        Boxes err less, and are of the visible or the whole part as often as here.
+        Boxes err as most of detectors' do, and are of the visible or the whole part as often as here.
         """
         shared = ("crop_size", "camera", "focal", "prior", "pad", "backgrounds", "photo_share", "pictures")
         style = SyntheticConfig.evaluation(**{name: getattr(self, name) for name in shared})

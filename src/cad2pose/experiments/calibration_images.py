@@ -115,7 +115,7 @@ def _disturbed(shown: Sequence[Shown], camera: Camera, draws: Draws) -> list[Mat
     if not counted:
         return []
     size = torch.tensor([camera.width, camera.height]).expand(len(counted), 2).double()
-    disturbed = clip_box(jitter_box(torch.stack([box for _, box in counted]), BoxConfig.as_detectors(), draws), size)
+    disturbed = clip_box(jitter_box(torch.stack([box for _, box in counted]), BoxConfig(), draws), size)
     return [(USUAL, box, instance) for box, (instance, _) in zip(disturbed, counted, strict=True)]
 
 

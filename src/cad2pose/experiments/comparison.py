@@ -38,7 +38,7 @@ class ComparisonConfig:
     Attributes:
         contestants: any of flagship, end-to-end, detached, coarse, coarse-smaller-crops, coarse-larger-crops,
             coarse-wide, coarse-annealed, coarse-eased, coarse-flat, coarse-unaveraged, coarse-strong-colours,
-            coarse-detectors-boxes, coarse-nce, coarse-mask, one-chart, queries+coordinates, no-symmetry, surfemb,
+            coarse-wilder-boxes, coarse-nce, coarse-mask, one-chart, queries+coordinates, no-symmetry, surfemb,
             gdrnet, gdrnet-no-symmetry, gdrnpp, coordinates, e2e.all, e2e.pose, e2e.plain, e2e.group, e2e.patch-pnp,
             pre.q, pre.q.plain, pre.c, raw-crop, without-tables, without-shadows, without-openness, without-metal,
             without-recolouring, without-neighbours, without-photographs, without-blur, without-grain,

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from cad2pose.data.synthetic import SyntheticConfig
 from cad2pose.estimator import EstimatorOptions
-from cad2pose.experiments.ingredients import INGREDIENTS, detectors_boxes, strong_colours
+from cad2pose.experiments.ingredients import INGREDIENTS, strong_colours, wilder_boxes
 from cad2pose.methods import GdrNetConfig, MethodConfig, QueryConfig, SurfEmbConfig
 from cad2pose.methods.gdrnet import GdrNetWeights
 from cad2pose.methods.query import LossWeights
@@ -142,9 +142,8 @@ CONTESTANTS: dict[str, Contestant] = {
     "coarse-strong-colours": Contestant(
         "coarse with the parts' own colours changed by twice as much", _coarse, _REFINED, crops=strong_colours
     ),
-    "coarse-detectors-boxes": Contestant(
-        "coarse with boxes that err as most of detectors' do, not twice as much", _coarse, _REFINED,
-        crops=detectors_boxes,
+    "coarse-wilder-boxes": Contestant(
+        "coarse with boxes that err half as much again as most of detectors' do", _coarse, _REFINED, crops=wilder_boxes
     ),
     "coarse-nce": Contestant(
         "coarse with three times the weight on the contrastive loss",

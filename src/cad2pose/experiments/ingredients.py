@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from cad2pose.data.appearance import AppearanceConfig
-from cad2pose.data.boxes import BoxConfig
 from cad2pose.data.support import SupportConfig
 from cad2pose.data.synthetic import SyntheticConfig
 
@@ -104,9 +103,9 @@ def strong_colours(style: SyntheticConfig) -> SyntheticConfig:
     return replace(style, appearance=replace(looks, **{name: 2 * getattr(looks, name) for name in COLOUR_CHANGES}))
 
 
-def detectors_boxes(style: SyntheticConfig) -> SyntheticConfig:
-    """Training crops whose boxes err no more than most of detectors' do."""
-    return replace(style, box=BoxConfig.as_detectors())
+def wilder_boxes(style: SyntheticConfig) -> SyntheticConfig:
+    """Training crops whose boxes err by more than most of detectors' do."""
+    return replace(style, box=replace(style.box, shift=0.06, scale=0.1))
 
 
 def without(style: SyntheticConfig, names: Sequence[str]) -> SyntheticConfig:
