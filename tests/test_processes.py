@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import pytest
 import torch
 import torch.multiprocessing
 from torch import nn
+from torch.distributed.run import get_args_parser
 
+from cad2pose.cli import main
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.training import Run, TrainingConfig, training_step
 from cad2pose.training.processes import ALONE, Processes, join_processes, joined
@@ -84,6 +87,22 @@ def test_the_command_trains_under_torchrun(tmp_path):
     assert (tmp_path / "two" / "model.safetensors").is_file()
     lines = (tmp_path / "two" / "curves.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [2, 2], "one process writes, not both"
+
+
+def test_torchrun_leaves_every_option_of_training_alone_but_start(capsys):
+    assert main(["train", "--help"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.lstrip("│ ").startswith("-")]
+    options = {option for line in lines for option in re.findall(r"(?<![\w-])--[a-z][\w.-]*", line)}
+    assert {"--start", "--start-model", "--out", "--model.width"} < options
+    taken = set()
+    for option in options:
+        try:
+            known = get_args_parser().parse_args(["-m", "cad2pose", "train", "nut", option, "1"])
+        except SystemExit:
+            taken.add(option)
+        else:
+            assert known.training_script_args[-2:] == [option, "1"]
+    assert taken == {"--start"}, "others need another name as well"
 
 
 def test_shards_are_shared_evenly_or_refused():

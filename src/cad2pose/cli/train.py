@@ -60,7 +60,7 @@ def train_command(
     images: OptionalPath = None,
     mix: float = 0.5,
     allow_test_images: bool = False,
-    start: OptionalPath = None,
+    start: Annotated[OptionalPath, tyro.conf.arg(aliases=("--start-model",))] = None,
     backbone: OptionalPath = None,
     calibration_crops: int = 100,
     device: str = "auto",
@@ -96,7 +96,8 @@ def train_command(
         allow_test_images: learn even from a split called test or val; scores on it then say nothing.
         start: model file to start from: of the same parts, to train it further; of some of them or more, such as to
             add a part or to take one out: what it knows of these is kept; or of others or of another method, whose
-            general knowledge of pictures is taken over.
+            general knowledge of pictures is taken over. Under torchrun, which has a --start-... of its own, say
+            --start-model.
         backbone: file (.safetensors, .pth) with weights of an ordinary ResNet for the encoder, such as one trained on
             photographs; it needs the usual width (--full, or --model.width 64), and is read from this file alone.
         calibration_crops: fresh crops of each part that the chance of a pose to be right is learnt from at the end, and

@@ -8,6 +8,7 @@ that is alike, not the same.
 
 from __future__ import annotations
 
+import inspect
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -122,8 +123,11 @@ def joined(method: Method, processes: Processes) -> nn.Module:
     losses = Losses(method)
     if processes.size == 1:
         return losses
+    # statistics that batch norm remembers are averaged elsewhere; torch 2.13 has another name for leaving them alone
+    known = inspect.signature(DistributedDataParallel).parameters
+    buffers = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
     # a process may hold none of some part's crops, whose decoder then gets no gradient there
-    return DistributedDataParallel(losses, find_unused_parameters=True, broadcast_buffers=False)
+    return DistributedDataParallel(losses, find_unused_parameters=True, **buffers)  # type: ignore[arg-type]
 
 
 def without_exchange(losses: nn.Module) -> AbstractContextManager[object]:
