@@ -136,12 +136,10 @@ def _share(value: float, low: float, high: float) -> str:
 
 
 def _latest(rows: list[Any]) -> list[Any]:
-    """The last one of every way of every run, in order; contestants that are no more are left out."""
-    order = list(CONTESTANTS)
-    by_run = {
-        (one.part, one.contestant, getattr(one, "way", ""), one.seed): one for one in rows if one.contestant in order
-    }
-    return sorted(by_run.values(), key=lambda one: (one.part, order.index(one.contestant), one.seed))
+    """The last one of every way of every run, in order; contestants that are no more come last."""
+    order = {name: place for place, name in enumerate(CONTESTANTS)}
+    by_run = {(one.part, one.contestant, getattr(one, "way", ""), one.seed): one for one in rows}
+    return sorted(by_run.values(), key=lambda one: (one.part, order.get(one.contestant, len(order)), one.seed))
 
 
 def _scores(file: Path) -> list[PhotographScores]:

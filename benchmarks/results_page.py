@@ -102,7 +102,7 @@ def main(
     }}  # fmt: skip
     text = _fill(text, "sim to real", _story_table(records))
     text = _fill(text, "wrong colours", wrong_colours(json.loads((data / "wrong_colours.json").read_text())))
-    if left_out is not None:
+    if crops.is_file():  # once its comparison has been run
         text = _fill(text, "ingredients", changes(crops, photographs, pixels, "without-"))
         text = _fill(text, "settings", changes(crops, photographs, pixels, "coarse-"))
     write_text(story, text)
