@@ -143,7 +143,7 @@ def bop(
         scores = evaluate(Results.from_estimates(found), dataset, targets).to_json()
         boxes = sum(len(task.detections) for task in tasks)
         figures[name] = {
-            "options": asdict(options), "all": scores["all"],
+            "options": asdict(options), "all": scores["all"], "per_object": scores["per_object"],
             "milliseconds_per_box": 1e3 * seconds / max(1, boxes), **_confidence(found, dataset, targets),
         }  # fmt: skip
         print(name, json.dumps(scores["all"]), flush=True)

@@ -15,6 +15,8 @@ from cad2pose.experiments.report import markdown_table, photographs_table, pixel
 from cad2pose.files import write_text
 
 _BASE = "SurfEmb, published solver"
+_LMO = {"1": "ape", "5": "can", "6": "cat", "8": "driller", "9": "duck", "10": "eggbox", "11": "glue",
+        "12": "holepuncher"}  # fmt: skip
 _CALLED = {"obj_000006": "LM-O, cat"}
 
 
@@ -118,6 +120,22 @@ def three_objects(records: dict[str, dict[str, Any]], published: dict[str, Any])
     cells = [[name, *(f"{value:.3f}" for value in (*values, sum(values) / len(values)))] for name, values in rows]
     about = [f"{name}: {training(record)}." for name, record in records.items()]
     return "\n".join(f"- {line}" for line in about) + "\n\n" + markdown_table(["method", *records, "mean"], cells)
+
+
+def all_objects(record: dict[str, Any], published: dict[str, Any]) -> str:
+    """Means of both recalls of one model of all of a data set's objects, over all targets and by object, beside
+    published ones.
+    """
+    ids = [str(part["object_id"]) for part in record["parts"]]
+    names = [_LMO.get(object_id, object_id) for object_id in ids]
+    found = {f"**cad2pose, {way}**": figures for way, figures in record["figures"].items()} | published
+    rows = []
+    for method, figures in found.items():
+        scores = [figures["all"], *(figures["per_object"][object_id] for object_id in ids)]
+        rows.append((method, [(row["AR_MSSD"] + row["AR_MSPD"]) / 2 for row in scores]))
+    rows.sort(key=lambda row: row[1][0])
+    cells = [[name, *(f"{value:.3f}" for value in values)] for name, values in rows]
+    return f"{training(record)}.\n\n" + markdown_table(["method", "all targets", *names], cells)
 
 
 def training(record: dict[str, Any]) -> str:

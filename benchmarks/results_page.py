@@ -17,7 +17,17 @@ import tyro
 
 from cad2pose.experiments.report import markdown_table
 from cad2pose.files import replacing, write_text
-from compared_tables import add_runs, against_twin, box_alone, changes, compared, three_objects, training, wrong_colours
+from compared_tables import (
+    add_runs,
+    against_twin,
+    all_objects,
+    box_alone,
+    changes,
+    compared,
+    three_objects,
+    training,
+    wrong_colours,
+)
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -87,6 +97,9 @@ def main(
         methods = json.loads(published.read_text())["methods"]
         text = _fill(text, "published", _published_table(ours, methods))
         models = {"ape": ape, "cat": cat, "holepuncher": holepuncher}
+        if (data / "lmo.json").is_file():  # once there is a model of all objects
+            record = json.loads((data / "lmo.json").read_text())
+            text = _fill(text, "all objects", all_objects(record, {name: methods[name] for name in _PUBLISHED}))
         text = _fill(text, "three objects", three_objects(models, {name: methods[name] for name in _PUBLISHED}))
     for name, record in (("builtin", builtin), ("gdrnet_long", gdrnet), ("cat", cat), ("cat_full", cat_full)):
         curves = [json.loads(line) for line in (data / f"curves_{name}.jsonl").read_text().splitlines()]
