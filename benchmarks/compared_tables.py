@@ -60,15 +60,15 @@ def changes(crops: Path, photographs: Path, pixels: Path, kind: str) -> str:
     return "\n\n".join(blocks)
 
 
-def wrong_colours(records: Sequence[dict[str, Any]]) -> str:
-    """Rotation errors of contestants by how far a part's colours are from the CAD's; shares of the first one's."""
+def robustness(what: str, records: Sequence[dict[str, Any]]) -> str:
+    """Median errors of contestants by how something is changed; shares of the first one's."""
     names = list(dict.fromkeys(record["contestant"] for record in records))
-    cells: dict[tuple[str, str], list[str]] = {}
+    cells: dict[tuple[str, ...], list[str]] = {}
     for record in records:
-        row = cells.setdefault((record["colours"], record["way"]), [])
+        row = cells.setdefault((record["changed"], record["way"], record["figure"]), [])
         share = _share(record["share"], record["low"], record["high"])
-        row.append(f"{record['rotation']:.1f}" + ("" if record["contestant"] == names[0] else f", {share}"))
-    return markdown_table(["colours", "poses from", *names], [[*key, *row] for key, row in cells.items()])
+        row.append(f"{record['median']:.1f}" + ("" if record["contestant"] == names[0] else f", {share}"))
+    return markdown_table([what, "poses from", "median", *names], [[*key, *row] for key, row in cells.items()])
 
 
 def against_twin(records: Sequence[dict[str, Any]]) -> str:

@@ -24,9 +24,9 @@ from compared_tables import (
     box_alone,
     changes,
     compared,
+    robustness,
     three_objects,
     training,
-    wrong_colours,
 )
 
 mpl.use("Agg")
@@ -55,8 +55,8 @@ def main(
         page: the page.
         data: folder of the records (builtin, gdrnet_long, ape, cat, holepuncher, cat_full, surfemb_full,
             surfemb_visible and cat_surfemb, .json), of compare_tiny.json and compare_tiny_photographs.json,
-            box_alone.json, wrong_colours.json, against_twin_*.json and calibration_*.json, and of curves_builtin.jsonl,
-            curves_gdrnet_long.jsonl, curves_cat.jsonl and curves_cat_full.jsonl.
+            box_alone.json, robust_colours.json, robust_boxes.json, against_twin_*.json and calibration_*.json, and of
+            curves_builtin.jsonl, curves_gdrnet_long.jsonl, curves_cat.jsonl and curves_cat_full.jsonl.
         runs: folder of a comparison of tiny models, whose finished runs are taken into these two first.
         left_out: the same of a comparison of ingredients and settings, for ingredients.json,
             ingredients_photographs.json and ingredients_pixels.json.
@@ -114,7 +114,8 @@ def main(
         f"with{out} light": json.loads((data / f"cat_with{out}_light.json").read_text()) for out in ("", "out")
     }}  # fmt: skip
     text = _fill(text, "sim to real", _story_table(records))
-    text = _fill(text, "wrong colours", wrong_colours(json.loads((data / "wrong_colours.json").read_text())))
+    for what in ("colours", "boxes"):
+        text = _fill(text, f"robust {what}", robustness(what, json.loads((data / f"robust_{what}.json").read_text())))
     if crops.is_file():  # once its comparison has been run
         text = _fill(text, "ingredients", changes(crops, photographs, pixels, "without-"))
         text = _fill(text, "settings", changes(crops, photographs, pixels, "coarse-"))

@@ -144,7 +144,8 @@ def test_objects_of_a_bop_folder_with_a_camera_and_a_viewpoint_prior(tmp_path):
     camera = {"fx": 500.0, "fy": 500.0, "cx": 319.5, "cy": 239.5, "width": 640, "height": 480}
     (tmp_path / "camera.json").write_text(json.dumps(camera))
     views = ("--views.free-share", 0.5, "--views.elevation", 10, 80, "--crop-roll", 20)
-    arguments = ("--camera", tmp_path / "camera.json", *views, "--effects", "colourful", "--boxes", "amodal")
+    arguments = ("--camera", tmp_path / "camera.json", *views, "--effects", "colourful")
+    arguments += ("--boxes", "amodal", "--box-errors", 0.06, 0.1)
     assert run(tmp_path, "--objects", 7, "--out", tmp_path / "run", *arguments) == 0
     (part,) = load_model(tmp_path / "run" / "model.safetensors").parts
     assert part.object_id == 7
@@ -153,7 +154,7 @@ def test_objects_of_a_bop_folder_with_a_camera_and_a_viewpoint_prior(tmp_path):
     assert crops["camera"]["K"][0] == [500, 0, 319.5]
     assert crops["prior"]["elevation"] == [10, 80]
     assert crops["roll"] == 20
-    assert crops["box"]["visible_share"] == 0
+    assert crops["box"] == {"shift": 0.06, "scale": 0.1, "visible_share": 0}
     assert crops["augmentation"]["saturation"] == 1
 
 

@@ -379,3 +379,10 @@ def test_shadows_can_be_switched_off() -> None:
             patch.setattr(lighting, "shadows", shadows)
             crops(replace(SMALL, appearance=replace(SMALL.appearance, shadow_share=share))).batch(0, 6)
         assert sum(asked) == 6 * share
+
+
+def test_boxes_to_judge_by_err_at_least_as_detectors_do():
+    usual = BoxConfig()
+    worse = SyntheticConfig(box=BoxConfig(0.1, 0.2, 0.3)).judging().box
+    assert worse == BoxConfig(0.1, 0.2, 0.3)
+    assert SyntheticConfig(box=BoxConfig(0.0, 0.0, 0.0)).judging().box == BoxConfig(usual.shift, usual.scale, 0.0)

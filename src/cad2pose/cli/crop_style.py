@@ -44,6 +44,8 @@ class CropStyle:
             colourful with colours changed as heavily as GDRNPP does.
         boxes: of the crops: as a detector's, most of them around the visible part, or amodal, around the whole part as
             GDRNPP has them.
+        box_errors: how much boxes err: standard deviations of their centres, in box sides, and of the logarithms of
+            their sides; by default as most of two detectors' boxes on LM-O. State more where your detector errs more.
         look: light, materials and colours; shares of 0 turn ingredients off.
         table: what parts and their neighbours stand on.
         clutter: what stands around and before the part.
@@ -59,6 +61,7 @@ class CropStyle:
     crop_roll: float = 180.0
     effects: Literal["strong", "modest", "colourful"] = "strong"
     boxes: Literal["detector", "amodal"] = "detector"
+    box_errors: tuple[float, float] = (BoxConfig.shift, BoxConfig.scale)
     look: AppearanceConfig = field(default_factory=AppearanceConfig)
     table: SupportConfig = field(default_factory=SupportConfig)
     clutter: ClutterConfig = field(default_factory=ClutterConfig)
@@ -67,11 +70,11 @@ class CropStyle:
     def settings(self) -> dict[str, Any]:
         """Those of `SyntheticConfig` that this is about."""
         camera: Camera | None = find_straight_camera(self.camera) if self.camera else None
-        box = BoxConfig() if self.boxes == "detector" else BoxConfig(visible_share=0.0)
+        visible = BoxConfig.visible_share if self.boxes == "detector" else 0.0
         settings: dict[str, Any] = {
             "prior": self.views, "camera": camera, "backgrounds": self.backgrounds, "roll": self.crop_roll,
             "augmentation": _EFFECTS[self.effects](), "appearance": self.look, "support": self.table,
-            "clutter": self.clutter, "box": box,
+            "clutter": self.clutter, "box": BoxConfig(*self.box_errors, visible),
         }  # fmt: skip
         left = without(SyntheticConfig(**settings), self.without)
         return {name: getattr(left, name) for name in settings}

@@ -99,11 +99,13 @@ class SyntheticConfig:
     def judging(self) -> SyntheticConfig:
         """Pictures to judge by what has learnt from this: other pictures, but the same camera, views and size.
 
-        Boxes err as most of detectors' do, and are of the visible or the whole part as often as here.
+        Boxes err as most of detectors' do, or as here where they err more here, and are of the visible or the whole
+        part as often as here.
         """
         shared = ("crop_size", "camera", "focal", "prior", "pad", "backgrounds", "photo_share", "pictures")
         style = SyntheticConfig.evaluation(**{name: getattr(self, name) for name in shared})
-        return replace(style, box=replace(style.box, visible_share=self.box.visible_share))
+        shift, scale = max(self.box.shift, style.box.shift), max(self.box.scale, style.box.scale)
+        return replace(style, box=replace(self.box, shift=shift, scale=scale))
 
     def crop_camera(
         self,
