@@ -28,6 +28,7 @@ from cad2pose.model_file import load_model
 from cad2pose.parts import builtin_part
 from cad2pose.rendering import MeshSet
 from cad2pose.structures import CropBatch, CropTruth
+from cad2pose.training import Run, TrainingConfig
 
 CONFIG = SyntheticConfig(crop_size=48, pictures=4)
 PHOTOS = TabletopConfig(
@@ -216,7 +217,15 @@ def test_training_from_a_folder(world, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("cad2pose.experiments.calibration_crops.SyntheticCrops", few_pictures)
     assert main([*arguments, *images, "--device", "cpu", "--calibration-crops", "2"]) == 0
     assert "calibration" in capsys.readouterr().out
-    assert set(load_model(tmp_path / "run" / "model.safetensors").calibrations) == {"regression", "refined"}
+    model = load_model(tmp_path / "run" / "model.safetensors")
+    assert set(model.calibrations) == {"regression", "refined"}
+    assert model.info["images"] == f"{world.name}/{SPLIT}"
+    later = Run(model.parts, model.method.config, TrainingConfig(), torch.device("cpu"), model)
+    assert later.images_seen() == f"{world.name}/{SPLIT}"
+    assert replace(later, others={"images": "/data/mine/train_real"}).images_seen() == (
+        f"{world.name}/{SPLIT}, mine/train_real"
+    )
+    assert replace(later, start=None).images_seen() == ""
     capsys.readouterr()
     assert main([*arguments, *images[:2], "--mix", "0.25"]) == 2
     assert "mix" in capsys.readouterr().err

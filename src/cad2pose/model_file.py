@@ -36,6 +36,7 @@ from cad2pose.tensor_files import first_file, first_files, numbered_files, read_
 
 FORMAT = "cad2pose model"
 DEPTH_ERRORS = "depth_percent"  # in a model's info: of every part, in their order
+IMAGES = "images"  # in a model's info: folders of labelled images that it has learnt from, if any
 FORMAT_VERSION = 1
 CONVENTIONS = (
     "T_cam_obj takes the mesh file's frame to the OpenCV camera frame (x right, y down, z forward); millimetres; "

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from cad2pose.methods import Method
-from cad2pose.model_file import DEPTH_ERRORS, save_model
+from cad2pose.model_file import DEPTH_ERRORS, IMAGES, save_model
 from cad2pose.structures import CropBatch, CropSource
 from cad2pose.training.checkpoint import TrainingState
 from cad2pose.training.run import Run
@@ -149,6 +149,8 @@ class Journal:
         before, depth = self.run.samples_before(), self._depth_errors()
         if before is not None:
             info["samples_before"] = str(before)
+        if images := self.run.images_seen():
+            info[IMAGES] = images
         if depth:
             info[DEPTH_ERRORS] = " ".join(f"{error:.2f}" for error in depth)
         save_model(self.folder.path / MODEL, self._averaged(), self.run.parts, info)

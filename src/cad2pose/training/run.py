@@ -10,7 +10,7 @@ import torch
 
 from cad2pose.files import file_digest
 from cad2pose.methods import MethodConfig
-from cad2pose.model_file import Model
+from cad2pose.model_file import IMAGES, Model
 from cad2pose.parts import Part
 from cad2pose.training.checkpoint import TrainingState
 from cad2pose.training.config import TrainingConfig
@@ -70,3 +70,10 @@ class Run:
         if not isinstance(self.start, Model):
             return None
         return sum(int(self.start.info.get(name, 0)) for name in ("samples", "samples_before"))
+
+    def images_seen(self) -> str:
+        """Labelled images it learns from, as FOLDER/SPLIT, and those that the model it starts from had learnt from."""
+        before = self.start.info.get(IMAGES, "") if isinstance(self.start, Model) else ""
+        images = self.others.get("images")
+        now = "/".join(Path(str(images)).parts[-2:]) if images else ""
+        return ", ".join(dict.fromkeys(name for name in (*before.split(", "), now) if name))
