@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d
 
+from cad2pose.data.boxes import BoxConfig
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
 from cad2pose.experiments import CONTESTANTS
 from cad2pose.geometry import random_rotations, rotation_about_z, rotation_to_ray
@@ -361,20 +362,24 @@ def test_coordinates_and_queries_are_shown_to_the_head_in_the_same_way(batch, pa
         assert float(seen[-1][:, :-2].abs().max()) < 1e-6, name
 
 
-def test_group_norm_tames_the_gradients_of_the_thesis_head(parts, batch):
-    """Batch norm in its centre's branch multiplies them; with group norm crops do not meet in it."""
-    sizes = {}
-    for head in ("thesis-plain", "thesis-group"):
-        torch.manual_seed(0)
-        method = replace(SMALL, crop_size=64, head=head, charts=1).build(parts[:1]).train()
-        alone = replace(batch, part_index=torch.zeros_like(batch.part_index))
-        method.loss(method(alone), alone, torch.Generator().manual_seed(0)).terms["centre"].backward()
-        grown = [
-            p.grad.norm() for name, p in method.named_parameters() if name.startswith("encoder") and p.grad is not None
-        ]
-        sizes[head] = float(torch.stack(grown).norm())
-        assert any(isinstance(layer, nn.BatchNorm1d) for layer in method.head.modules()) == (head == "thesis-plain")
-    assert sizes["thesis-group"] < 0.1 * sizes["thesis-plain"]
+def test_group_norm_tames_the_gradients_of_the_thesis_head(parts):
+    """Batch norm in its centre's branch multiplies them, the more the more there is to learn, as where boxes err much;
+    with group norm crops do not meet in it.
+    """
+    crops = SyntheticCrops(parts[:1], replace(CROPS, box=BoxConfig(shift=0.06, scale=0.1)), "cpu", 0)
+    shares = []
+    for number in range(5):
+        batch, sizes = crops.batch(number, 6), {}
+        for head in ("thesis-plain", "thesis-group"):
+            torch.manual_seed(number)
+            method = replace(SMALL, crop_size=64, head=head, charts=1).build(parts[:1]).train()
+            method.loss(method(batch), batch, torch.Generator().manual_seed(0)).terms["centre"].backward()
+            named = method.named_parameters()
+            grown = [p.grad.norm() for name, p in named if name.startswith("encoder") and p.grad is not None]
+            sizes[head] = float(torch.stack(grown).norm())
+            assert any(isinstance(layer, nn.BatchNorm1d) for layer in method.head.modules()) == (head == "thesis-plain")
+        shares.append(sizes["thesis-group"] / sizes["thesis-plain"])
+    assert sorted(shares)[2] < 0.1
 
 
 @pytest.mark.parametrize("head", ["thesis", "thesis-plain", "thesis-group"])
