@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from cad2pose.cli.crop_style import CropStyle
-from cad2pose.cli.sources import builtin_name, find_camera, find_part, find_parts, find_straight_camera
+from cad2pose.cli.sources import builtin_name, find_camera, find_part, find_parts, find_start, find_straight_camera
+from cad2pose.model_file import save_model
 from cad2pose.parts import BUILTIN_PARTS, builtin_part, save_ply, write_models_info
-from small_models import wedge
+from small_models import random_model, wedge
 
 CAMERA = {"fx": 300.0, "fy": 310.0, "cx": 79.5, "cy": 59.5, "width": 160, "height": 120}
 
@@ -173,3 +174,22 @@ def test_pictures_are_rendered_for_the_camera_without_its_distortion(tmp_path):
     assert torch.equal(config.camera.K, camera.K)
     path.write_text(json.dumps(CAMERA | {"distortion": [0.0, 0.0, 0.0, 0.0]}))
     assert find_straight_camera(path).distortion == find_camera(path).distortion
+
+
+def test_a_model_to_start_from_is_a_file_a_run_folder_or_the_shipped_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [part.name for part in find_start(Path("builtin")).parts] == list(BUILTIN_PARTS)
+    model = random_model()
+    save_model(tmp_path / "run" / "model.safetensors", model.method, model.parts, {})
+    for start in (tmp_path / "run", tmp_path / "run" / "model.safetensors"):
+        assert [part.name for part in find_start(start).parts] == ["wedge"]
+    save_model(tmp_path / "run" / "other.safetensors", model.method, model.parts, {})
+    with pytest.raises(ValueError, match=r"2 model files \(model.safetensors, other.safetensors\)"):
+        find_start(tmp_path / "run")
+    (tmp_path / "builtin").mkdir()  # what is there by that name comes first
+    with pytest.raises(ValueError, match=r"0 model files \(none\)"):
+        find_start(Path("builtin"))
+    with pytest.raises(FileNotFoundError, match="no model file absent"):
+        find_start(Path("absent"))

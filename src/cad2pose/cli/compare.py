@@ -11,11 +11,10 @@ import tyro
 from cad2pose.cli.arguments import ObjectIds, OptionalPath, Sources
 from cad2pose.cli.console import plain_console
 from cad2pose.cli.crop_style import CropStyle
-from cad2pose.cli.sources import find_parts
+from cad2pose.cli.sources import find_parts, find_start
 from cad2pose.cli.symmetry_remark import symmetry_remarks
 from cad2pose.devices import pick_device, use_threads
 from cad2pose.experiments import ComparisonConfig, compare, finished, write_report
-from cad2pose.model_file import load_model
 from cad2pose.parts.mesh import Units
 
 _COMPARISON, _STYLE = ComparisonConfig(), CropStyle()
@@ -49,7 +48,8 @@ def compare_command(
         units: units of the mesh files.
         models_info: BOP models_info.json with the symmetries of the mesh files, by their ids.
         style: what the training crops are like; `cad2pose preview` shows it.
-        start: model file that all contestants start from, to see what differs after some further training.
+        start: model file, run folder or builtin, that all contestants start from, to see what differs after some
+            further training.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
         threads: torch threads.
     """
@@ -63,7 +63,7 @@ def compare_command(
     compare(
         parts, comparison, out, where, style.settings(),
         lambda text: console.print(text, soft_wrap=True, highlight=False),
-        lambda: write_report(finished(out), comparison, out, name), load_model(start) if start else None,
+        lambda: write_report(finished(out), comparison, out, name), find_start(start) if start else None,
     )  # fmt: skip
     page = write_report(finished(out), comparison, out, name)
     console.print(page.read_text(), soft_wrap=True, highlight=False)

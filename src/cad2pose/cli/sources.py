@@ -12,6 +12,7 @@ from pathlib import Path
 from cad2pose.data.bop import find_dataset
 from cad2pose.data.bop_files import read_json
 from cad2pose.geometry import Camera
+from cad2pose.model_file import Model, load_model, model_files, shipped_model_path
 from cad2pose.parts.builtin import BUILTIN_PARTS, builtin_part
 from cad2pose.parts.mesh import Units
 from cad2pose.parts.part import Part, load_bop_parts, load_part
@@ -173,3 +174,20 @@ def find_straight_camera(path: Path) -> Camera:
         stacklevel=2,
     )
     return camera.without_distortion()
+
+
+def find_start(start: Path) -> Model:
+    """The model to start a training from: of a model file, of a run's folder, or `builtin`, which the package has.
+
+    Raises:
+        FileNotFoundError, ValueError: if there is none, there are several in the folder, or it cannot be read.
+    """
+    if str(start) == _ALL_BUILTIN and not start.exists():
+        return load_model(shipped_model_path())
+    if not start.is_dir():
+        return load_model(start)
+    files = model_files(start)
+    if len(files) != 1:
+        there = ", ".join(file.name for file in files) or "none"
+        raise ValueError(f"{start} is a folder with {len(files)} model files ({there}); give the file to start from")
+    return load_model(files[0])

@@ -18,7 +18,7 @@ from cad2pose.cli.arguments import ObjectIds, OptionalPath, Sources
 from cad2pose.cli.calibrate import FreshCrops, calibrate_file
 from cad2pose.cli.console import plain_console
 from cad2pose.cli.crop_style import CropSources, CropStyle
-from cad2pose.cli.sources import find_parts
+from cad2pose.cli.sources import find_parts, find_start
 from cad2pose.cli.symmetry_remark import symmetry_remarks
 from cad2pose.confidence import CalibrationError
 from cad2pose.devices import pick_device, use_threads
@@ -94,10 +94,10 @@ def train_command(
             FOLDER/train_pbr, or photographs of your own; or a folder of shards (shard-000000.tar, ...).
         mix: share of the crops that come from those images; 1 for them alone.
         allow_test_images: learn even from a split called test or val; scores on it then say nothing.
-        start: model file to start from: of the same parts, to train it further; of some of them or more, such as to
-            add a part or to take one out: what it knows of these is kept; or of others or of another method, whose
-            general knowledge of pictures is taken over. Under torchrun, which has a --start-... of its own, say
-            --start-model.
+        start: model file or run folder to start from, or builtin, the model that the package has: of the same parts, to
+            train it further; of some of them or more, such as to add a part or to take one out: what it knows of these
+            is kept; or of others or of another method, whose general knowledge of pictures is taken over. Under
+            torchrun, which has a --start-... of its own, say --start-model.
         backbone: file (.safetensors, .pth) with weights of an ordinary ResNet for the encoder, such as one trained on
             photographs; it needs the usual width (--full, or --model.width 64), and is read from this file alone.
         calibration_crops: fresh crops of each part that the chance of a pose to be right is learnt from at the end, and
@@ -119,7 +119,7 @@ def train_command(
     crops = style.config(config.crop_size, config.pad)
     if start and backbone:
         raise ValueError("--start and --backbone are both given; a model to start from has an encoder of its own")
-    known: Model | Path | None = load_model(start) if start else backbone
+    known: Model | Path | None = find_start(start) if start else backbone
     console = plain_console(quiet=not processes.first)
     for remark in symmetry_remarks(parts):
         console.print(f"warning: {remark}", soft_wrap=True, highlight=False)
