@@ -54,9 +54,10 @@ def main(
     Args:
         page: the page.
         data: folder of the records (builtin, gdrnet_long, ape, cat, holepuncher, cat_full, surfemb_full,
-            surfemb_visible and cat_surfemb, .json), of compare_tiny.json and compare_tiny_photographs.json,
-            box_alone.json, robust_colours.json, robust_boxes.json, against_twin_*.json and calibration_*.json, and of
-            curves_builtin.jsonl, curves_gdrnet_long.jsonl, curves_cat.jsonl and curves_cat_full.jsonl.
+            surfemb_visible, cat_surfemb, cat_quick_nothing and cat_quick_builtin, .json), of compare_tiny.json and
+            compare_tiny_photographs.json, box_alone.json, robust_colours.json, robust_boxes.json, against_twin_*.json
+            and calibration_*.json, and of curves_builtin.jsonl, curves_gdrnet_long.jsonl, curves_cat.jsonl and
+            curves_cat_full.jsonl.
         runs: folder of a comparison of tiny models, whose finished runs are taken into these two first.
         left_out: the same of a comparison of ingredients and settings, for ingredients.json,
             ingredients_photographs.json and ingredients_pixels.json.
@@ -78,6 +79,8 @@ def main(
     text = _fill(text, "ways", _ways_table(builtin))
     text = _fill(text, "surfemb", _surfemb_table({"full": full, "visible": visible}))
     text = _fill(text, "cat", _cat_table(cat))
+    quick = {name: json.loads((data / f"cat_quick_{name}.json").read_text()) for name in ("nothing", "builtin")}
+    text = _fill(text, "quick", _story_table("started from", quick))
     text = _fill(text, "box alone", box_alone(json.loads((data / "box_alone.json").read_text())))
     text = _fill(text, "cat full", _cat_table(cat_full))
     text = _fill(text, "cat surfemb", _cat_table(cat_surfemb))
@@ -113,7 +116,7 @@ def main(
     records = {"before": cat, **{
         f"with{out} light": json.loads((data / f"cat_with{out}_light.json").read_text()) for out in ("", "out")
     }}  # fmt: skip
-    text = _fill(text, "sim to real", _story_table(records))
+    text = _fill(text, "sim to real", _story_table("trained further", records))
     for what in ("colours", "boxes"):
         text = _fill(text, f"robust {what}", robustness(what, json.loads((data / f"robust_{what}.json").read_text())))
     if crops.is_file():  # once its comparison has been run
@@ -128,7 +131,7 @@ def _traced_table(record: dict[str, dict[str, float]]) -> str:
     return markdown_table(head, rows)
 
 
-def _story_table(records: dict[str, dict[str, Any]]) -> str:
+def _story_table(what: str, records: dict[str, dict[str, Any]]) -> str:
     rows = []
     for name, record in records.items():
         for way in ("one look", "one look, refined", "one look, sampling", "two looks, refined"):
@@ -136,7 +139,7 @@ def _story_table(records: dict[str, dict[str, Any]]) -> str:
             recalls = [f"{row[key]:.3f}" for key in ("mean_AR_MSSD_MSPD", "AR_MSSD", "AR_MSPD")]
             medians = [f"{row[key]['median']:.1f}" for key in ("rotation_deg", "translation_mm")]
             rows.append([name, way, *recalls, *medians])
-    head = ["trained further", "estimator", "mean of both", "AR_MSSD", "AR_MSPD", "R median (deg)", "t median (mm)"]
+    head = [what, "estimator", "mean of both", "AR_MSSD", "AR_MSPD", "R median (deg)", "t median (mm)"]
     return markdown_table(head, rows)
 
 
