@@ -191,5 +191,5 @@ def test_a_model_to_start_from_is_a_file_a_run_folder_or_the_shipped_one(
     (tmp_path / "builtin").mkdir()  # what is there by that name comes first
     with pytest.raises(ValueError, match=r"0 model files \(none\)"):
         find_start(Path("builtin"))
-    with pytest.raises(FileNotFoundError, match="no model file absent"):
+    with pytest.raises(FileNotFoundError, match="no model file absent; .* a run's folder, or builtin"):
         find_start(Path("absent"))

@@ -185,7 +185,10 @@ def find_start(start: Path) -> Model:
     if str(start) == _ALL_BUILTIN and not start.exists():
         return load_model(shipped_model_path())
     if not start.is_dir():
-        return load_model(start)
+        try:
+            return load_model(start)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}; a model file is wanted, a run's folder, or {_ALL_BUILTIN}") from error
     files = model_files(start)
     if len(files) != 1:
         there = ", ".join(file.name for file in files) or "none"
