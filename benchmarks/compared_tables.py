@@ -115,7 +115,7 @@ def three_objects(records: dict[str, dict[str, Any]], published: dict[str, Any])
     ]  # fmt: skip
     for method, figures in published.items():
         recalls = [figures["per_object"][object_id] for object_id in by_id]
-        rows.append((method, [(row["AR_MSSD"] + row["AR_MSPD"]) / 2 for row in recalls]))
+        rows.append((method, [_mean_of_both(row) for row in recalls]))
     rows.sort(key=lambda row: sum(row[1]))
     cells = [[name, *(f"{value:.3f}" for value in (*values, sum(values) / len(values)))] for name, values in rows]
     about = [f"{name}: {training(record)}." for name, record in records.items()]
@@ -132,7 +132,7 @@ def all_objects(record: dict[str, Any], published: dict[str, Any]) -> str:
     rows = []
     for method, figures in found.items():
         scores = [figures["all"], *(figures["per_object"][object_id] for object_id in ids)]
-        rows.append((method, [(row["AR_MSSD"] + row["AR_MSPD"]) / 2 for row in scores]))
+        rows.append((method, [_mean_of_both(row) for row in scores]))
     rows.sort(key=lambda row: row[1][0])
     cells = [[name, *(f"{value:.3f}" for value in values)] for name, values in rows]
     return f"{training(record)}.\n\n" + markdown_table(["method", "all targets", *names], cells)
@@ -147,6 +147,10 @@ def training(record: dict[str, Any]) -> str:
         f"{int(info['samples']):,} training crops{before}, {minutes:.0f} minutes on {info['device']}, "
         f"{record['parameters'] / 1e6:.2f} M parameters"
     )
+
+
+def _mean_of_both(row: dict[str, Any]) -> float:
+    return (row["AR_MSSD"] + row["AR_MSPD"]) / 2
 
 
 def _share(value: float, low: float, high: float) -> str:

@@ -24,6 +24,7 @@ import tyro
 from cad2pose.data import SyntheticConfig
 from cad2pose.data.appearance import AppearanceConfig
 from cad2pose.data.boxes import BoxConfig
+from cad2pose.experiments.finished_runs import JUDGED
 from cad2pose.experiments.ingredients import COLOUR_CHANGES
 from cad2pose.experiments.intervals import share_interval
 from cad2pose.experiments.judging import judge
@@ -31,6 +32,7 @@ from cad2pose.files import write_text
 from cad2pose.geometry import Camera
 from cad2pose.model_file import load_model
 from cad2pose.settings import read_settings
+from cad2pose.training.run_folder import MODEL
 
 _FIGURES = {"R (deg)": "rotation", "t (%)": "translation"}
 _USUAL, _BOX = AppearanceConfig(), BoxConfig()
@@ -98,8 +100,8 @@ def _errors(
     settings, changes = change
     found: dict[tuple[str, str], list[list[float]]] = {(way, name): [] for way in ways for name in _FIGURES}
     for folder in folders:
-        model = load_model(folder / "model.safetensors")
-        style = _style(json.loads((folder / "judged.json").read_text())["settings"]["style"])
+        model = load_model(folder / MODEL)
+        style = _style(json.loads((folder / JUDGED).read_text())["settings"]["style"])
         style = replace(style, **{settings: replace(getattr(style, settings), **changes)})
         for row in judge(model, model.parts[0], style, crops, ways, torch.device("cpu")):
             for name, key in _FIGURES.items():

@@ -13,9 +13,9 @@ from cad2pose.model_file import Model
 from cad2pose.networks import ResNetEncoder
 from cad2pose.parts import Part
 
-# What belongs to single parts: their keys, their decoders or outputs of the decoder, their offsets and outputs of the
-# head.
-_OF_PARTS = ("keys.", "decoders.", "decoder.last.", "head.object_offset", "head.output_")
+# Weights with rows for every part: their keys, outputs of a shared decoder, offsets and outputs of the head. A part may
+# also have a decoder of its own (`decoders.PLACE.`).
+_IN_ROWS = ("keys.", "decoder.last.", "head.object_offset", "head.output_")
 
 
 def same_parts(a: Sequence[Part], b: Sequence[Part]) -> bool:
@@ -76,12 +76,11 @@ def warm_start(method: Method, parts: Sequence[Part], model: Model) -> list[str]
     twins = _twins(parts, model.parts)
     left = []
     for name, value in method.state_dict().items():
-        if name.startswith("decoders."):
-            known = _copied(value, given.get(_decoder_of_twin(name, twins)))
+        source = given.get(_decoder_of_twin(name, twins) if name.startswith("decoders.") else name)
+        if source is not None and name.startswith(_IN_ROWS) and not whole:
+            known = _rows_copied(value, source, twins, len(parts), len(model.parts))
         else:
-            known = (whole or not name.startswith(_OF_PARTS)) and _copied(value, given.get(name))
-            if not known and name in given and name.startswith(_OF_PARTS):
-                known = _rows_copied(value, given[name], twins, len(parts), len(model.parts))
+            known = _copied(value, source)
         if not known:
             left.append(name)
     weights = {name for name, _ in method.named_parameters() if name.startswith("encoder.")}
