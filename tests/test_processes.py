@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from torch.distributed.run import get_args_parser
 
 from cad2pose.cli import main
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
+from cad2pose.model_file import load_model
 from cad2pose.training import Run, TrainingConfig, training_step
 from cad2pose.training.processes import ALONE, Processes, join_processes, joined
 from small_models import SMALL, wedge
@@ -72,16 +75,22 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
     assert alone[-1] < alone[0]
 
 
-def test_the_command_trains_under_torchrun(tmp_path):
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+
+
+def under_torchrun(out: Path, samples: int) -> list[str]:
+    """Arguments of Python that train a tiny model in two processes."""
     size = ["--model.crop-size", "32", "--model.width", "8", "--model.head-width", "8", "--model.key-width", "8"]
-    arguments = ["-m", "cad2pose", "train", "nut", "--samples", "16", "--batch-size", "8", *size, "--device", "cpu"]
-    arguments += ["--validations", "1", "--validation-crops", "2", "--calibration-crops", "0"]
-    arguments += ["--out", str(tmp_path / "two")]
+    arguments = ["-m", "cad2pose", "train", "nut", "--samples", str(samples), "--batch-size", "8", *size]
+    arguments += ["--validations", "1", "--validation-crops", "2", "--calibration-crops", "0", "--device", "cpu"]
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    return [*launch, *arguments, "--shards", "2", "--out", str(out)]
+
+
+def test_the_command_trains_under_torchrun(tmp_path):
     done = subprocess.run(
-        [sys.executable, *launch, *arguments, "--shards", "2"],
-        env=environment, capture_output=True, text=True, check=False,
+        [sys.executable, *under_torchrun(tmp_path / "two", samples=16)],
+        env=ONE_THREAD, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "two" / "model.safetensors").is_file()
@@ -129,3 +138,21 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match="2 or more processes on a machine with 1 GPUs"):
         join_processes(torch.device("cuda"))
+
+
+def test_processes_stop_after_the_same_step_and_keep_what_they_learnt(tmp_path):
+    going = subprocess.Popen(
+        [sys.executable, *under_torchrun(tmp_path / "two", samples=80_000)],
+        env=ONE_THREAD, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    curves = tmp_path / "two" / "curves.jsonl"
+    while not (curves.exists() and curves.read_text()) and going.poll() is None:
+        time.sleep(0.1)
+    going.send_signal(signal.SIGTERM)
+    _, said = going.communicate(timeout=120)
+    told = re.search(r"stopped after step (\d+) of 10000; the same command goes on", said)
+    assert told, said[-2000:]
+    step = int(told.group(1))
+    assert step >= 50
+    assert step % 10 == 0
+    assert load_model(tmp_path / "two" / "model.safetensors").info["samples"] == str(8 * step)

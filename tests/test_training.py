@@ -31,6 +31,7 @@ from cad2pose.training.overfit import overfit
 from cad2pose.training.prefetch import prefetch
 from cad2pose.training.processes import Processes
 from cad2pose.training.step import drawing_from
+from cad2pose.training.stopping import stop_requests
 from small_models import SMALL, SMALL_GDRNET, SMALL_SURFEMB, wedge
 
 CPU = torch.device("cpu")
@@ -49,6 +50,60 @@ def run(out: Path, config: TrainingConfig = SHORT, stop_after: int | None = None
 
 def weights(model_file: Path) -> dict[str, torch.Tensor]:
     return load_model(model_file).method.state_dict()
+
+
+class SignalledCrops(SyntheticCrops):
+    """Crops while which the process is asked to stop: at the given batch, in the main thread."""
+
+    def __init__(self, number: int, at: int) -> None:
+        super().__init__([wedge()], crops().config, CPU, 0)
+        self.number, self.at = number, at
+
+    def batch(self, index: int, size: int) -> CropBatch:
+        if index == self.at:
+            os.kill(os.getpid(), self.number)
+        return super().batch(index, size)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop_it_ends_a_step_and_keeps_what_it_learnt(tmp_path, number):
+    before = signal.getsignal(number)
+    whole = Run([wedge()], SMALL, SHORT, CPU, others={"crops": "test"})
+    with pytest.raises(KeyboardInterrupt, match=r"stopped after step ([1-5]) of 6; the same command goes on") as told:
+        train(whole, SignalledCrops(number, 3), crops(1), tmp_path / "run")
+    assert signal.getsignal(number) == before
+    step = int(str(told.value).split()[3])
+    assert load_model(tmp_path / "run" / "model.safetensors").info["samples"] == str(8 * step)
+    unbroken, gone_on = weights(run(tmp_path / "whole")), weights(run(tmp_path / "run"))
+    for name, tensor in unbroken.items():
+        assert torch.equal(tensor, gone_on[name]), name
+
+
+def test_a_second_request_interrupts_at_once_but_not_an_echo_of_the_first(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    with stop_requests() as asked:
+        assert not asked
+        signal.raise_signal(signal.SIGINT)
+        now[0] += 0.5
+        signal.raise_signal(signal.SIGINT)
+        assert asked
+        now[0] += 1
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_other_threads_are_left_alone():
+    before, found = signal.getsignal(signal.SIGTERM), []
+
+    def work() -> None:
+        with stop_requests() as asked:
+            found.append((bool(asked), signal.getsignal(signal.SIGTERM)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [(False, before)]
 
 
 def test_a_stopped_run_ends_where_an_unbroken_one_does(tmp_path):

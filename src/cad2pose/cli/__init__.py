@@ -58,9 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     usual, warnings.formatwarning = warnings.formatwarning, _warning
     try:
         return _run(name, rest)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         _show_traceback()
-        _complain("interrupted")
+        _complain(str(error) or "interrupted")
         return _INTERRUPTED
     except (ValueError, OSError) as error:
         _show_traceback()

@@ -29,7 +29,7 @@ class TrainingConfig:
         gradient_clip: largest norm of the gradient.
         ema_decay: of the exponential moving average of the weights, which is what is saved and judged.
         mixed_precision: bfloat16 autocast; `auto` uses it on CUDA and on CPUs with matrix units for it.
-        checkpoint_minutes: a killed training loses at most this much.
+        checkpoint_minutes: a killed training loses at most this much; one that is asked to stop loses nothing.
         validation_crops: fresh crops judged at every validation, per part.
         validations: how many times over the run.
         seed: of data, initial weights and contrastive samples.

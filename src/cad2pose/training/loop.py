@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 from cad2pose.structures import CropBatch, CropSource
@@ -15,6 +15,7 @@ from cad2pose.training.run import Run
 from cad2pose.training.run_folder import MODEL, RunFolder
 from cad2pose.training.run_pictures import save_samples
 from cad2pose.training.step import training_step
+from cad2pose.training.stopping import stop_requests
 
 
 def train(
@@ -43,10 +44,12 @@ def train(
 
     Raises:
         ValueError: if `out` holds a run with other settings, or the processes cannot share the batches evenly.
+        KeyboardInterrupt: if the process was asked to stop (Ctrl-C, SIGTERM): after the step at hand, and after a
+            checkpoint was written.
     """
-    training, shards = run.training, processes.shards(run.training.shards)
+    training, first, shards = run.training, processes.first, processes.shards(run.training.shards)
     state = run.state()
-    if processes.first:
+    if first:
         folder = RunFolder(out)
         folder.claim(run)
         state.restore(out)
@@ -58,16 +61,18 @@ def train(
     last = training.steps if stop_after is None else min(training.steps, state.step + stop_after)
     made = _batches(run, crops, shards, state.step, last)
     state.method.train()
-    if not processes.first:
-        for batches in made:
-            processes.mean(training_step(state, batches, training, losses, processes))
-        return out / MODEL
-    if state.step == 0:
+    if first and state.step == 0:
         save_samples(out / "samples.png", crops.batch(max(0, training.easing), training.batch_size))
-    with Journal(run, state, out, validation_crops, last, report, judged) as journal:
+    entries = Journal(run, state, out, validation_crops, last, report, judged) if first else nullcontext()
+    with stop_requests() as asked, entries as journal:
         for batches in made:
             terms = processes.mean(training_step(state, batches, training, losses, processes))
-            journal.entry(terms, batches[0])
+            if journal is not None:
+                journal.entry(terms, batches[0])
+            if asked.agreed(processes, state.step):
+                break
+    if state.step < last or asked:
+        raise KeyboardInterrupt(f"stopped after step {state.step} of {training.steps}; the same command goes on")
     return out / MODEL
 
 

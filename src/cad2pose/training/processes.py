@@ -74,6 +74,14 @@ class Processes:
         for buffer, values in zip(running, (mean / self.size).split([b.numel() for b in running]), strict=True):
             buffer.copy_(values.view_as(buffer))
 
+    def any(self, own: bool) -> bool:
+        """Whether it is so in any of the processes."""
+        if self.size == 1:
+            return own
+        flag = torch.tensor(float(own), device="cuda" if torch.distributed.get_backend() == "nccl" else "cpu")
+        torch.distributed.all_reduce(flag)
+        return bool(flag > 0)
+
     def from_first(self, value: Any) -> Any:
         """The first process's value, in all of them."""
         if self.size == 1:
