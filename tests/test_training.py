@@ -18,7 +18,7 @@ import torch
 
 from cad2pose.confidence import Calibration, save_calibrations
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
-from cad2pose.devices import pick_device
+from cad2pose.devices import pick_device, usable_cores
 from cad2pose.geometry import make_transform, rotation_about_z
 from cad2pose.methods import MethodConfig, QueryMethod
 from cad2pose.model_file import load_model
@@ -424,7 +424,25 @@ def test_cost_is_measured_before_the_start():
     assert cost.crop_seconds > 0
     assert cost.step_seconds > 0
     assert cost.memory > 1e7
-    assert cost.hours(SHORT, overlap=False) > cost.hours(SHORT, overlap=True) > 0
+
+
+@pytest.mark.parametrize(("cores", "processes", "together"), [(1, 1, False), (2, 1, True), (2, 2, False), (3, 2, True)])
+def test_crops_are_made_beside_the_step_where_a_core_is_free_for_it(monkeypatch, cores, processes, together):
+    monkeypatch.setattr("cad2pose.training.cost.usable_cores", lambda: cores)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    cost = measure_cost(Run([wedge()], SMALL, SHORT, CPU), crops())
+    parts = cost.crop_seconds, cost.step_seconds
+    assert cost.hours(SHORT) == pytest.approx(SHORT.samples / 3600 * (max(parts) if together else sum(parts)))
+
+
+def test_cores_are_those_that_the_process_may_use():
+    here = sorted(os.sched_getaffinity(0))
+    try:
+        os.sched_setaffinity(0, here[:1])
+        assert usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, here)
+    assert usable_cores() == len(here)
 
 
 @pytest.mark.parametrize(("method", "wanted"), [(SMALL, {"rotation", "centre", "depth"}), (SMALL_SURFEMB, set())])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from functools import lru_cache
 from typing import Any
 
@@ -43,6 +44,11 @@ def constant(values: tuple[Any, ...], device: torch.device) -> Tensor:
     """
     with torch.inference_mode(False):
         return torch.tensor(values, dtype=torch.float32, device=device)
+
+
+def usable_cores() -> int:
+    """How many cores this process may use, where the system tells; else how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def use_threads(threads: int) -> None:

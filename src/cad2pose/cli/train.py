@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import replace
@@ -242,7 +241,6 @@ def _progress_bar(console: Console) -> Progress:
 def _plan(run: Run, crops: CropSource, processes: Processes = ALONE) -> Table:
     """What will be done and what it takes, measured, for the eye."""
     cost, training = measure_cost(run, crops, processes), run.training
-    overlap = run.device.type == "cuda" or (os.cpu_count() or 1) > 1
     table = Table(title="plan", show_header=False)
     table.add_row("parts", ", ".join(part.name for part in run.parts))
     table.add_row("device", str(run.device))
@@ -252,7 +250,7 @@ def _plan(run: Run, crops: CropSource, processes: Processes = ALONE) -> Table:
     table.add_row("crops", f"{training.samples:,} in {training.steps:,} steps of {training.batch_size}")
     making, learning = 1e3 * cost.crop_seconds, 1e3 * cost.step_seconds
     table.add_row("time per crop", f"{making:.1f} ms to make, {learning:.1f} ms to learn")
-    hours = cost.hours(training, overlap) / processes.size
+    hours = cost.hours(training) / processes.size
     table.add_row("time in all", f"about {hours:.1f} hours" if hours > 1.5 else f"about {60 * hours:.1f} minutes")
     table.add_row("memory", f"{cost.memory / 1e9:.2f} GB")
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 import time
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from cad2pose.devices import usable_cores
 from cad2pose.structures import CropSource
 from cad2pose.training.config import TrainingConfig
 from cad2pose.training.processes import ALONE, Processes
@@ -22,6 +24,7 @@ _STEPS = 3
 class Cost:
     """Parameters, seconds per crop for making and for learning it, peak memory so far in bytes, and what starts random.
 
+    `overlaps`: crops are made while the step runs, on the GPU or on a core that is free for it.
     `fresh` names the modules that a model to start from has no weights for.
     """
 
@@ -29,12 +32,13 @@ class Cost:
     crop_seconds: float
     step_seconds: float
     memory: int
+    overlaps: bool
     fresh: tuple[str, ...] = ()
 
-    def hours(self, config: TrainingConfig, overlap: bool) -> float:
-        """Time of the whole run; with a free core (or a GPU) crops are made while the step runs."""
-        together = max(self.crop_seconds, self.step_seconds) if overlap else self.crop_seconds + self.step_seconds
-        return config.samples * together / 3600
+    def hours(self, config: TrainingConfig) -> float:
+        """Time of the whole run by one process."""
+        parts = self.crop_seconds, self.step_seconds
+        return config.samples * (max(parts) if self.overlaps else sum(parts)) / 3600
 
 
 def measure_cost(run: Run, crops: CropSource, processes: Processes = ALONE) -> Cost:
@@ -54,7 +58,9 @@ def measure_cost(run: Run, crops: CropSource, processes: Processes = ALONE) -> C
         making.append(made - begun)
         learning.append(time.monotonic() - made)
     seen = shards * size
-    return Cost(parameters, min(making) / seen, min(learning) / seen, peak_memory(device), state.fresh)
+    cores = usable_cores() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's name for processes of a machine
+    overlaps = device.type == "cuda" or cores > torch.get_num_threads()
+    return Cost(parameters, min(making) / seen, min(learning) / seen, peak_memory(device), overlaps, state.fresh)
 
 
 def peak_memory(device: torch.device) -> int:
