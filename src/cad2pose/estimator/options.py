@@ -26,7 +26,7 @@ class EstimatorOptions:
     alternative end). auto: regressed by models that do, sampled for SurfEmb's"""
     refine: bool = True
     """let every regressed pose, and the likeliest other rotations, climb the score of the query image, where the model
-    has one; without it poses are regressed alone, in about two thirds of the time on a CPU"""
+    has one; without it poses are regressed alone, in a quarter to two thirds of the time on a CPU"""
     refinement: RefinementOptions = field(default_factory=RefinementOptions)
     """settings of that"""
     query_turns: Literal[1, 2, 4] = 1
