@@ -17,7 +17,7 @@ OUT=${OUT:-gpu_out}
 RUN=${RUN:-runs/compare_full}
 . benchmarks/gpu_environment.sh
 
-timeout --signal=INT --kill-after=20 $((60 * minutes - 15)) \
+timeout --kill-after=20 $((60 * minutes - 15)) \
     "$PYTHON" -m cad2pose compare "$bop" --objects 1 6 12 --out "$RUN" --size full --device ${DEVICE:-cuda} \
     --contestants flagship surfemb gdrnet e2e.all --samples "$samples" --batch-size 128 --camera "$bop/camera.json" \
     --crop-roll 30 --views.free-share 0.2 --views.elevation -5 90 --views.camera-roll 30 \

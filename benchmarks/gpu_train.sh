@@ -17,7 +17,7 @@ OUT=${OUT:-gpu_out}
 RUN=${RUN:-runs/cat_full}
 . benchmarks/gpu_environment.sh
 
-timeout --signal=INT --kill-after=20 $((60 * minutes - 25)) \
+timeout --kill-after=20 $((60 * minutes - 25)) \
     "$PYTHON" -m cad2pose train "$bop" --objects 6 --out "$RUN" --full --device ${DEVICE:-cuda} \
     --camera "$bop/camera.json" --crop-roll 30 \
     --views.free-share 0.2 --views.elevation -5 90 --views.camera-roll 30 --views.distance 346 1500 \

@@ -46,6 +46,8 @@ def test_half_pixel_of_train_pbr_only(tmp_path):
     shift = torch.zeros(3, 3, dtype=torch.float64)
     shift[:2, 2] = 0.5
     assert torch.equal(pbr.camera.K, primesense.camera.K - shift)
+    (tmp_path / "pbr" / "mine").symlink_to("train_pbr")
+    assert torch.equal(BopDataset(tmp_path / "pbr", "mine").image(1, 3).camera.K, pbr.camera.K)
 
 
 def test_without_camera_json_the_image_tells_its_size(tmp_path):

@@ -13,7 +13,7 @@ from cad2pose.cli import main
 from cad2pose.cli.train import _method_config
 from cad2pose.confidence import Calibration, save_calibrations
 from cad2pose.data.synthetic import SyntheticCrops
-from cad2pose.files import alone
+from cad2pose.files import alone, is_leftover
 from cad2pose.methods import GdrNetConfig, QueryConfig, SurfEmbConfig, SurfEmbMethod
 from cad2pose.model_file import load_model
 from cad2pose.networks import ResNetEncoder
@@ -217,6 +217,16 @@ def test_a_full_disk_leaves_no_half_checkpoint(mesh, tmp_path, capsys, monkeypat
     assert not list(out.glob("checkpoint*"))
     assert run(mesh, "--out", out) == 0
     load_model(out / "model.safetensors")
+
+
+def test_temporary_files_of_a_killed_run_are_cleared_away(mesh, tmp_path):
+    out = tmp_path / "run"
+    assert run(mesh, "--out", out) == 0
+    leftover = out / ".cad2pose-checkpoint-0a1b2c3d.pt"
+    leftover.write_bytes(b"half")
+    assert is_leftover(leftover)
+    assert run(mesh, "--out", out) == 0
+    assert not leftover.exists()
 
 
 def test_ctrl_c_is_one_line_and_the_run_can_go_on(mesh, tmp_path, capsys, monkeypatch):

@@ -204,6 +204,9 @@ def test_mixed_batches_hold_their_share(world):
     assert torch.equal(MixedCrops(rendered, labelled, 1.0).batch(0, 4).image, labelled.batch(0, 4).image)
     with pytest.raises(ValueError, match="share"):
         MixedCrops(rendered, labelled, 1.5)
+    singles = MixedCrops(rendered, labelled, 0.4)
+    from_labelled = [torch.equal(singles.batch(index, 1).image, labelled.batch(index, 1).image) for index in range(10)]
+    assert from_labelled == [False, False, True, False, True, False, False, True, False, True]
 
 
 def test_training_from_a_folder(world, tmp_path, capsys, monkeypatch):

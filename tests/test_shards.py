@@ -121,6 +121,21 @@ def test_pixels_stay_where_they_are_whatever_shards_are_called(tmp_path, split, 
     assert torch.equal(ShardDataset(tmp_path, packed).image(1, 3).camera.K, dataset.image(1, 3).camera.K)
 
 
+def test_pictures_of_another_size_than_their_camera_are_not_packed(tmp_path):
+    root = make_bop(tmp_path / "bop")
+    for file in (root / "test/000001/rgb").iterdir():
+        file.write_bytes(_png(6, 4))
+    with pytest.raises(ValueError, match=r"is 6 x 4 pixels, but its camera has .*K belongs to one size"):
+        write_shards(BopDataset(root), tmp_path / "packed")
+
+
+def test_a_picture_of_another_size_than_its_entry_says_is_named(tmp_path):
+    camera = {"cam_K": [9, 0, 3, 0, 9, 2, 0, 0, 1], "width": 12, "height": 8}
+    _write(tmp_path / "train" / "a.tar", {"1_2.camera.json": json.dumps(camera).encode(), "1_2.rgb.png": _png(6, 4)})
+    with pytest.raises(ValueError, match=r"rgb.png is of 6 x 4 pixels, but the camera has 12 x 8"):
+        ShardDataset(tmp_path, "train").image(1, 2).read()
+
+
 def test_masks_in_a_list_and_members_in_folders(tmp_path):
     mask = torch.rand(4, 6) < 0.5
     gt = [{"obj_id": 1, "cam_R_m2c": [1, 0, 0, 0, 1, 0, 0, 0, 1], "cam_t_m2c": [0, 0, 500]}]

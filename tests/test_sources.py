@@ -185,6 +185,8 @@ def test_a_model_to_start_from_is_a_file_a_run_folder_or_the_shipped_one(
     save_model(tmp_path / "run" / "model.safetensors", model.method, model.parts, {})
     for start in (tmp_path / "run", tmp_path / "run" / "model.safetensors"):
         assert [part.name for part in find_start(start).parts] == ["wedge"]
+    (tmp_path / "run" / "model.calibration.json").write_text("{")  # no business of a model that is trained further
+    assert [part.name for part in find_start(tmp_path / "run").parts] == ["wedge"]
     save_model(tmp_path / "run" / "other.safetensors", model.method, model.parts, {})
     with pytest.raises(ValueError, match=r"2 model files \(model.safetensors, other.safetensors\)"):
         find_start(tmp_path / "run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cache
 
@@ -221,8 +222,10 @@ def test_settings_that_cannot_be_are_refused() -> None:
         SyntheticCrops([], SMALL)
     with pytest.raises(ValueError, match="min_visibility"):
         ClutterConfig(min_visibility=1.5)
-    with pytest.raises(ValueError, match="scale"):
-        BoxConfig(scale=-1.0)
+    for name in ("shift", "scale"):
+        for error in (-1.0, 1.0, 4.0, math.nan, math.inf):
+            with pytest.raises(ValueError, match=r"0 or more and below 1 \(0.04 is 4 %\)"):
+                BoxConfig(**{name: error})
 
 
 def test_extreme_points_bound_the_projection() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cad2pose.confidence import Calibration, save_calibrations
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
@@ -24,7 +25,7 @@ from cad2pose.methods import MethodConfig, QueryMethod
 from cad2pose.model_file import load_model
 from cad2pose.structures import CropBatch
 from cad2pose.training import Run, TrainingConfig, crop_errors, pose_crop_errors, train, training_step
-from cad2pose.training.checkpoint import CHECKPOINT, PREVIOUS
+from cad2pose.training.checkpoint import CHECKPOINT, PREVIOUS, TrainingState
 from cad2pose.training.cost import measure_cost
 from cad2pose.training.optim import MovingAverage, make_optimizer, rate_factor
 from cad2pose.training.overfit import overfit
@@ -91,6 +92,19 @@ def test_a_second_request_interrupts_at_once_but_not_an_echo_of_the_first(monkey
         now[0] += 1
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
+
+
+def test_signals_that_are_ignored_stay_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stop_requests() as asked:
+            signal.raise_signal(signal.SIGINT)
+            assert not asked
+            signal.raise_signal(signal.SIGTERM)
+            assert asked
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_other_threads_are_left_alone():
@@ -163,6 +177,33 @@ def test_a_finished_run_keeps_its_model_file_and_what_was_learnt_of_its_scores(t
     path.unlink()
     run(tmp_path)
     assert path.is_file(), "a file that was lost is made again"
+
+
+@pytest.mark.parametrize("saved_last", ["checkpoint", "model"])
+def test_a_run_that_was_killed_while_it_saved_has_the_newest_model_in_the_end(tmp_path, monkeypatch, saved_last):
+    whole = weights(run(tmp_path / "whole"))
+    run(tmp_path / "broken", stop_after=2)
+    if saved_last == "checkpoint":  # as versions before did
+        older = (tmp_path / "broken" / "model.safetensors").read_bytes()
+        run(tmp_path / "broken")
+        (tmp_path / "broken" / "model.safetensors").write_bytes(older)
+    else:
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(TrainingState, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            run(tmp_path / "broken")
+        assert load_model(tmp_path / "broken" / "model.safetensors").info["samples"] == "48"
+    file = run(tmp_path / "broken")
+    assert load_model(file).info["samples"] == "48"
+    for name, tensor in weights(file).items():
+        assert torch.equal(tensor, whole[name]), name
+
+
+def test_what_was_logged_last_stays_in_tensorboard(tmp_path):
+    for _ in range(2):
+        run(tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("training/total")] == [6]
 
 
 def test_training_changes_the_averaged_weights(tmp_path):

@@ -54,6 +54,21 @@ def test_one_part_taken_out_of_a_model_lacks_nothing(name):
     assert warm_start(method, parts[1:], lender) == []
 
 
+@pytest.mark.parametrize("places", [[1, 0], [1], [1, 0, 2]])
+def test_maps_that_all_parts_share_stay_as_they_are(places):
+    torch.manual_seed(0)
+    known = [wedge(), builtin_part("nut"), builtin_part("disc")]
+    lender = Model(SMALL_GDRNET.build(known[:2]).eval(), tuple(known[:2]), {})
+    parts = [known[place] for place in places]
+    method = SMALL_GDRNET.build(parts)
+    left = warm_start(method, parts, lender)
+    last = {name: value for name, value in method.state_dict().items() if name.startswith("decoder.last.")}
+    assert len(last) == 2
+    for name, value in last.items():
+        assert name not in left
+        assert torch.equal(value, lender.method.state_dict()[name])
+
+
 def test_keys_of_parts_in_common_are_the_same():
     parts = [wedge(), builtin_part("nut")]
     lender = Model(SMALL.build(parts[:1]).eval(), (parts[0],), {})

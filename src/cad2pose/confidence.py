@@ -125,7 +125,8 @@ def _calibration(way: str, numbers: Any) -> Calibration:
 
 def calibration_path(path: Path | str) -> Path:
     """The file beside a model file that has calibrations learnt later."""
-    return Path(path).with_suffix(".calibration.json")
+    path = Path(path)
+    return path.with_name(path.name.removesuffix(".safetensors") + ".calibration.json")
 
 
 def save_calibrations(path: Path | str, calibrations: Calibrations) -> Path:

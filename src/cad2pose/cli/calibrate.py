@@ -78,7 +78,8 @@ def calibrate_command(
         fit_crops: of each part, with boxes as detectors give; half as many others are added.
         test_crops: the same to test on; none of them is among the former.
         style: what the crops are like, as for `cad2pose train`: give the views and the camera that the model was
-            trained with. Light, tables, clutter, boxes and effects are those of judged crops whatever is said here.
+            trained with, and its boxes (--boxes, --box-errors) where they were others than usual. Light, tables,
+            clutter and effects are those of judged crops whatever is said here.
         images: learn from labelled photographs of your own in place of rendered crops: folder of a BOP split, or of
             shards, whose images the model was not trained on. Tests are on a fifth of the images each, in their order,
             that the fit has not seen.

@@ -114,7 +114,7 @@ class CropSources:
         self.dataset = None if images is None else open_images(images)
         self.settings: dict[str, Any] = {"crops": config}
         if images is not None:
-            self.settings |= {"images": images.absolute(), "mix": mix}
+            self.settings |= {"images": images.resolve(), "mix": mix}
 
     def training(self, seed: int, easing: int = 0) -> CropSource:
         """Crops to learn from, those of the first `easing` batches easier (see `crops_to_learn`) where rendered."""

@@ -183,14 +183,14 @@ def find_start(start: Path) -> Model:
         FileNotFoundError, ValueError: if there is none, there are several in the folder, or it cannot be read.
     """
     if str(start) == _ALL_BUILTIN and not start.exists():
-        return load_model(shipped_model_path())
+        return load_model(shipped_model_path(), beside=False)
     if not start.is_dir():
         try:
-            return load_model(start)
+            return load_model(start, beside=False)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error}; a model file is wanted, a run's folder, or {_ALL_BUILTIN}") from error
     files = model_files(start)
     if len(files) != 1:
         there = ", ".join(file.name for file in files) or "none"
         raise ValueError(f"{start} is a folder with {len(files)} model files ({there}); give the file to start from")
-    return load_model(files[0])
+    return load_model(files[0], beside=False)

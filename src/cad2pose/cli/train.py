@@ -21,7 +21,7 @@ from cad2pose.cli.sources import find_parts, find_start
 from cad2pose.cli.symmetry_remark import symmetry_remarks
 from cad2pose.confidence import CalibrationError
 from cad2pose.devices import pick_device, use_threads
-from cad2pose.files import alone, write_text
+from cad2pose.files import alone, remove_leftovers, write_text
 from cad2pose.methods import GdrNetConfig, MethodConfig, QueryConfig, SurfEmbConfig
 from cad2pose.model_file import Model, load_model
 from cad2pose.parts.mesh import Units
@@ -192,6 +192,8 @@ def _train(
                 write_text(out / PAGE, training_page(out))
 
         with alone(out) if processes.first else nullcontext():
+            if processes.first:
+                remove_leftovers(out)
             model_file = train(
                 run, crops, judge, out, report=report, judged=page, processes=processes, compiled=compiled
             )

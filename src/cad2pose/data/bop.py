@@ -66,7 +66,7 @@ class BopDataset:
     def scenes(self) -> dict[int, BopScene]:
         """Scenes by number, in order."""
         folders = numbered_folders(self.root / self.split)
-        shifted = has_half_integers(self.split)
+        shifted = has_half_integers(self.root / self.split)
         return {number: BopScene(path, self.size, self.sensor, shifted) for number, path in folders.items()}
 
     def scene(self, scene_id: int) -> BopScene:

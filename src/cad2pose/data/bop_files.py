@@ -64,9 +64,12 @@ class BopTarget:
     instance_count: int = 1
 
 
-def has_half_integers(split: str) -> bool:
-    """Whether the cameras of a split have pixel centres at half integers: BOP's renderings by BlenderProc do."""
-    return split.startswith("train_pbr")
+def has_half_integers(split: Path) -> bool:
+    """Whether the cameras of a split's folder, or of one it is a link to, have pixel centres at half integers.
+
+    BOP's renderings by BlenderProc do.
+    """
+    return any(folder.name.startswith("train_pbr") for folder in (split, split.resolve()))
 
 
 def read_json(path: Path | str) -> object:

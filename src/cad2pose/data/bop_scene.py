@@ -51,7 +51,7 @@ class BopImage:
             FileNotFoundError, ValueError: if it is missing, no image, or of another size than its camera.
         """
         image = read_image(self.path)
-        self._check_size(self.path, image.shape[2], image.shape[1])
+        self.check_size(self.path, image.shape[2], image.shape[1])
         return image
 
     def read_depth(self) -> Float[Tensor, "h w"]:
@@ -63,7 +63,7 @@ class BopImage:
         if self.depth_path is None:
             raise FileNotFoundError(f"scene {self.scene_id}, image {self.image_id} has no depth image")
         depth = read_depth(self.depth_path, self.depth_scale)
-        self._check_size(self.depth_path, depth.shape[1], depth.shape[0])
+        self.check_size(self.depth_path, depth.shape[1], depth.shape[0])
         return depth
 
     def mask_path(self, instance: BopInstance, visible: bool = True) -> Path:
@@ -75,10 +75,11 @@ class BopImage:
         """Mask of an instance: the visible part of its silhouette, or all of it."""
         path = self.mask_path(instance, visible)
         mask = read_mask(path)
-        self._check_size(path, mask.shape[1], mask.shape[0])
+        self.check_size(path, mask.shape[1], mask.shape[0])
         return mask
 
-    def _check_size(self, path: Path, width: int, height: int) -> None:
+    def check_size(self, path: Path, width: int, height: int) -> None:
+        """Raise ValueError if a file of the image has another size than its camera."""
         camera = self.camera
         if (width, height) != (camera.width, camera.height):
             raise ValueError(

@@ -20,8 +20,8 @@ class BoxConfig:
     """How detectors err: by default as most boxes of two detectors do on LM-O's photographs.
 
     Attributes:
-        shift: standard deviation of the box centre's error, in box sides.
-        scale: standard deviation of the logarithm of each side's factor.
+        shift: standard deviation of the box centre's error, in box sides; below 1.
+        scale: standard deviation of the logarithm of each side's factor; below 1.
         visible_share: share of boxes that cover the visible part; the others cover the whole part.
     """
 
@@ -30,8 +30,12 @@ class BoxConfig:
     visible_share: float = 0.7
 
     def __post_init__(self) -> None:
-        if self.shift < 0 or self.scale < 0 or not 0 <= self.visible_share <= 1:
-            raise ValueError(f"{self}: shift and scale must not be negative, visible_share lies between 0 and 1")
+        if not (0 <= self.shift < 1 and 0 <= self.scale < 1 and 0 <= self.visible_share <= 1):
+            raise ValueError(
+                f"boxes with a shift of {self.shift:g} and a scale of {self.scale:g}, {self.visible_share:g} of them "
+                "around what is seen: shift and scale are shares of a side, 0 or more and below 1 (0.04 is 4 %), "
+                "visible_share lies between 0 and 1"
+            )
 
 
 def jitter_box(box: Float[Tensor, "batch 4"], config: BoxConfig, draws: Draws) -> Float[Tensor, "batch 4"]:

@@ -238,7 +238,7 @@ class MixedCrops:
         first: of most crops.
         second: of the share.
         share: of each batch, between 0 and 1; rounded to whole crops, of which each source has one at least where the
-            share is neither 0 nor 1.
+            share is neither 0 nor 1. Of batches of a single crop the second source has this share.
     """
 
     def __init__(self, first: CropSource, second: CropSource, share: float) -> None:
@@ -248,7 +248,7 @@ class MixedCrops:
 
     def batch(self, index: int, size: int) -> CropBatch:
         """Batch number `index`, of `size` crops; the second source's come last."""
-        mixed_in = round(size * self.share)
+        mixed_in = round(size * self.share) if size > 1 else int((index + 1) * self.share) - int(index * self.share)
         if 0 < self.share < 1 < size:
             mixed_in = min(max(mixed_in, 1), size - 1)
         if mixed_in == 0:

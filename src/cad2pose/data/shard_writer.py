@@ -13,7 +13,7 @@ import torch
 
 from cad2pose.data.bop import BopDataset
 from cad2pose.data.draws import Draws
-from cad2pose.data.images import read_mask
+from cad2pose.data.images import image_size, read_mask
 from cad2pose.data.rle import encode_mask
 from cad2pose.data.shards import HALF_INTEGERS, SOURCE
 from cad2pose.files import alone, is_leftover, remove_leftovers, replacing, write_text
@@ -107,6 +107,7 @@ def _members(dataset: BopDataset, scene_id: int, image_id: int) -> Iterator[tupl
     """Names, without the key, and contents of all that belongs to an image."""
     scene = dataset.scene(scene_id)
     image = scene.image(image_id)
+    image.check_size(image.path, *image_size(image.path))
     folder = image.path.parent.name.split("_")[0]
     yield f"{folder}{image.path.suffix.lower()}", image.path.read_bytes()
     if image.depth_path is not None:

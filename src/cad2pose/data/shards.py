@@ -130,7 +130,7 @@ class ShardDataset:
             camera = Camera.from_bop(entry, *image_size(picture))
         except ValueError as error:
             raise ValueError(f"{self._where(key, 'camera.json')}: {error}") from error
-        if entry.get(HALF_INTEGERS, has_half_integers(self.split)):
+        if entry.get(HALF_INTEGERS, has_half_integers(self.root / self.split)):
             camera = camera.from_half_integers()
         files = {name: Encoded(self._where(key, name), data) for name, data in members.items() if name not in _JSON}
         scale = stated_depth_scale(entry, self._where(key, "camera.json"))
@@ -187,9 +187,11 @@ class ShardImage:
         """RGB image in [0, 1].
 
         Raises:
-            ValueError: if it is damaged.
+            ValueError: if it is damaged, or of another size than its camera.
         """
-        return read_image(self.path)
+        image = read_image(self.path)
+        self._check_size(self.path, image[0])
+        return image
 
     def read_depth(self) -> Float[Tensor, "h w"]:
         """Depth (z) in mm, 0 where nothing was measured.

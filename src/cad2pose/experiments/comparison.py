@@ -19,7 +19,7 @@ from cad2pose.experiments.contestants import CONTESTANTS, Size, chosen
 from cad2pose.experiments.finished_runs import JUDGED, Comparison, read_judged
 from cad2pose.experiments.judging import JUDGE, judge
 from cad2pose.experiments.photographs import Photographs
-from cad2pose.files import alone, borrowed, file_digest, write_text
+from cad2pose.files import alone, borrowed, file_digest, remove_leftovers, write_text
 from cad2pose.model_file import Model, load_model
 from cad2pose.parts import Part
 from cad2pose.settings import describe, folder_holds
@@ -167,7 +167,7 @@ def _run(
     })  # fmt: skip
     size = {"crop_size": method.crop_size, "pad": method.pad}
     if contestant.start is not None:
-        start = load_model(folder.parent.parent / contestant.start / str(seed) / MODEL)
+        start = load_model(folder.parent.parent / contestant.start / str(seed) / MODEL, beside=False)
     style = contestant.crops(SyntheticConfig(**size, **crops))
     judged = SyntheticConfig(**size, **crops).judging()
     run, there = Run([part], method, training, device, start, {"crops": style}), RunFolder(folder)
@@ -180,6 +180,7 @@ def _run(
             seen.record(training.steps, training.batch_size)  # so that no run's minutes hold the making of all's crops
         fresh = SyntheticCrops([part], judged, device, _VALIDATION_SEED)
         with alone(folder):
+            remove_leftovers(folder)
             train(run, seen, fresh, folder)
     record = folder / JUDGED
     wanted = {

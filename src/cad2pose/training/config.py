@@ -23,8 +23,9 @@ class TrainingConfig:
         key_learning_rate: peak rate of the key networks.
         warmup_steps: linear warm-up; of a short run a third of the steps at most.
         flat_share: share of all steps before the cosine decay to zero sets in (flat and anneal).
-        curriculum: share of all steps over which easy batches, of parts without neighbours and with the picture's colours
-            left alone, give way to those that are meant; 0: none are easy. It spares short runs much of their way.
+        curriculum: share of all steps over which easy batches, of parts without neighbours and with the picture's
+            colours left alone, give way to those that are meant; 0: none are easy. It spares short runs much of their
+            way.
         weight_decay: of AdamW and Ranger, on weights; not on biases, norms and keys.
         gradient_clip: largest norm of the gradient.
         ema_decay: of the exponential moving average of the weights, which is what is saved and judged.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import time
 from dataclasses import dataclass
@@ -64,9 +63,13 @@ def measure_cost(run: Run, crops: CropSource, processes: Processes = ALONE) -> C
 
 
 def peak_memory(device: torch.device) -> int:
-    """Largest memory held so far: allocated on the GPU, or resident for the process on a CPU, in bytes."""
+    """Largest memory held so far, in bytes: on the GPU, or resident for the process on a CPU; 0 where none can tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows does not tell
+        return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from cad2pose.methods import Method
-from cad2pose.model_file import DEPTH_ERRORS, IMAGES, save_model
+from cad2pose.model_file import DEPTH_ERRORS, IMAGES, load_model, save_model
 from cad2pose.structures import CropBatch, CropSource
 from cad2pose.training.checkpoint import TrainingState
 from cad2pose.training.run import Run
@@ -63,7 +63,7 @@ class Journal:
         self.run, self.state, self.folder, self.crops, self.last = run, state, RunFolder(out), crops, last
         self.report, self.judged = report, judged
         self.worst = WorstBatch()
-        self._writer = SummaryWriter(str(out / "tensorboard"), purge_step=state.step)
+        self._writer = SummaryWriter(str(out / "tensorboard"), purge_step=state.step + 1)
         self._validate_every = max(1, run.training.steps // max(1, run.training.validations))
         self._saved = self._logged = time.monotonic()
         self._begun, self._counted = self._saved - state.seconds, state.step
@@ -78,12 +78,12 @@ class Journal:
     ) -> None:
         self._writer.close()
         if kind is None:
-            if self.state.step > self._first or not (self.folder.path / MODEL).is_file():
+            if self.state.step > self._first or self._crops_of_model() != self._crops_seen():
                 self._save()  # a finished run's model stays as it is, and what was learnt of its scores since
             self.judged()
 
-    def entry(self, terms: Mapping[str, Tensor], batch: CropBatch) -> None:
-        """After a step: its losses, and crops that it learnt from."""
+    def entry(self, terms: Mapping[str, Tensor], batch: CropBatch, stopping: bool = False) -> None:
+        """After a step: its losses, and crops that it learnt from; what takes long is left out when it is stopping."""
         step, training, now = self.state.step, self.run.training, time.monotonic()
         self.state.seconds = now - self._begun
         if step % _LOG_EVERY == 0 or step == self.last:
@@ -94,11 +94,11 @@ class Journal:
             self._check_finite()
             self.report(Progress(step, training.steps, rate, values, self._errors))
             self.worst.see(step, values["total"], batch)
-        if step % self._validate_every == 0 or step == training.steps:
+        if (step % self._validate_every == 0 and not stopping) or step == training.steps:
             self._errors = self._judge()
             self._log({f"validation/{name}": error for name, error in self._errors.items()})
             self.judged()
-        if now - self._saved > 60 * training.checkpoint_minutes:
+        if now - self._saved > 60 * training.checkpoint_minutes and not stopping:
             self._save()
             self._saved = time.monotonic()
 
@@ -135,12 +135,11 @@ class Journal:
             self._writer.add_scalar(name if "/" in name else f"training/{name}", value, self.state.step)
 
     def _save(self) -> None:
-        """Checkpoint and model file."""
+        """Model file, then checkpoint: a run that ends in between renews both."""
         self._check_finite()
-        self.state.save(self.folder.path)
         device = self.run.device
         info = {
-            "samples": str(self.state.step * self.run.training.batch_size),
+            "samples": str(self._crops_seen()),
             "seconds": f"{self.state.seconds:.0f}",
             "device": torch.cuda.get_device_name(device)
             if device.type == "cuda"
@@ -154,6 +153,17 @@ class Journal:
         if depth:
             info[DEPTH_ERRORS] = " ".join(f"{error:.2f}" for error in depth)
         save_model(self.folder.path / MODEL, self._averaged(), self.run.parts, info)
+        self.state.save(self.folder.path)
+
+    def _crops_seen(self) -> int:
+        return self.state.step * self.run.training.batch_size
+
+    def _crops_of_model(self) -> int | None:
+        """What the model file that is there has seen; None where there is none that can be read."""
+        try:
+            return int(load_model(self.folder.path / MODEL, beside=False).info["samples"])
+        except (OSError, ValueError):
+            return None
 
     def _depth_errors(self) -> list[float]:
         """Median depth error of every part's regressed poses when last validated, %; none where none was judged."""

@@ -64,14 +64,19 @@ def train(
     if first and state.step == 0:
         save_samples(out / "samples.png", crops.batch(max(0, training.easing), training.batch_size))
     entries = Journal(run, state, out, validation_crops, last, report, judged) if first else nullcontext()
-    with stop_requests() as asked, entries as journal:
-        for batches in made:
-            terms = processes.mean(training_step(state, batches, training, losses, processes))
-            if journal is not None:
-                journal.entry(terms, batches[0])
-            if asked.agreed(processes, state.step):
-                break
-    if state.step < last or asked:
+    stopping = False
+    with stop_requests(tell=first) as asked:
+        with entries as journal:
+            for batches in made:
+                terms = processes.mean(training_step(state, batches, training, losses, processes))
+                stopping = asked.agreed(processes, state.step)
+                if journal is not None:
+                    journal.entry(terms, batches[0], stopping)
+                if stopping:
+                    break
+        if stopping:
+            processes.any(False)  # all wait for the first, which torchrun would end as soon as another ends
+    if stopping or asked:
         raise KeyboardInterrupt(f"stopped after step {state.step} of {training.steps}; the same command goes on")
     return out / MODEL
 

@@ -74,11 +74,16 @@ class Processes:
         for buffer, values in zip(running, (mean / self.size).split([b.numel() for b in running]), strict=True):
             buffer.copy_(values.view_as(buffer))
 
+    @property
+    def on_gpus(self) -> bool:
+        """Whether there are several, each with a GPU."""
+        return self.size > 1 and torch.distributed.get_backend() == "nccl"
+
     def any(self, own: bool) -> bool:
         """Whether it is so in any of the processes."""
         if self.size == 1:
             return own
-        flag = torch.tensor(float(own), device="cuda" if torch.distributed.get_backend() == "nccl" else "cpu")
+        flag = torch.tensor(float(own), device="cuda" if self.on_gpus else "cpu")
         torch.distributed.all_reduce(flag)
         return bool(flag > 0)
 

@@ -13,8 +13,8 @@ from cad2pose.model_file import Model
 from cad2pose.networks import ResNetEncoder
 from cad2pose.parts import Part
 
-# Weights with rows for every part: their keys, outputs of a shared decoder, offsets and outputs of the head. A part may
-# also have a decoder of its own (`decoders.PLACE.`).
+# Weights with rows for every part: their keys, outputs of a shared decoder (unless these are shared as well), offsets
+# and outputs of the head. A part may also have a decoder of its own (`decoders.PLACE.`).
 _IN_ROWS = ("keys.", "decoder.last.", "head.object_offset", "head.output_")
 
 
@@ -74,10 +74,11 @@ def warm_start(method: Method, parts: Sequence[Part], model: Model) -> list[str]
     given = dict(model.method.state_dict())
     whole = same_parts(parts, model.parts)
     twins = _twins(parts, model.parts)
+    shared = () if getattr(method.config, "class_aware", True) else ("decoder.last.",)  # GDR-Net's maps, of all parts
     left = []
     for name, value in method.state_dict().items():
         source = given.get(_decoder_of_twin(name, twins) if name.startswith("decoders.") else name)
-        if source is not None and name.startswith(_IN_ROWS) and not whole:
+        if source is not None and name.startswith(_IN_ROWS) and not name.startswith(shared) and not whole:
             known = _rows_copied(value, source, twins, len(parts), len(model.parts))
         else:
             known = _copied(value, source)
