@@ -15,7 +15,7 @@ from cad2pose.data.results import read_results_csv
 from cad2pose.estimator import PoseEstimator
 from cad2pose.model_file import load_model, save_model
 from cad2pose.parts import builtin_part
-from small_models import random_model, wedge
+from small_models import SMALL_GDRNET, random_model, wedge
 
 CAMERA = {"fx": 300.0, "fy": 300.0, "cx": 79.5, "cy": 59.5, "width": 160, "height": 120}
 FAST = ("--device", "cpu", "--rolls", "0", "180")
@@ -185,6 +185,25 @@ def test_a_broken_picture_does_not_cost_the_others(world, capsys):
     assert [("left_out" in image, image["im_id"]) for image in images] == [(False, 1), (False, 3), (True, 2)]
 
 
+def test_boxes_of_objects_that_no_model_knows_are_passed_over(world):
+    box = [40, 30, 60, 50]
+    for number in (1, 2):
+        _picture(world / "images" / f"{number}.png")
+    (world / "d.json").write_text(_bop_list((3, 1, 6, box, 0.9), (3, 1, 8, box, 0.8), (3, 2, 8, box, 0.7)))
+    assert _run(world, *_image(world, "images"), "--detections", world / "d.json") == 0
+    results = read_results_csv(world / "out" / "results.csv")
+    assert (results.image_id.tolist(), results.object_id.tolist()) == ([1], [6])
+
+
+def test_an_image_without_detections_is_of_the_same_scene(world):
+    for number in (1, 2):
+        _picture(world / "images" / f"{number}.png")
+    (world / "d.json").write_text(_bop_list((3, 1, 6, [40, 30, 60, 50], 0.9)))
+    assert _run(world, *_image(world, "images"), "--detections", world / "d.json") == 0
+    images = json.loads((world / "out" / "results.json").read_text())["images"]
+    assert [(image["scene_id"], image["im_id"], len(image["poses"])) for image in images] == [(3, 1, 1), (3, 2, 0)]
+
+
 def test_a_folder_of_numbered_images(world):
     for number in (4, 11):
         _picture(world / "images" / f"{number:06d}.png")
@@ -271,6 +290,22 @@ def test_bop_without_targets_takes_every_image(world, bop):
     assert len(read_results_csv(world / "out" / "results.csv")) == 6
 
 
+def test_a_bop_image_that_is_not_there_does_not_cost_the_others(world, bop, capsys):
+    given = ("--bop", bop, "--detections", world / "d.json", "--instances", "1", "--no-pictures")
+    (bop / "test/000002/rgb/000001.png").unlink()
+    assert _run(world, *given) == 2
+    assert "has no image 000001" in capsys.readouterr().err
+    assert read_results_csv(world / "out" / "results.csv").image_id.unique().tolist() == [0, 2]
+    assert _left_out(world / "out") == [False, False, True]
+    for number in (0, 1):
+        _depth(bop / f"test/000002/depth/{number:06d}.png")
+    assert _run(world, *given, "--bop-depth", out="with_depth") == 2
+    assert "2 of 3 images were left out" in capsys.readouterr().err
+    assert read_results_csv(world / "with_depth" / "results.csv").image_id.unique().tolist() == [0]
+    (bop / "test/000002/depth/000000.png").unlink()
+    assert "no depth image 000000" in _refused(world, capsys, *given, "--bop-depth", out="none")
+
+
 # --- bad input
 
 
@@ -320,7 +355,7 @@ def test_detections_that_cannot_be(world, capsys):
     (world / "d.json").write_text("{")
     assert "d.json" in _refused(world, capsys, *given)
     (world / "d.json").write_text(_bop_list((1, 1, 8, [1, 1, 5, 5], 0.5)))
-    assert "object id 8 is not known; the model knows 5 (duck), 6 (cat)" in _refused(world, capsys, *given)
+    assert "d.json has no box of the objects [5, 6]; its boxes are of [8]" in _refused(world, capsys, *given)
     assert "object id 3 is not known" in _refused(world, capsys, *given, "--objects", "3")
 
 
@@ -445,6 +480,7 @@ def test_a_mask_that_is_empty_or_lacking_costs_its_own_image_only(world, capsys)
     cv2.imwrite(str(world / "masks" / "b.png"), mask)
     mask[30:80, 40:100] = 1
     cv2.imwrite(str(world / "masks" / "a.png"), mask)
+    (world / "masks" / "a.png").rename(world / "masks" / "a.PNG")
     images = ("--image", world / "images", "--camera", world / "camera.json", "--no-pictures")
     assert _run(world, *images, "--mask", world / "masks", "--object-id", 6) == 2
     message = capsys.readouterr().err
@@ -480,3 +516,11 @@ def test_debug_sheets_are_drawn_for_every_box(world):
     _depth(world / "depth.png", size=(60, 160))
     assert _run(world, *_image(world), *arguments, "--depth", world / "depth.png", out="lost") == 0
     assert len(list((world / "lost" / "debug").iterdir())) == 2
+
+
+def test_debug_sheets_of_models_without_query_images_are_refused_at_once(world, capsys):
+    part = wedge(6, "cat")
+    save_model(world / "gdrnet.safetensors", SMALL_GDRNET.build([part]).eval(), (part,), {})
+    given = (*_image(world), *BOX, "--debug-pictures", "--solver", "regression")
+    message = _refused(world, capsys, *given, model="gdrnet.safetensors")
+    assert "the model of cat is a GdrNetMethod, which has no query image" in message

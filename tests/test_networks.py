@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from cad2pose.networks import KeyNetwork, PatchPnP, ResNetEncoder, UNetDecoder, unet
 
@@ -163,3 +164,12 @@ def test_patch_pnp_normalises_in_single_precision_under_autocast():
         half = head(maps, index)
     assert seen == [torch.float32] * 3 + [torch.bfloat16] * 3  # what comes out has the type of what went in
     torch.testing.assert_close(half, plain, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("width", range(8, 264, 8))
+def test_heads_of_any_width_can_be_built(width):
+    head = PatchPnP(2, 8, 9, width=width, hidden=(8, 8))
+    norm = next(layer for layer in head.features if isinstance(layer, nn.GroupNorm))
+    assert width % norm.num_groups == 0
+    if width % 32 == 0 or width < 128:
+        assert norm.num_groups == min(32, width // 4), "as models have it that are there"

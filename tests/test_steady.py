@@ -57,6 +57,27 @@ def test_a_nut_turns_as_slowly_as_it_does_and_stays_where_it_was():
     assert float(errors[:, [0, 2]].max()) < 1e-4  # deg, mm
 
 
+def test_alternatives_stay_distinct_and_the_same():
+    part = builtin_part("nut")
+    members = part.symmetries.transforms()
+    first, second = video(part, 2)[:, :1]
+    steady = SteadyPoses({7: part})
+    steady(estimates(7, first))
+    seen = estimates(7, second)
+    empty = torch.full((1, 1, 4, 4), torch.nan, dtype=torch.float64)
+    alternatives = torch.cat((second[:, None] @ members, empty), dim=1)
+    probability = torch.linspace(0.3, 0, len(members) + 1, dtype=torch.float64)[None]
+    seen = replace(seen, details=replace(seen.details, alternatives=alternatives, probability=probability))
+    found = steady(seen)
+    assert not torch.allclose(found.T_cam_obj, second)
+    assert torch.equal(found.details.alternatives[:, 0], found.T_cam_obj)
+    assert torch.equal(found.details.probability, probability)
+    assert found.details.alternatives[0, -1].isnan().all()
+    turned, given = found.details.alternatives[0, :-1], alternatives[0, :-1]
+    apart = (turned[:, None] - given).abs().amax((-2, -1))
+    assert (apart < 1e-6).sum(0).tolist() == [1] * len(members), "every pose once"
+
+
 def test_a_part_that_is_not_found_for_a_while_is_remembered_and_others_are_left_alone():
     part, bracket = builtin_part("nut"), builtin_part("bracket")
     seen = video(part, 6)

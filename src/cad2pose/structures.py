@@ -35,6 +35,9 @@ class Detections:
     def __post_init__(self) -> None:
         for name in ("object_id", "box", "score"):
             object.__setattr__(self, name, torch.as_tensor(getattr(self, name)))
+        if self.box.shape == self.object_id.shape == (0,):  # empty lists do not say of what they are
+            object.__setattr__(self, "box", self.box.view(0, 4))
+            object.__setattr__(self, "object_id", self.object_id.to(torch.int64))
         if not self.box.is_floating_point():
             object.__setattr__(self, "box", self.box.to(torch.float32))
         count = len(self.box) if self.box.ndim else 0

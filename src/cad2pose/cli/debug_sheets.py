@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor
 
 from cad2pose.data.image_tasks import ImageTask
-from cad2pose.estimator import PoseEstimator, inspect_estimates, surface_keys_of
+from cad2pose.estimator import PoseEstimator, inspect_estimates, query_image_method, surface_keys_of
 from cad2pose.pictures import EmbeddingPalette, debug_sheet, embedding_colours, save_png
 from cad2pose.structures import PoseEstimates
 
@@ -19,9 +20,15 @@ class DebugSheets:
     Args:
         estimator: that made the estimates.
         folder: where the sheets go.
+        object_ids: whose sheets will be asked for.
+
+    Raises:
+        ValueError: for an object whose model has no query image.
     """
 
-    def __init__(self, estimator: PoseEstimator, folder: Path) -> None:
+    def __init__(self, estimator: PoseEstimator, folder: Path, object_ids: Sequence[int]) -> None:
+        for object_id in object_ids:
+            query_image_method(estimator, object_id)
         self._estimator, self._folder = estimator, folder
         self._palettes: dict[int, EmbeddingPalette] = {}
 

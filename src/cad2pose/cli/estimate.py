@@ -92,7 +92,7 @@ def estimate_command(
     wanted = sorted({i for task in tasks for i in task.detections.object_id.tolist()})
     estimator.check_use(wanted, bop_depth or depth is not None, min_confidence > 0)
     console = plain_console()
-    inspect = DebugSheets(estimator, out / "debug") if debug_pictures else None
+    inspect = DebugSheets(estimator, out / "debug", wanted) if debug_pictures else None
     ready = estimator.prepare(wanted)
     done: list[Done] = []
     broken: list[Broken] = []

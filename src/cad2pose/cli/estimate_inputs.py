@@ -74,7 +74,7 @@ def tasks_of_images(
     and so are depth images. Detections go by the images' numbers (000017.png is image 17); a single image whose name is
     no number takes those of a file about one image. An image that cannot be read, is of another size than its camera,
     or has no usable mask or depth image, is left to whoever reads it, as long as there are others. At most `instances`
-    poses of an object are kept, else one per box.
+    poses of an object are kept, else one per box. Detections of other than `objects` are passed over.
 
     Raises:
         FileNotFoundError, ValueError: for anything missing or malformed.
@@ -90,13 +90,14 @@ def tasks_of_images(
     found = {} if detections is None else _detections_by_number(detections, files, numbers, objects)
     if len(files) == len(found) == 1:
         numbers = list(found)  # also where the image's name is none
+    about = next((scene_id for scene_id, _ in found.values()), 0)
     cameras = _cameras(camera, files)
     tasks, errors = [], []
     for number, file, known in zip(numbers, files, cameras, strict=True):
-        scene_id, known_boxes, measured, problem = 0, no_detections(), None, None
+        scene_id, known_boxes, measured, problem = about, no_detections(), None, None
         try:
             if detections is not None:
-                scene_id, known_boxes = found.get(number, (0, no_detections()))
+                scene_id, known_boxes = found.get(number, (about, no_detections()))
             else:
                 assert object_id is not None, "a box is of an object"
                 chosen = boxes or [box_of_mask(_named_after(mask, file, "mask"), file)]
@@ -148,8 +149,8 @@ def _named_after(path: Path | None, image: Path, what: str) -> Path:
     assert path is not None, "one of box and mask is given"
     if not path.is_dir():
         return path
-    named = [path / f"{image.stem}{suffix}" for suffix in IMAGE_SUFFIXES]
-    found = next((file for file in named if file.is_file()), None)
+    named = (file for file in visible_files(path) if file.stem == image.stem)
+    found = next((file for file in named if file.suffix.lower() in IMAGE_SUFFIXES), None)
     if found is None:
         raise FileNotFoundError(f"the folder {path} has no {what} named {image.stem}, after the image {image}")
     return found
@@ -159,9 +160,11 @@ def _detections_by_number(
     path: Path, files: Sequence[Path], numbers: Sequence[int], objects: Collection[int]
 ) -> dict[int, tuple[int, Detections]]:
     """Scene number and detections by image number."""
-    found = read_detections(path)
-    if objects:
-        found = {key: of_objects(boxes, objects) for key, boxes in found.items()}
+    every = read_detections(path)
+    found = {key: of_objects(boxes, objects) for key, boxes in every.items()}
+    if any(map(len, every.values())) and not any(map(len, found.values())):
+        there = sorted({object_id for boxes in every.values() for object_id in boxes.object_id.tolist()})
+        raise ValueError(f"{path} has no box of the objects {sorted(objects)}; its boxes are of {there}")
     if len(files) == len(found) == 1 and not _is_number(files[0]):
         ((scene_id, image_id), boxes) = next(iter(found.items()))
         return {image_id: (scene_id, boxes)}

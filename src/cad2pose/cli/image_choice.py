@@ -99,9 +99,9 @@ class ImageChoice:
             FileNotFoundError, ValueError: for anything missing or malformed, or objects that no model knows.
         """
         estimator.check_known(self.objects)
+        objects = self.objects or tuple(estimator.parts)
         if self.bop is not None:
             assert self.detections is not None, "as `check` saw to"
-            objects = self.objects or tuple(estimator.parts)
             return tasks_of_bop(
                 self.bop,
                 self.split,
@@ -122,7 +122,7 @@ class ImageChoice:
             self.box,
             self.mask,
             self.detections,
-            self.objects,
+            objects,
             depth,
             depth_scale,
             self.instances,

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cad2pose.data.bop import BopDataset, find_dataset
+from cad2pose.data.bop_scene import BopScene
 from cad2pose.data.detections import read_detections
 from cad2pose.data.images import image_size, read_depth, read_image
 from cad2pose.geometry import Camera
@@ -92,6 +93,9 @@ def tasks_of_bop(
         depth: take the data set's depth images as well.
         instances: at most so many poses of an object are kept; else as many as a targets file says, or one per box.
 
+    An image that is not there, or has no usable camera or depth image, is left to whoever reads it, as long as there
+    are others.
+
     Raises:
         FileNotFoundError, ValueError: for anything missing or malformed, or if nothing is left to do.
     """
@@ -106,23 +110,40 @@ def tasks_of_bop(
                 counts[target.object_id] = target.instance_count
     else:
         wanted = {key: max(1, len(found[key])) for key in dataset.keys() if key in found}  # noqa: SIM118 - images
+    files = {key: _files(dataset.scene(key[0]), key[1], depth) for key in wanted}
+    errors = [known for known in files.values() if isinstance(known, Exception)]
+    cameras = [known[1] for known in files.values() if not isinstance(known, Exception)]
+    if errors and not cameras:
+        raise errors[0]
     tasks = []
     for (scene_id, image_id), counts in wanted.items():
-        scene = dataset.scene(scene_id)
         boxes = of_objects(
             found.get((scene_id, image_id), no_detections()), counts if isinstance(counts, dict) else objects
         )
-        name = f"{scene_id:06d}_{image_id:06d}"
-        path, camera = scene.image_file(image_id), scene.camera(image_id)
-        measured, scale = (scene.depth_file(image_id), scene.depth_scale(image_id)) if depth else (None, 1.0)
-        kept = counts if instances is None else instances
-        tasks.append(ImageTask(scene_id, image_id, name, path, camera, boxes, kept, measured, scale))
+        name, kept = f"{scene_id:06d}_{image_id:06d}", counts if instances is None else instances
+        known = files[scene_id, image_id]
+        if isinstance(known, Exception):
+            path, camera, measured, scale = dataset.scene(scene_id).path / f"{image_id:06d}", cameras[0], None, 1.0
+        else:
+            path, camera, measured, scale = known
+        problem = str(known) if isinstance(known, Exception) else None
+        tasks.append(ImageTask(scene_id, image_id, name, path, camera, boxes, kept, measured, scale, problem))
     if not any(len(task.detections) for task in tasks):
         raise ValueError(
             f"{detections} has no box of the objects {sorted(objects)} in the images asked for of {dataset.root}, "
             f"split {split}; see --objects, --targets and --all-images"
         )
     return tasks
+
+
+def _files(scene: BopScene, image_id: int, depth: bool) -> tuple[Path, Camera, Path | None, float] | Exception:
+    """Image file, camera, depth image and its scale; or why they cannot be had."""
+    try:
+        path, camera = scene.image_file(image_id), scene.camera(image_id)
+        measured, scale = (scene.depth_file(image_id), scene.depth_scale(image_id)) if depth else (None, 1.0)
+    except (OSError, ValueError) as error:
+        return error
+    return path, camera, measured, scale
 
 
 def no_detections() -> Detections:

@@ -50,6 +50,19 @@ class Inspection:
     scores: Float[Tensor, "h w"] | None
 
 
+def query_image_method(estimator: PoseEstimator, object_id: int) -> tuple[QueryImageMethod, Part, int]:
+    """The method that sees an object, its part, and which of the method's parts that is.
+
+    Raises:
+        ValueError: if its model has no query image.
+    """
+    model, index = estimator.model_of(object_id)
+    method, part = model.method, model.parts[index]
+    if not isinstance(method, QueryImageMethod):
+        raise ValueError(f"the model of {part.name} is a {type(method).__name__}, which has no query image")
+    return method, part, index
+
+
 def inspect_estimates(
     estimator: PoseEstimator, image: Tensor | np.ndarray, camera: Camera, estimates: PoseEstimates
 ) -> Sequence[Inspection]:
@@ -70,10 +83,7 @@ def inspect_estimates(
     boxes, _ = undistort_boxes(estimates.box.to("cpu", torch.float64), camera)
     found: list[Inspection] = []
     for row, object_id in enumerate(estimates.object_id.tolist()):
-        model, index = estimator.model_of(object_id)
-        method, part = model.method, model.parts[index]
-        if not isinstance(method, QueryImageMethod):
-            raise ValueError(f"the model of {part.name} is a {type(method).__name__}, which has no query image")
+        method, part, index = query_image_method(estimator, object_id)
         box, T_cam_obj = boxes[row : row + 1], estimates.T_cam_obj[row : row + 1].double()
         there = bool(estimates.found[row])
         if there:
@@ -102,10 +112,12 @@ def inspect_estimates(
 def surface_keys_of(
     estimator: PoseEstimator, object_id: int, count: int = _CONTRAST
 ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n e"]]:
-    """Points of a part's surface, mm, in the mesh file's frame, and their keys; for pictures."""
-    model, index = estimator.model_of(object_id)
-    method, part = model.method, model.parts[index]
-    assert isinstance(method, QueryImageMethod), "as `inspect_estimates` saw to"
+    """Points of a part's surface, mm, in the mesh file's frame, and their keys; for pictures.
+
+    Raises:
+        ValueError: for an object whose model has no query image.
+    """
+    method, part, index = query_image_method(estimator, object_id)
     points = method.parts.surface[index, :count]
     return points.cpu().double() * part.radius + part.center, method.surface_keys(index, points).cpu()
 

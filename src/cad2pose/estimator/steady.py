@@ -26,8 +26,8 @@ class SteadyPoses:
     """Of all poses that look the same, the ones turned least against those of the images before.
 
     Instances of an object are told apart by where they are: every pose follows the nearest of the last ones. What the
-    estimates say beside the pose is about the part as it is seen, and stays; the first of the alternatives, which is
-    the pose itself, goes with it.
+    estimates say beside the pose is about the part as it is seen, and stays; the alternatives, whose first is the pose
+    itself, are turned by the same symmetry.
 
     Args:
         parts: by object id.
@@ -52,9 +52,11 @@ class SteadyPoses:
             pairs = _pairs(now, before)
             for index, earlier in pairs.items():
                 row = rows[index]
-                T[row] = nearest_equivalent(before[earlier].T_cam_obj, T[row], part.symmetries)
+                turned = nearest_equivalent(before[earlier].T_cam_obj, T[row], part.symmetries)
                 if alternatives.shape[1] and bool(alternatives[row, 0].isfinite().all()):
-                    alternatives[row, 0] = T[row]
+                    alternatives[row] = alternatives[row] @ torch.linalg.solve(T[row], turned)
+                    alternatives[row, 0] = turned
+                T[row] = turned
                 now[index] = replace(now[index], T_cam_obj=T[row].clone())
             left = [one for place, one in enumerate(before) if place not in pairs.values()]
             self._last[object_id] = now + left

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cad2pose.networks.norms import GroupNorm
+from cad2pose.networks.norms import GroupNorm, groups_of
 
 _LEVELS = 3  # of doubled resolution: from stride 32 to stride 4
 
@@ -62,4 +62,4 @@ class GeometryHead(nn.Module):
 def _after(width: int, norm: str) -> list[nn.Module]:
     if norm == "batch":
         return [nn.BatchNorm2d(width), nn.ReLU()]
-    return [GroupNorm(min(32, width // 4), width), nn.GELU()]
+    return [GroupNorm(groups_of(width), width), nn.GELU()]

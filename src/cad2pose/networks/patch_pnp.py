@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cad2pose.networks.norms import GroupNorm
+from cad2pose.networks.norms import GroupNorm, groups_of
 
 PER_OBJECT_WEIGHT = "output_weight"
 """Name of the weights `(objects, inputs, outputs)` of heads; other weights have their outputs first."""
@@ -43,7 +43,7 @@ class PatchPnP(nn.Module):
         layers: list[nn.Module] = []
         for channels_in in (channels, width, width):
             convolution = nn.Conv2d(channels_in, width, 3, stride=2, padding=1, bias=False)
-            layers += [convolution, GroupNorm(min(32, width // 4), width), nn.ReLU()]
+            layers += [convolution, GroupNorm(groups_of(width), width), nn.ReLU()]
         self.features = nn.Sequential(*layers)
         self.first = nn.Linear(width * (map_size // 8) ** 2, hidden[0])
         self.object_offset = nn.Parameter(torch.zeros(objects, hidden[0]))
