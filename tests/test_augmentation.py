@@ -327,3 +327,24 @@ def test_lengths_grow_with_enlargement_up_to_a_limit(name: str, limit: float, ge
     )
     assert torch.equal(at, beyond)
     assert not torch.equal(below, at)
+
+
+def test_grain_fades_where_crops_shrink_the_photograph() -> None:
+    image = torch.full((64, 3, 32, 32), 0.5)
+    config = replace(OFF, native=True, noise=0.1, noise_share=1.0)
+    grain = {
+        scale: (augment(image, torch.full((64,), scale), config, Draws(0)) - image).std() for scale in (1.0, 0.5, 0.25)
+    }
+    assert grain[0.5] / grain[1.0] == pytest.approx(0.5, abs=0.02), "the mean of 2 x 2 pixels"
+    assert grain[0.25] / grain[1.0] == pytest.approx(0.25, abs=0.02)
+    pattern = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)).expand(64, 3, 32, 32)
+    for config in (
+        replace(OFF, native=True, bayer=1.0, bayer_share=1.0),
+        replace(OFF, native=True, compression=0.5, compression_share=1.0),
+    ):
+        change = {
+            scale: (augment(pattern, torch.full((64,), scale), config, Draws(0)) - pattern).abs().mean()
+            for scale in (1.0, 0.5, 0.25)
+        }
+        assert change[1.0] > 1.2 * change[0.5]
+        assert change[0.5] >= change[0.25]

@@ -30,7 +30,7 @@ from cad2pose.data.shards import ShardDataset
 from cad2pose.data.tabletop import Tabletop, TabletopConfig
 from cad2pose.data.worker_pool import run_tasks
 from cad2pose.files import alone
-from cad2pose.geometry import Camera, random_rotations, transform_points
+from cad2pose.geometry import Camera, project_points, random_rotations, transform_points
 from cad2pose.parts import builtin_part
 from cad2pose.rendering import MeshSet, rasterize
 
@@ -342,3 +342,18 @@ def test_the_loser_of_a_race_leaves_the_folder_to_the_winner(tmp_path):
         assert list(out.iterdir()) == []
     write_dataset(small_parts(), CAMERA, replace(PLAN, scenes=1, images=1), out)
     assert json.loads((out / "render.json").read_text())["plan"]["seed"] == 5
+
+
+@pytest.mark.parametrize("middle", [(79.5, 59.5), (0.0, 0.0), (-40.0, 80.0)])
+def test_scenes_are_in_the_picture_wherever_the_principal_point_is(middle):
+    camera = Camera.from_values(180.0, 180.0, *middle, 160, 120)
+    parts = small_parts()
+    centers = torch.stack([part.center for part in parts])
+    top = Tabletop(parts, camera, replace(PLAN.photos, parts=(3, 3), table_share=1.0), 3)
+    inside = []
+    for number in range(12):
+        photo = top.photo(number)
+        center = transform_points(photo.T_cam_obj, centers[photo.part_index][:, None])
+        u, v = project_points(camera.K.expand(3, 3, 3), center)[:, 0].unbind(-1)
+        inside += ((u > 0) & (u < 160) & (v > 0) & (v < 120)).tolist()
+    assert sum(inside) > 0.7 * len(inside)

@@ -155,6 +155,15 @@ def test_scenes_of_several_sensors_are_looked_at_sensor_by_sensor(tmp_path):
     assert any("asks for images that test/000001 does not have (1): 4" in text for text in check_bop(root).problems)
 
 
+def test_targets_are_held_against_the_split_that_they_are_about(tmp_path):
+    root = make_bop(tmp_path)
+    (root / "test").rename(root / "test_primesense")
+    assert check_bop(root).problems == ()
+    edit_json(root / "test_targets_bop19.json", lambda targets: targets[0].update(im_id=4))
+    (problem,) = check_bop(root).problems
+    assert "asks for images that test_primesense/000001 does not have (1): 4" in problem
+
+
 def test_splits_can_be_chosen(tmp_path, capsys):
     root = make_bop(tmp_path)
     (root / "val").mkdir()

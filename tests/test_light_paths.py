@@ -155,3 +155,27 @@ def test_all_backends_find_the_same(backend):
     first, second = openness(scene[3], near, "numba"), openness(scene[3], near, backend)
     assert float(first.min()) < 0.9
     assert ((first - second).abs() > 0.02).float().mean() < 1e-3
+
+
+def test_a_camera_with_skew_sees_the_same_light(backend: Backend):
+    meshes = [floor(), rectangle((-300.0, -300.0, FLOOR - HEIGHT), (0.0, 300.0, FLOOR - HEIGHT))]
+    packed = MeshSet.from_meshes(meshes)
+    index, T = torch.arange(2)[None].int(), torch.eye(4).expand(1, 2, 4, 4).contiguous()
+    slant = torch.nn.functional.normalize(torch.tensor([[-1.0, 0.2, -1.0]]), dim=-1)
+    light = (slant, torch.tensor([0.05]), torch.tensor([[0.0, 0, FLOOR]]), torch.tensor([150.0]), 256, backend)
+    lit, open_ = [], []
+    for skew in (0.0, 60.0):
+        K = torch.tensor([[[480.0, skew, 47.5], [0, 480.0, 20.5], [0, 0, 1]]])
+        seen = render(packed, index, T, K, SIZE, SIZE)
+        lit.append(shadows(packed, index, T, seen, *light)[0])
+        open_.append(openness(seen, torch.tensor([100.0]), backend)[0])
+    for maps in (lit, open_):
+        for row in range(5, SIZE, 10):  # rows are moved by the skew
+            moved = 60.0 * (row - 20.5) / 480
+            x = torch.arange(SIZE - 1).float()
+            there = x + moved
+            kept = (there >= 0) & (there <= SIZE - 2)
+            low = there[kept].floor().long()
+            expected = maps[0][row, x[kept].long()]
+            found = maps[1][row, low].lerp(maps[1][row, low + 1], there[kept] - low)
+            assert (expected - found).abs().mean() < 0.06

@@ -108,3 +108,14 @@ def test_seeds_do_not_collide() -> None:
 def test_impossible_priors_are_refused(changes: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         PosePrior(**changes)
+
+
+def test_whole_parts_are_whole_where_pixels_are_not_square() -> None:
+    tall = torch.tensor([[400.0, 0, 320], [0, 900, 240], [0, 0, 1]], dtype=torch.float64).expand(COUNT, 3, 3)
+    prior = PosePrior(border_share=0.0, distance=(600.0, 900.0))
+    where = middle(prior.sample(Draws(0), CENTER, RADIUS, tall, SIZE))
+    u, v = project_points(tall, where[:, None])[:, 0].unbind(-1)
+    for place, focal, size in ((u, 400.0, 640), (v, 900.0, 480)):
+        reach = RADIUS * focal / where[:, 2]
+        assert bool((place - reach > -0.6).all())
+        assert bool((place + reach < size - 0.4).all())

@@ -40,8 +40,21 @@ def test_twins_have_the_poses_of_the_photographs(world):
     assert rendered.truth is not None
     assert torch.allclose(rendered.truth.T_virt_obj, real.T_virt_obj.float())
     assert torch.equal(rendered.camera.K_virt, real.camera.K_virt.float())
-    with pytest.raises(ValueError, match="shows any of the objects"):
+    with pytest.raises(ValueError, match="is known to show any of the objects"):
         real_crops(dataset, [], 48, 5)
+
+
+def test_without_boxes_of_what_is_seen_masks_tell(world):
+    before = real_crops(BopDataset(world, "test"), BopDataset(world, "test").parts([1, 2]), 48, 5)
+    for file in world.glob("test/*/scene_gt_info.json"):
+        file.unlink()
+    dataset = BopDataset(world, "test")
+    real = real_crops(dataset, dataset.parts([1, 2]), 48, 5)
+    assert torch.equal(real.image, before.image), "masks are those boxes"
+    for file in world.glob("test/*/mask_visib/*.png"):
+        file.unlink()
+    with pytest.raises(ValueError, match=r"none has a bbox_visib of theirs \(scene_gt_info.json\), nor a mask"):
+        real_crops(dataset, dataset.parts([1, 2]), 48, 5)
 
 
 def test_the_command_writes_rendered_crops(tmp_path, capsys):

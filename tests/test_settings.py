@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 
 from cad2pose.methods import QueryConfig
+from cad2pose.parts.fingerprint import describe_part
 from cad2pose.settings import describe, folder_holds, read_settings
-from small_models import SMALL
+from small_models import SMALL, wedge
 
 SETTINGS = {"seed": 1}
 
@@ -93,3 +95,13 @@ def test_settings_of_older_files_get_what_was_before():
     assert read_settings(Outer, content, before=before) == Outer(inner=Inner("y", (3, 0.5)), count=4)
     with pytest.raises(ValueError, match=r"config of Outer .*lacks \['count'\]"):
         read_settings(Outer, content, before={"Inner": before["Inner"]})
+
+
+def test_a_part_is_known_by_its_colours_too():
+    plain = wedge()
+    red, blue = (replace(plain, mesh=replace(plain.mesh, colors=color)) for color in (
+        torch.tensor([1.0, 0, 0]).expand(len(plain.mesh.vertices), 3).contiguous(),
+        torch.tensor([0, 0, 1.0]).expand(len(plain.mesh.vertices), 3).contiguous(),
+    ))  # fmt: skip
+    known = {describe_part(part)["mesh_sha256"] for part in (plain, red, blue)}
+    assert len(known) == 3

@@ -290,6 +290,19 @@ def test_coarse_copies_keep_the_shape() -> None:
     assert (coarse.used_vertices.amax(0) - mesh.vertices.amax(0)).abs().max() < 15
 
 
+def test_a_stray_vertex_does_not_bend_a_coarse_copy() -> None:
+    mesh = builtin_part("bushing").mesh
+    stray = replace(
+        mesh, vertices=torch.cat((mesh.vertices, torch.tensor([[1e4, 0.0, 0.0]]).double())),
+        normals=torch.cat((mesh.normals, mesh.normals[:1])),
+        colors=None if mesh.colors is None else torch.cat((mesh.colors, mesh.colors[:1])),
+    )  # fmt: skip
+    assert len(mesh.faces) > 2000
+    plain, copy = (coarse_copy(one, cells=8) for one in (mesh, stray))
+    assert torch.equal(copy.vertices, plain.vertices)
+    assert torch.equal(copy.faces, plain.faces)
+
+
 def test_fine_meshes_are_thinned_out_and_it_is_said() -> None:
     mesh = builtin_part("bushing").mesh
     assert thinned(mesh) is mesh

@@ -33,14 +33,16 @@ class _SourcePixels:
     """Where the source image's pixels lie in the crops; on the host.
 
     Attributes:
-        cell: `(B,)` their width in crop pixels.
+        cell: `(B,)` their width in crop pixels, of which they are not told apart below 1.
         loss: `(B,)` by how much of that they are wider than the source image has them.
         phase: `(B, 2)` where the first one of a row and of a column starts, in [0, 1) of one before the crop's edge.
+        kept: `(B,)` share of what differs between neighbours that is left where several are averaged to a crop pixel.
     """
 
     cell: Float[Tensor, "batch"]
     loss: Float[Tensor, "batch"]
     phase: Float[Tensor, "batch 2"]
+    kept: Float[Tensor, "batch"]
 
     @property
     def coarse(self) -> Bool[Tensor, "batch"]:
@@ -51,7 +53,8 @@ class _SourcePixels:
     def drawn(cls, scale: Float[Tensor, "batch"], config: AugmentationConfig, draws: Draws) -> _SourcePixels:
         loss = 1 + _strengths(draws, config.resolution, config.resolution_share, len(scale))
         cell = loss * (scale.clamp_min(1) if config.native else torch.ones_like(scale))
-        return cls(cell, loss, draws.uniform(0.0, 1.0, len(scale), 2))
+        kept = torch.where(cell > 1, 1.0, scale.clamp_max(1)) if config.native else torch.ones_like(scale)
+        return cls(cell, loss, draws.uniform(0.0, 1.0, len(scale), 2), kept)
 
 
 def augment(
@@ -145,8 +148,8 @@ def _expose(
     count, coarse = len(image), pixels.coarse
     sigma = _strengths(draws, config.blur, config.blur_share, count) * scale.clamp(0.5, 4)
     stretch = draws.log_uniform(0.75, 1.33, count)
-    noise = config.noise * _strengths(draws, 1.0, config.noise_share, count).square()
-    filtering = _strengths(draws, config.bayer, config.bayer_share, count)
+    noise = pixels.kept * config.noise * _strengths(draws, 1.0, config.noise_share, count).square()
+    filtering = (2 * pixels.kept - 1).clamp_min(0) * _strengths(draws, config.bayer, config.bayer_share, count)
     side = image.shape[-1]
     for chosen, reduced in ((coarse, True), (~coarse & (sigma > 0.2), False)):
         rows = chosen.nonzero()[:, 0]
@@ -193,7 +196,7 @@ def _read_out(image: Tensor, noise: Tensor, filtering: Tensor, draws: Draws) -> 
 def _compress(image: Tensor, pixels: _SourcePixels, config: AugmentationConfig, draws: Draws) -> None:
     """What compression takes from blocks of the source image's pixels, and adds; blocks begin anywhere."""
     count, side = len(image), image.shape[-1]
-    step = config.compression * _strengths(draws, 1.0, config.compression_share, count).square()
+    step = pixels.kept * config.compression * _strengths(draws, 1.0, config.compression_share, count).square()
     start = draws.integers(_BLOCK, count, 2).float()
     cell = torch.where(pixels.coarse, pixels.cell, 1.0)
     phase = start + torch.where(pixels.coarse[:, None], pixels.phase, 0.0)

@@ -202,15 +202,24 @@ def _check_masks(findings: _Findings, scene: BopScene, image: BopImage) -> None:
 def _check_targets(findings: _Findings, splits: Sequence[str]) -> None:
     """Every localization targets file: is it readable, and is there ground truth for what it asks?"""
     for path in sorted(findings.root.glob("*_targets_*.json")):
-        split = path.name.split("_targets_")[0]
+        stem = path.name.split("_targets_")[0]
         if "bop24" in path.name and _lists_images_only(path):
             continue
         targets = findings.attempt(lambda path=path: read_targets(path))
         if targets is None:
             continue
         findings.summary.append(f"{path.name}: {sum(t.instance_count for t in targets)} targets")
-        if split in splits and (findings.root / split).is_dir():
+        asked = {target.scene_id for target in targets}
+        folders = {split: numbered_folders(findings.root / split) for split in _of_stem(splits, stem, findings.root)}
+        if folders:  # of several, the one that it is about
+            split = max(folders, key=lambda name: len(asked & set(folders[name])))
             _check_target_images(findings, path, BopDataset(findings.root, split), targets)
+
+
+def _of_stem(splits: Sequence[str], stem: str, root: Path) -> list[str]:
+    """Splits that a targets file may be about: test_targets_bop19.json about test, else about test_primesense."""
+    there = [split for split in splits if (root / split).is_dir()]
+    return [stem] if stem in there else [split for split in there if split.split("_")[0] == stem]
 
 
 def _check_target_images(findings: _Findings, path: Path, dataset: BopDataset, targets: Sequence[BopTarget]) -> None:

@@ -96,9 +96,10 @@ def coarse_copy(mesh: Mesh, cells: int = _CELLS) -> Mesh:
     """The mesh with all vertices of each cell of a grid drawn together (Rossignac and Borrel 1993)."""
     if len(mesh.faces) <= 2000:
         return mesh
-    used = mesh.used_vertices
-    low, span = used.amin(0), (used.amax(0) - used.amin(0)).max()
-    key = ((mesh.vertices - low) / span * cells).floor().long().clamp(0, cells)
+    used, faces = mesh.faces.unique(return_inverse=True)
+    vertices = mesh.vertices[used]
+    low, span = vertices.amin(0), (vertices.amax(0) - vertices.amin(0)).max()
+    key = ((vertices - low) / span * cells).floor().long().clamp(0, cells)
     _, cell = (key @ torch.tensor([(cells + 1) ** 2, cells + 1, 1])).unique(return_inverse=True)
     count = int(cell.max()) + 1
 
@@ -106,12 +107,12 @@ def coarse_copy(mesh: Mesh, cells: int = _CELLS) -> Mesh:
         total = torch.zeros(count, 3, dtype=values.dtype).index_add_(0, cell, values)
         return total / torch.bincount(cell, minlength=count)[:, None]
 
-    faces = cell[mesh.faces]
+    faces = cell[faces]
     whole = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 0] != faces[:, 2])
     if not bool(whole.any()):
         return mesh
-    colors = None if mesh.colors is None else mean(mesh.colors)
-    return Mesh.from_arrays(mean(mesh.vertices), faces[whole], colors)
+    colors = None if mesh.colors is None else mean(mesh.colors[used])
+    return Mesh.from_arrays(mean(vertices), faces[whole], colors)
 
 
 def thinned(mesh: Mesh, most: int = 200_000) -> Mesh:

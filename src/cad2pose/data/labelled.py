@@ -6,6 +6,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from random import Random
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -248,7 +249,7 @@ class MixedCrops:
 
     def batch(self, index: int, size: int) -> CropBatch:
         """Batch number `index`, of `size` crops; the second source's come last."""
-        mixed_in = round(size * self.share) if size > 1 else int((index + 1) * self.share) - int(index * self.share)
+        mixed_in = round(size * self.share) if size > 1 else int(Random(index).random() < self.share)
         if 0 < self.share < 1 < size:
             mixed_in = min(max(mixed_in, 1), size - 1)
         if mixed_in == 0:

@@ -87,7 +87,7 @@ class PosePrior:
         else:
             depth = draws.log_uniform(*self.distance, count).double()
         depth = torch.maximum(depth, 1.5 * radius)  # never inside the part
-        pixel = self._pixels(draws, radius * focal / depth, image_size)
+        pixel = self._pixels(draws, (radius / depth)[:, None] * K.diagonal(dim1=1, dim2=2)[:, :2], image_size)
         ray = unproject_pixels(K, pixel[:, None])[:, 0]
         facing = rotation_to_ray(ray)
         allocentric = torch.where(
@@ -100,12 +100,12 @@ class PosePrior:
         return make_transform(rotation, translation)
 
     def _pixels(
-        self, draws: Draws, extent: Float[Tensor, "batch"], image_size: Float[Tensor, "batch 2"]
+        self, draws: Draws, extent: Float[Tensor, "batch 2"], image_size: Float[Tensor, "batch 2"]
     ) -> Float[Tensor, "batch 2"]:
         """Pixels for the part's centre: the whole part inside the image, or (some) cut by its border."""
         count = len(extent)
         cut = draws.chance(self.border_share, count)
-        margin = torch.where(cut, _BORDER_REACH * extent, extent)[:, None]
+        margin = torch.where(cut[:, None], _BORDER_REACH * extent, extent)
         margin = torch.minimum(margin, image_size / 2)
         return margin + draws.uniform(0.0, 1.0, count, 2).double() * (image_size - 2 * margin) - 0.5
 

@@ -25,6 +25,7 @@ from cad2pose.geometry import (
     mask_box,
     pixel_window,
     random_rotations,
+    rotation_to_ray,
     rotations_towards,
     transform_points,
     unproject_pixels,
@@ -169,7 +170,7 @@ class Tabletop:
         )  # fmt: skip
 
     def _standing(self, part_index: Int[Tensor, "n"], draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
-        """Everything on a table across z of the world, whose origin the camera looks at, nearly."""
+        """Everything on a table across z of the world, whose origin the middle of the picture shows, nearly."""
         others = int(draws.integers(self.config.others + 1))
         shapes = draws.integers(self._shapes, others)
         middling = self._radius[part_index].mean()
@@ -185,10 +186,12 @@ class Tabletop:
         T_world_obj[:, :3, 3] -= (T_world_obj[:, :3, :3] @ center[..., None])[..., 0]
         apparent = float(draws.log_uniform(*self.config.apparent_size)) * self.camera.width / 640
         distance = float(2 * middling * self.camera.K[0, 0] / apparent)
-        T_cam_world = self._look(distance, 0.5 * place.std() if len(place) > 1 else 0.0, draws)
+        extent = torch.tensor([self.camera.width, self.camera.height], dtype=torch.float64)
+        ray = unproject_pixels(self.camera.K[None], 0.5 * (extent - 1)[None, None])[0, 0]
+        T_cam_world = self._look(ray * distance, 0.5 * place.std() if len(place) > 1 else 0.0, draws)
         middle = (T_world_obj[:, :3, :3] @ center[..., None])[..., 0] + T_world_obj[:, :3, 3]
         nearest = float((middle @ T_cam_world[2, :3] + T_cam_world[2, 3] - radius).min())
-        T_cam_world[2, 3] += max(0.0, _LEAST_DISTANCE * distance - nearest)  # nothing is in the camera
+        T_cam_world[:3, 3] += ray * max(0.0, _LEAST_DISTANCE * distance - nearest)  # nothing is in the camera
         width = min(distance, float(middling * draws.log_uniform(4.0, 20.0)))
         steep = float((1 - T_cam_world[2, 2].square()).clamp_min(1e-6).sqrt())
         width = min(width, 0.8 * float(T_cam_world[2, 3]) / (math.sqrt(2) * steep))
@@ -229,15 +232,15 @@ class Tabletop:
             placed.append(spot)
         return torch.stack(placed)
 
-    def _look(self, distance: float, wander: float | Tensor, draws: Draws) -> Float[Tensor, "4 4"]:
-        """T_cam_world of a camera over the table."""
+    def _look(self, target: Float[Tensor, "3"], wander: float | Tensor, draws: Draws) -> Float[Tensor, "4 4"]:
+        """T_cam_world of a camera over the table that has its origin, or a place near it, at the target."""
         low, high = (math.sin(math.radians(bound)) for bound in self.config.elevation)
         sine = draws.uniform(low, high, 1).double()
         azimuth = draws.uniform(0.0, 2 * math.pi, 1).double()
         roll = draws.uniform(-math.radians(_MOST_ROLL), math.radians(_MOST_ROLL), 1).double()
-        rotation = rotations_towards(sine, azimuth, roll)[0]
-        target = torch.cat((wander * draws.normal(2).double(), torch.zeros(1).double()))
-        return make_transform(rotation, torch.tensor([0.0, 0.0, distance]).double() - rotation @ target)
+        rotation = rotation_to_ray(target) @ rotations_towards(sine, azimuth, roll)[0]
+        place = torch.cat((wander * draws.normal(2).double(), torch.zeros(1).double()))
+        return make_transform(rotation, target - rotation @ place)
 
     def _floating(self, part_index: Int[Tensor, "n"], draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
         """Everything in the air, turned anyhow."""

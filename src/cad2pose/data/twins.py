@@ -10,7 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cad2pose.data.bop import BopDataset
-from cad2pose.geometry import VirtualCamera, undistort_boxes, virtual_camera, warp_to_crops
+from cad2pose.data.bop_files import BopInstance, Box
+from cad2pose.data.bop_scene import BopImage
+from cad2pose.geometry import VirtualCamera, mask_box, undistort_boxes, virtual_camera, warp_to_crops
 from cad2pose.parts import Part
 
 
@@ -41,13 +43,12 @@ def real_crops(dataset: BopDataset, parts: Sequence[Part], crop_size: int, count
     boxes, intrinsics, sizes, poses, indices, pictures = [], [], [], [], [], []
     for image in dataset:
         camera = image.camera
-        found = [i for i in image.instances if i.object_id in place and i.box_visible and i.visible]
+        found = [i for i in image.instances if i.object_id in place and i.visible and _seen_box(image, i)]
         if not found:
             continue
         pixels = image.read().double()[None]
         for instance in found[: count - len(boxes)]:
-            assert instance.box_visible is not None
-            box = torch.tensor([instance.box_visible], dtype=torch.float64)
+            box = torch.tensor([_seen_box(image, instance)], dtype=torch.float64)
             boxes.append(undistort_boxes(box, camera)[0][0])
             intrinsics.append(camera.K)
             sizes.append(torch.tensor([camera.width, camera.height], dtype=torch.float64))
@@ -58,7 +59,18 @@ def real_crops(dataset: BopDataset, parts: Sequence[Part], crop_size: int, count
         if len(boxes) >= count:
             break
     if not boxes:
-        raise ValueError(f"no image of {dataset.root} ({dataset.split}) shows any of the objects {sorted(place)}")
+        raise ValueError(
+            f"no image of {dataset.root} ({dataset.split}) is known to show any of the objects {sorted(place)}: "
+            "none has a bbox_visib of theirs (scene_gt_info.json), nor a mask (mask_visib)"
+        )
     camera = virtual_camera(torch.stack(intrinsics), torch.stack(boxes), torch.stack(sizes), crop_size)
     T_virt_obj = camera.to_virtual(torch.stack(poses).double())
     return RealCrops(torch.stack(pictures), camera, torch.tensor(indices), T_virt_obj)
+
+
+def _seen_box(image: BopImage, instance: BopInstance) -> Box | None:
+    """Box around what is seen of an instance, as it is annotated, or of its mask; None where there is neither."""
+    if instance.box_visible is not None or not image.mask_path(instance).is_file():
+        return instance.box_visible
+    mask = image.read_mask(instance)
+    return mask_box(mask) if bool(mask.any()) else None

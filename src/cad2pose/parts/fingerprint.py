@@ -9,8 +9,10 @@ from cad2pose.parts.part import Part
 
 
 def describe_part(part: Part) -> dict[str, Any]:
-    """What identifies a part: its numbers and a fingerprint of its mesh."""
-    fingerprint = hashlib.sha256(part.mesh.vertices.numpy().tobytes() + part.mesh.faces.numpy().tobytes())
+    """What identifies a part: its numbers and a fingerprint of its mesh, colours included."""
+    mesh = part.mesh
+    arrays = (mesh.vertices, mesh.faces) if mesh.colors is None else (mesh.vertices, mesh.faces, mesh.colors)
+    fingerprint = hashlib.sha256(b"".join(array.numpy().tobytes() for array in arrays))
     return {
         "name": part.name,
         "object_id": part.object_id,

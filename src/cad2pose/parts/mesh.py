@@ -19,6 +19,7 @@ from cad2pose.parts.normals import crease_normals, face_cross_products, unit_nor
 Units = Literal["mm", "cm", "m", "inch"]
 MILLIMETRES = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "inch": 25.4}
 SMALLEST_DIAMETER, LARGEST_DIAMETER = 2.0, 5000.0
+_FARTHEST = 1e4  # diameters from the origin: a coordinate in single precision is off by up to 0.1 % of the part there
 _GRAY = 0.6
 
 
@@ -168,8 +169,15 @@ def _join(meshes: list[Mesh]) -> Mesh:
 
 def _check_size(path: Path, mesh: Mesh, units: Units) -> None:
     diameter = largest_distance(mesh.used_vertices)
+    away = float(mesh.used_vertices.abs().max())
     if SMALLEST_DIAMETER <= diameter <= LARGEST_DIAMETER:
-        return
+        if away <= _FARTHEST * diameter:
+            return
+        raise ValueError(
+            f"{path}: the part is {diameter:.6g} mm across and up to {away:.6g} mm away from the origin of its file, "
+            f"where numbers are too coarse for it; {_FARTHEST:.0f} times its size is allowed. Move the mesh to "
+            "its origin, and poses by as much"
+        )
     raw = diameter / MILLIMETRES[units]
     fitting = [unit for unit in ("m", "mm", "inch", "cm") if 10 <= raw * MILLIMETRES[unit] <= 2000]
     names = {"m": "metres", "mm": "millimetres", "inch": "inches", "cm": "centimetres"}

@@ -23,6 +23,7 @@ from cad2pose.rendering.meshes import MeshSet
 from cad2pose.rendering.rasterizer import Backend, rasterize, use_numba
 from cad2pose.rendering.render import Rendering
 
+_INTRINSICS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2))  # fx, skew, cx, fy, cy in K
 _AWAY = 16.0  # radii of the scene from which it is seen as a light sees it
 _TAPS = 16  # depths looked at around a pixel
 _GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))  # between a tap and the next
@@ -170,13 +171,14 @@ def _openness(rendering: Rendering, reach: Float[Tensor, "b"]) -> Float[Tensor, 
     turn = _turns(depth)
     v = torch.arange(depth.shape[1], device=depth.device, dtype=depth.dtype)[:, None]
     u = torch.arange(depth.shape[2], device=depth.device, dtype=depth.dtype)
-    fx, cx, fy, cy = (rendering.K[:, i, j, None, None] for i, j in ((0, 0), (0, 2), (1, 1), (1, 2)))
+    fx, skew, cx, fy, cy = (rendering.K[:, i, j, None, None] for i, j in _INTRINSICS)
     hidden = torch.zeros_like(depth)
     for tap in range(_TAPS):
         du, dv = _tap(tap, turn)
         column, row = (u + extent * du + 0.5).floor(), (v + extent * dv + 0.5).floor()
         found = _look_up(depth, column, row)
-        there = torch.stack(((column - cx) / fx * found, (row - cy) / fy * found, found), dim=1) - points
+        y = (row - cy) / fy
+        there = torch.stack(((column - cx - skew * y) / fx * found, y * found, found), dim=1) - points
         distance = there.norm(dim=1).clamp_min(1e-6)
         rise = ((there * normals).sum(1) / distance - 0.1).clamp_min(0)
         hidden = hidden + torch.where(found > 0, rise * (1 - distance / far).clamp_min(0), 0)
@@ -186,8 +188,9 @@ def _openness(rendering: Rendering, reach: Float[Tensor, "b"]) -> Float[Tensor, 
 def _points(depth: Float[Tensor, "b h w"], K: Float[Tensor, "b 3 3"]) -> Float[Tensor, "b 3 h w"]:
     u = torch.arange(depth.shape[2], device=depth.device, dtype=depth.dtype)
     v = torch.arange(depth.shape[1], device=depth.device, dtype=depth.dtype)[:, None]
-    fx, cx, fy, cy = (K[:, i, j, None, None] for i, j in ((0, 0), (0, 2), (1, 1), (1, 2)))
-    return torch.stack(((u - cx) / fx * depth, (v - cy) / fy * depth, depth), dim=1)
+    fx, skew, cx, fy, cy = (K[:, i, j, None, None] for i, j in _INTRINSICS)
+    y = (v - cy) / fy
+    return torch.stack(((u - cx - skew * y) / fx * depth, y * depth, depth), dim=1)
 
 
 def _turns(maps: Float[Tensor, "b h w"]) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"]]:

@@ -88,13 +88,14 @@ def shadows(depth, normals, K, T_light_cam, settings, seen, disc, edge_on, lit):
         T, shadow = T_light_cam[b], seen[b]
         focal, middle, spread, texel = settings[b, 0], settings[b, 1], settings[b, 2], settings[b, 3]
         offset, leave = settings[b, 4], settings[b, 5]
-        right, down = one / K[b, 0, 0], one / K[b, 1, 1]
+        right, down, skew = one / K[b, 0, 0], one / K[b, 1, 1], K[b, 0, 1]
         for row in range(height):
             d = depth[b, row]
             for k in range(width):
                 nx, ny, nz = normals[b, 0, row, k], normals[b, 1, row, k], normals[b, 2, row, k]
-                px = (np.float32(k) - K[b, 0, 2]) * right * d[k] + offset * nx
-                py = (np.float32(row) - K[b, 1, 2]) * down * d[k] + offset * ny
+                py = (np.float32(row) - K[b, 1, 2]) * down
+                px = (np.float32(k) - K[b, 0, 2] - skew * py) * right * d[k] + offset * nx
+                py = py * d[k] + offset * ny
                 pz = d[k] + offset * nz
                 z[k] = T[2, 0] * px + T[2, 1] * py + T[2, 2] * pz + T[2, 3]
                 u[k] = focal * (T[0, 0] * px + T[0, 1] * py + T[0, 2] * pz + T[0, 3]) / z[k] + middle
@@ -139,7 +140,7 @@ def openness(depth, normals, K, reach, disc, share):
     px, py, found = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
     at_u, at_v, index = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.int32)
     for b in range(batch):
-        fx, cx, fy, cy, far = K[b, 0, 0], K[b, 0, 2], K[b, 1, 1], K[b, 1, 2], reach[b]
+        fx, skew, cx, fy, cy, far = K[b, 0, 0], K[b, 0, 1], K[b, 0, 2], K[b, 1, 1], K[b, 1, 2], reach[b]
         right, down, near = one / fx, one / fy, one / far
         flat = depth[b].reshape(-1)
         for row in range(height):
@@ -148,7 +149,7 @@ def openness(depth, normals, K, reach, disc, share):
             for column in range(width):
                 extent = min(max(far * fx / max(d[column], np.float32(1e-3)), np.float32(2)), most)
                 c[column], s[column] = extent * turns[0, row, column], extent * turns[1, row, column]
-                px[column] = (np.float32(column) - cx) * right * d[column]
+                px[column] = (np.float32(column) - cx - skew * (v - cy) * down) * right * d[column]
                 py[column] = (v - cy) * down * d[column]
                 hidden[column] = none
             for tap in range(len(disc)):
@@ -163,7 +164,7 @@ def openness(depth, normals, K, reach, disc, share):
                     found[column] = flat[index[column]]
                 for column in range(width):
                     to_u, to_v, there = at_u[column], at_v[column], found[column]
-                    x = (to_u - cx) * right * there - px[column]
+                    x = (to_u - cx - skew * (to_v - cy) * down) * right * there - px[column]
                     y = (to_v - cy) * down * there - py[column]
                     z = there - d[column]
                     distance = max(np.sqrt(x * x + y * y + z * z), np.float32(1e-6))

@@ -41,7 +41,8 @@ extern "C" __global__ void shadow_shares(
         const float* map = seen + scene * side * side;
         float focal = s[0], middle = s[1], spread = s[2], texel = s[3], lift = s[4], leave = s[5];
         float most = 0.12f * side;
-        float normal[3], place[3] = {(column - k[2]) / k[0] * d, (row - k[5]) / k[4] * d, d}, at[3], faced[3];
+        float up = (row - k[5]) / k[4], normal[3], at[3], faced[3];
+        float place[3] = {(column - k[2] - k[1] * up) / k[0] * d, up * d, d};
         for (int i = 0; i < 3; i++) {
             normal[i] = normals[(3 * scene + i) * pixels + pixel];
             place[i] += lift * normal[i];
@@ -88,7 +89,8 @@ extern "C" __global__ void open_shares(
         share[n] = 1;
         if (!(d > 0)) continue;
         const float *k = K + 9 * scene, *map = depth + scene * pixels;
-        float far = reach[scene], x = (column - k[2]) / k[0] * d, y = (row - k[5]) / k[4] * d;
+        float far = reach[scene], up = (row - k[5]) / k[4];
+        float x = (column - k[2] - k[1] * up) / k[0] * d, y = up * d;
         const float* normal = normals + 3 * scene * pixels + pixel;
         float extent = fminf(fmaxf(far * k[0] / d, 2), 0.25f * width), turn = turn_of(column, row), hidden = 0;
         for (int tap = 0; tap < TAPS; tap++) {
@@ -97,7 +99,8 @@ extern "C" __global__ void open_shares(
             float u = floorf(column + extent * du + 0.5f), v = floorf(row + extent * dv + 0.5f);
             float found = look_up(map, height, width, u, v);
             if (!(found > 0)) continue;
-            float a = (u - k[2]) / k[0] * found - x, b = (v - k[5]) / k[4] * found - y, c = found - d;
+            float over = (v - k[5]) / k[4], a = (u - k[2] - k[1] * over) / k[0] * found - x;
+            float b = over * found - y, c = found - d;
             float distance = fmaxf(sqrtf(a * a + b * b + c * c), 1e-6f);
             float rise = (a * normal[0] + b * normal[pixels] + c * normal[2 * pixels]) / distance - 0.1f;
             if (rise > 0 && distance < far) hidden += rise * (1 - distance / far);
