@@ -132,7 +132,7 @@ def test_texture_becomes_vertex_colours(tmp_path: Path) -> None:
     colored = box()
     image = Image.fromarray(np.array([[[255, 0, 0], [0, 0, 255]]], dtype=np.uint8).repeat(8, 0).repeat(8, 1))
     uv = np.stack((np.where(colored.vertices[:, 0] > 0, 0.95, 0.05), np.full(8, 0.5)), axis=1)
-    colored.visual = TextureVisuals(uv=uv, image=image)
+    colored.visual = TextureVisuals(uv=uv, material=PBRMaterial(baseColorTexture=image))
     colored.export(tmp_path / "box.glb")
     mesh = load_mesh(tmp_path / "box.glb")
     assert mesh.colors is not None

@@ -15,6 +15,10 @@ from PIL import Image
 from trimesh.resolvers import FilePathResolver
 from trimesh.visual import TextureVisuals
 
+from cad2pose.parts.obj_text import plain_obj
+from cad2pose.parts.ply_elements import ply_colors, ply_polygons, ply_vertices
+from cad2pose.parts.polygon_faces import fans_of, triangulate_faces
+from cad2pose.parts.stated_colors import ContentError, as_linear, displayed, refuse_wide_colors, unit_range
 from cad2pose.parts.texture import refine_for_texture
 
 MESH_SUFFIXES = (".ply", ".obj", ".stl", ".glb")
@@ -65,10 +69,10 @@ def read_pieces(path: Path, keep_vertices: bool = False) -> list[MeshPiece]:
         scene = _open(path)
         placed = [scene.graph.get(node) for node in scene.graph.nodes_geometry]
         pieces = [
-            _piece(scene.geometry[name], keep_vertices, path.suffix.lower() == ".glb").placed(np.asarray(transform))
+            _piece(path, scene.geometry[name], keep_vertices).placed(np.asarray(transform))
             for transform, name in placed
         ]
-    except _ContentError:
+    except ContentError:
         raise
     except Exception as error:  # a damaged file makes the reader raise almost anything
         kind = path.suffix.lower().lstrip(".").upper()
@@ -91,24 +95,38 @@ def read_pieces(path: Path, keep_vertices: bool = False) -> list[MeshPiece]:
     return pieces
 
 
-class _ContentError(ValueError):
-    """About a file that can be read."""
-
-
 def _open(path: Path) -> trimesh.Scene:
     if path.suffix.lower() != ".obj":
         return trimesh.load_scene(path, process=False)
     # OBJ is plain text, of which only comments and names may be in an old code page.
-    text = io.StringIO(path.read_bytes().decode("utf-8", errors="replace"))
-    return trimesh.load_scene(text, file_type="obj", resolver=FilePathResolver(str(path)), process=False)
+    text, crossed = plain_obj(path.read_bytes().decode("utf-8", errors="replace"), bool(_pictures(path)))
+    if crossed:
+        _warn_of_crossed(path, crossed)
+    return trimesh.load_scene(io.StringIO(text), file_type="obj", resolver=_Resolver(str(path)), process=False)
 
 
-def _piece(geometry: object, keep_vertices: bool, linear: bool) -> MeshPiece:
-    """A geometry; `linear` colours (all but textures) are made displayed ones."""
+class _Resolver(FilePathResolver):
+    """Finds what an OBJ and its material files name: after options (map_Kd -s 1 1 1 wood.png), or several in a line."""
+
+    def get(self, name: str) -> bytes:
+        words = name.split()
+        if len(words) > 1 and all((Path(self.parent) / word).is_file() for word in words):
+            return b"\n".join(super(_Resolver, self).get(word) for word in words)
+        for start in range(len(words)):
+            try:
+                return super().get(" ".join(words[start:]))
+            except OSError:
+                continue
+        return super().get(name)
+
+
+def _piece(path: Path, geometry: object, keep_vertices: bool) -> MeshPiece:
+    """A geometry; the linear colours of glTF (all but textures) are made displayed ones."""
+    linear = path.suffix.lower() == ".glb"
     vertices = np.array(getattr(geometry, "vertices", np.zeros((0, 3))), dtype=np.float64).reshape(-1, 3)
     if not isinstance(geometry, trimesh.Trimesh):
         return MeshPiece(vertices, np.zeros((0, 3), dtype=np.int64))
-    faces = np.array(geometry.faces, dtype=np.int64).reshape(-1, 3)
+    faces = _faces(path, geometry)
     usable = len(faces) > 0 and faces.min() >= 0 and faces.max() < len(vertices) and bool(np.isfinite(vertices).all())
     if not usable:  # whoever checks it can say what is wrong; normals and colours would fail in obscure ways
         return MeshPiece(vertices, faces)
@@ -119,7 +137,7 @@ def _piece(geometry: object, keep_vertices: bool, linear: bool) -> MeshPiece:
     if geometry.visual is not None and geometry.visual.kind == "face":  # every triangle has vertices of its own colour
         colors = np.asarray(getattr(geometry.visual, "face_colors", ()), dtype=np.float32).reshape(-1, 4)[:, :3] / 255
         if len(colors) != len(faces):
-            raise _ContentError(
+            raise ContentError(
                 f"it has colours of {len(colors)} faces, and {len(faces)} triangles; export it triangulated, or with "
                 "colours of its vertices"
             )
@@ -131,13 +149,13 @@ def _piece(geometry: object, keep_vertices: bool, linear: bool) -> MeshPiece:
     visual = geometry.visual
     image = _texture(visual) if isinstance(visual, TextureVisuals) and not keep_vertices else None
     if image is None or not isinstance(visual, TextureVisuals) or len(np.shape(visual.uv)) != 2:
-        return MeshPiece(vertices, faces, normals, _vertex_colors(geometry, linear))
+        return MeshPiece(vertices, faces, normals, _vertex_colors(path, geometry, linear))
     uv = np.asarray(visual.uv, dtype=np.float64)
     if len(uv) != len(vertices) or not np.isfinite(uv).all():
-        return MeshPiece(vertices, faces, normals, _vertex_colors(geometry, linear))
+        return MeshPiece(vertices, faces, normals, _vertex_colors(path, geometry, linear))
     vertices, faces, uv, normals = refine_for_texture(vertices, faces, uv, normals, image.size)
-    fine = TextureVisuals(uv=uv, material=visual.material).to_color()
-    return MeshPiece(vertices, faces, normals, np.asarray(fine.vertex_colors, dtype=np.float32)[:, :3] / 255)
+    fine = TextureVisuals(uv=uv, material=visual.material)
+    return MeshPiece(vertices, faces, normals, _picture_colors(fine, linear))
 
 
 def _texture(visual: TextureVisuals) -> Image.Image | None:
@@ -146,52 +164,101 @@ def _texture(visual: TextureVisuals) -> Image.Image | None:
     return image if isinstance(image, Image.Image) else None
 
 
-def _vertex_colors(geometry: trimesh.Trimesh, linear: bool) -> np.ndarray | None:
+def _picture_colors(visual: TextureVisuals, linear: bool) -> np.ndarray:
+    """RGB in [0, 1] per vertex from a texture, and of glTF (`linear`) from the factor of its material."""
+    colors = np.asarray(visual.to_color().vertex_colors, dtype=np.float32)[:, :3] / 255
+    factor = _factor(visual.material) if linear else None
+    return colors if factor is None else displayed(as_linear(colors) * factor)
+
+
+def _factor(material: object) -> np.ndarray | None:
+    """By what glTF multiplies a texture, or colours of vertices, in linear light; None for 1."""
+    factor = getattr(material, "baseColorFactor", None)
+    return None if factor is None else unit_range(np.asarray(factor)[:3])
+
+
+def _vertex_colors(path: Path, geometry: trimesh.Trimesh, linear: bool) -> np.ndarray | None:
     """RGB in [0, 1] per vertex from vertex colours, a texture or a plain material; or None."""
     visual = geometry.visual
+    if (stated := ply_colors(geometry)) is not None:
+        return stated
     if visual is None or not visual.defined:
         return None
     if isinstance(visual, TextureVisuals):
         material = visual.material
         image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
         plain = getattr(material, "baseColorFactor", None) is None and getattr(material, "diffuse", None) is None
+        stated = np.asarray(visual.vertex_attributes.get("color", ()))
+        if image is None and linear and len(stated) == len(geometry.vertices):
+            factor = _factor(material)
+            return displayed(unit_range(stated[:, :3]) * (1.0 if factor is None else factor))
         if image is None and plain:
             return None
         if image is None or visual.uv is None:
             plain_color = np.asarray(material.main_color[:3], dtype=np.float32) / 255
-            return np.tile(_displayed(plain_color) if linear else plain_color, (len(geometry.vertices), 1))
-        visual, linear = visual.to_color(), False
+            return np.tile(displayed(plain_color) if linear else plain_color, (len(geometry.vertices), 1))
+        return _picture_colors(visual, linear) if len(visual.uv) == len(geometry.vertices) else None
     colors = np.asarray(getattr(visual, "vertex_colors", ()), dtype=np.float32).reshape(-1, 4)[:, :3] / 255
     if len(colors) != len(geometry.vertices):
         return None
-    return _displayed(colors) if linear else colors
+    if linear:
+        refuse_wide_colors(path)
+    return displayed(colors) if linear else colors
 
 
-def _displayed(linear: np.ndarray) -> np.ndarray:
-    """Linear light, as glTF has factors and colours of vertices (its textures are sRGB), as values of sRGB."""
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055).astype(np.float32)
+def _faces(path: Path, geometry: trimesh.Trimesh) -> np.ndarray:
+    """`(f, 3)` triangles; of a PLY those that cover its polygons, where the library's fans do not."""
+    faces = np.array(geometry.faces, dtype=np.int64).reshape(-1, 3)
+    polygons = ply_polygons(geometry)
+    if polygons is None:
+        return faces
+    corners, sizes = polygons
+    vertices = ply_vertices(geometry)
+    fans, cut = fans_of(sizes), triangulate_faces(vertices, corners, sizes)
+    if cut.unclear:
+        _warn_of_crossed(path, cut.unclear)
+    if np.array_equal(fans, cut.corners):
+        return faces
+    if len(vertices) != len(geometry.vertices):
+        raise ContentError("it has concave polygons with a texture; export it triangulated")
+    return corners[cut.corners]
+
+
+def _warn_of_crossed(path: Path, count: int) -> None:
+    warnings.warn(
+        f"{path}: {count} polygons cross themselves, and nobody can tell what they cover; export it triangulated",
+        stacklevel=2,
+    )
 
 
 def _missing_picture(path: Path) -> str:
     """The picture of a texture that a PLY, or the material file of an OBJ, names and that is not there; or nothing."""
+    for folder, name in _pictures(path):
+        words = name.split()  # options come before the name, which may hold spaces
+        if not any((folder / " ".join(words[start:])).is_file() for start in range(len(words))):
+            return name
+    return ""
+
+
+def _pictures(path: Path) -> list[tuple[Path, str]]:
+    """The pictures of textures that a PLY, or the material files of an OBJ, name, and the folders they are named in."""
     files, pattern = [path], rb"(?m)^comment\s+TextureFile\s+(.+?)\s*$"
     if path.suffix.lower() == ".obj":
         text = path.read_bytes()
         named = [name.decode("utf-8", "replace") for name in re.findall(rb"(?m)^mtllib\s+(.+?)\s*$", text)]
-        files, pattern = [path.parent / name for name in named], rb"(?m)^\s*map_Kd\s+(.+?)\s*$"
+        names = dict.fromkeys(each for name in named for each in (name, *name.split()))
+        files, pattern = [path.parent / name for name in names], rb"(?m)^\s*map_Kd\s+(.+?)\s*$"
     elif path.suffix.lower() != ".ply":
-        return ""
+        return []
+    found = []
     for file in files:
         if not file.is_file():
             continue
         with file.open("rb") as opened:
             content = opened.read(_PLY_HEADER_BYTES if file is path else -1)
-        for found in re.findall(pattern, content):
-            name = found.decode("utf-8", "replace").replace("\\", "/")
-            words = name.split()  # options come before the name, which may hold spaces
-            if not any((file.parent / " ".join(words[start:])).is_file() for start in range(len(words))):
-                return name
-    return ""
+        names_there = (name.decode("utf-8", "replace").replace("\\", "/") for name in re.findall(pattern, content))
+        found += [(file.parent, name) for name in names_there]
+    return found
 
 
 def _check_ply_counts(path: Path, pieces: list[MeshPiece]) -> None:
