@@ -212,6 +212,9 @@ def test_vertex_colours_of_obj_go_before_a_plain_material_and_after_a_picture(tm
     mesh = load_mesh(tmp_path / "a.obj")
     assert mesh.colors is not None
     torch.testing.assert_close(mesh.colors[0], torch.tensor([1.0, 0.5, 0.0]), atol=3e-3, rtol=0)
+    (tmp_path / "bytes.obj").write_text("mtllib a.mtl\n" + corners.replace("1 0.5 0", "255 128 0") + TETRAHEDRON)
+    with pytest.raises(ValueError, match="colours up to 255; OBJ has them from 0 to 1"):
+        load_mesh(tmp_path / "bytes.obj")
     (tmp_path / "a.mtl").write_text("newmtl a\nmap_Kd a.png\n")
     Image.new("RGB", (8, 8), (0, 0, 255)).save(tmp_path / "a.png")
     mesh = load_mesh(tmp_path / "a.obj")

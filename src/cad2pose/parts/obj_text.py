@@ -7,6 +7,7 @@ import re
 import numpy as np
 
 from cad2pose.parts.polygon_faces import triangulate_faces
+from cad2pose.parts.stated_colors import ContentError
 
 _COUNTED = {"v": 0, "vt": 1, "vn": 2}  # by the place of their index in a corner v/vt/vn
 _BACK = re.compile(r"(?m)^[ \t]*f\b[^\n]*-\d")
@@ -29,9 +30,15 @@ def plain_obj(text: str, has_picture: bool) -> tuple[str, int]:
 
     Returns:
         The text, and how many polygons cross themselves, so that nobody can tell what they cover.
+
+    Raises:
+        ContentError: for colours beyond 1.
     """
     text = text.replace("\r\n", "\n").replace("\\\n", " ")
     if not has_picture and _COLORED.search(text):
+        most = max(float(number) for colour in _COLORED.finditer(text) for number in colour[0].split()[4:7])
+        if most > 1:
+            raise ContentError(f"its vertices have colours up to {most:g}; OBJ has them from 0 to 1")
         text = _FACE.sub(lambda face: _TEXTURE_INDEX.sub(_rest, face[0]), _MATERIAL.sub("", text))
     if not _BACK.search(text) and not _POLYGON.search(text):
         return text, 0
