@@ -346,7 +346,7 @@ def test_the_loser_of_a_race_leaves_the_folder_to_the_winner(tmp_path):
 
 @pytest.mark.parametrize("middle", [(79.5, 59.5), (0.0, 0.0), (-40.0, 80.0)])
 def test_scenes_are_in_the_picture_wherever_the_principal_point_is(middle):
-    camera = Camera.from_values(180.0, 180.0, *middle, 160, 120)
+    camera = Camera.from_values(180.0, 180.0, middle[0], middle[1], 160, 120)
     parts = small_parts()
     centers = torch.stack([part.center for part in parts])
     top = Tabletop(parts, camera, replace(PLAN.photos, parts=(3, 3), table_share=1.0), 3)
