@@ -112,7 +112,7 @@ def test_detections_that_cannot_be(object_id, box, score, words):
 
 
 def test_a_detector_that_finds_nothing_may_say_so_with_empty_lists():
-    found = Detections([], [], [])  # type: ignore[arg-type]
+    found = unchecked_detections([], [], [])
     assert (len(found), found.box.shape, found.object_id.dtype) == (0, (0, 4), torch.int64)
     with pytest.raises(ValueError, match="shapes"):
-        Detections([], [], [0.5])  # type: ignore[arg-type]
+        unchecked_detections([], [], [0.5])

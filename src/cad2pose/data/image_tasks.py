@@ -121,12 +121,10 @@ def tasks_of_bop(
             found.get((scene_id, image_id), no_detections()), counts if isinstance(counts, dict) else objects
         )
         name, kept = f"{scene_id:06d}_{image_id:06d}", counts if instances is None else instances
-        known = files[scene_id, image_id]
+        known, problem = files[scene_id, image_id], None
         if isinstance(known, Exception):
-            path, camera, measured, scale = dataset.scene(scene_id).path / f"{image_id:06d}", cameras[0], None, 1.0
-        else:
-            path, camera, measured, scale = known
-        problem = str(known) if isinstance(known, Exception) else None
+            known, problem = (dataset.scene(scene_id).path / f"{image_id:06d}", cameras[0], None, 1.0), str(known)
+        path, camera, measured, scale = known
         tasks.append(ImageTask(scene_id, image_id, name, path, camera, boxes, kept, measured, scale, problem))
     if not any(len(task.detections) for task in tasks):
         raise ValueError(
