@@ -66,7 +66,8 @@ def read_pieces(path: Path, keep_vertices: bool = False) -> list[MeshPiece]:
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)  # what matters of it is said here
     try:
-        scene = _open(path)
+        pictures = _pictures(path)
+        scene = _open(path, bool(pictures))
         placed = [scene.graph.get(node) for node in scene.graph.nodes_geometry]
         pieces = [
             _piece(path, scene.geometry[name], keep_vertices).placed(np.asarray(transform))
@@ -85,7 +86,7 @@ def read_pieces(path: Path, keep_vertices: bool = False) -> list[MeshPiece]:
         raise ValueError("the file holds no geometry")
     if path.suffix.lower() == ".ply":
         _check_ply_counts(path, pieces)
-    if not keep_vertices and (missing := _missing_picture(path)):
+    if not keep_vertices and (missing := _missing_picture(pictures)):
         warnings.warn(
             f"{path}: the picture {missing}, which colours the part, is not there; it is taken to have no colours. Put "
             "the picture beside it",
@@ -95,11 +96,11 @@ def read_pieces(path: Path, keep_vertices: bool = False) -> list[MeshPiece]:
     return pieces
 
 
-def _open(path: Path) -> trimesh.Scene:
+def _open(path: Path, has_picture: bool) -> trimesh.Scene:
     if path.suffix.lower() != ".obj":
         return trimesh.load_scene(path, process=False)
     # OBJ is plain text, of which only comments and names may be in an old code page.
-    text, crossed = plain_obj(path.read_bytes().decode("utf-8", errors="replace"), bool(_pictures(path)))
+    text, crossed = plain_obj(path.read_bytes().decode("utf-8", errors="replace"), has_picture)
     if crossed:
         _warn_of_crossed(path, crossed)
     return trimesh.load_scene(io.StringIO(text), file_type="obj", resolver=_Resolver(str(path)), process=False)
@@ -231,9 +232,9 @@ def _warn_of_crossed(path: Path, count: int) -> None:
     )
 
 
-def _missing_picture(path: Path) -> str:
-    """The picture of a texture that a PLY, or the material file of an OBJ, names and that is not there; or nothing."""
-    for folder, name in _pictures(path):
+def _missing_picture(pictures: list[tuple[Path, str]]) -> str:
+    """The first of some pictures, each named in a folder, that is not there; or nothing."""
+    for folder, name in pictures:
         words = name.split()  # options come before the name, which may hold spaces
         if not any((folder / " ".join(words[start:])).is_file() for start in range(len(words))):
             return name

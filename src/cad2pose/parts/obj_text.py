@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from cad2pose.parts.polygon_faces import triangulate_faces
+from cad2pose.parts.polygon_faces import fans_of, triangulate_faces
 from cad2pose.parts.stated_colors import ContentError
 
 _COUNTED = {"v": 0, "vt": 1, "vn": 2}  # by the place of their index in a corner v/vt/vn
@@ -64,12 +64,10 @@ def plain_obj(text: str, has_picture: bool) -> tuple[str, int]:
     sizes = np.array([len(corners) for corners in polygons.values()], dtype=np.int64)
     first = np.array([int(corner.split("/")[0]) for corners in polygons.values() for corner in corners], dtype=np.int64)
     cut = triangulate_faces(np.array(places, dtype=np.float64).reshape(-1, 3), first - 1, sizes)
-    shares = np.split(cut.corners, np.cumsum(np.maximum(sizes - 2, 0))[:-1])
-    begins = np.cumsum(sizes) - sizes
-    for (number, corners), triangles, begin in zip(polygons.items(), shares, begins, strict=True):
-        fan = np.arange(len(corners) - 2)[:, None] + [[0, 1, 2]]
-        fan[:, 0] = 0
-        if not np.array_equal(triangles - begin, fan):  # a fan is what the library makes of it
+    begins, ends = np.cumsum(sizes) - sizes, np.cumsum(sizes - 2)[:-1]
+    cuts, fans = np.split(cut.corners, ends), np.split(fans_of(sizes), ends)
+    for (number, corners), triangles, fan, begin in zip(polygons.items(), cuts, fans, begins, strict=True):
+        if not np.array_equal(triangles, fan):  # a fan is what the library makes of it
             lines[number] = "\n".join("f " + " ".join(corners[at - begin] for at in triangle) for triangle in triangles)
     return "\n".join(lines), cut.unclear
 

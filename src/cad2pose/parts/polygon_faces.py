@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +26,17 @@ class FaceTriangles(NamedTuple):
     unclear: int
 
 
+def fans_of(sizes: np.ndarray) -> np.ndarray:
+    """`(t, 3)` int64 triangles of polygons with so many corners as fans from their first ones, as `FaceTriangles` has
+    them.
+    """
+    counts = np.maximum(sizes - 2, 0)
+    face = np.repeat(np.arange(len(sizes)), counts)
+    step = np.arange(len(face)) - (np.cumsum(counts) - counts)[face]
+    first = (np.cumsum(sizes) - sizes)[face]
+    return first[:, None] + np.stack((np.zeros_like(step), step + 1, step + 2), axis=1)
+
+
 def triangulate_faces(vertices: np.ndarray, corners: np.ndarray, sizes: np.ndarray) -> FaceTriangles:
     """Cut polygons into triangles; those with fewer than three corners have none.
 
@@ -43,10 +52,7 @@ def triangulate_faces(vertices: np.ndarray, corners: np.ndarray, sizes: np.ndarr
     counts = np.maximum(sizes - 2, 0)
     first_triangle = np.cumsum(counts) - counts
     start = np.cumsum(sizes) - sizes
-    face = np.repeat(np.arange(len(sizes)), counts)
-    step = np.arange(len(face)) - first_triangle[face]
-    triangles = start[face][:, None] + np.stack((np.zeros_like(step), step + 1, step + 2), axis=1)
-    unclear = 0
+    triangles, unclear = fans_of(sizes), 0
     for size in np.unique(sizes[sizes > 3]).tolist():
         of_size = np.flatnonzero(sizes == size)
         at_once = max(1, _CORNERS_AT_ONCE // size)
@@ -57,18 +63,7 @@ def triangulate_faces(vertices: np.ndarray, corners: np.ndarray, sizes: np.ndarr
             cut = polygons[wrong][clear]
             triangles[first_triangle[cut][:, None] + np.arange(size - 2)] = start[cut][:, None, None] + cuts[clear]
             unclear += int((~clear).sum())
-    return FaceTriangles(triangles, face, unclear)
-
-
-def warn_of_unclear_polygons(path: Path, unclear: int) -> None:
-    """Say that polygons of a mesh file cross themselves, if any do."""
-    if unclear:
-        which = f"{unclear} polygons cross themselves" if unclear > 1 else "a polygon crosses itself"
-        warnings.warn(
-            f"{path}: {which}; cut into fans of triangles from their first corners, they may cover what is no surface. "
-            "Export the mesh triangulated",
-            stacklevel=2,
-        )
+    return FaceTriangles(triangles, np.repeat(np.arange(len(sizes)), counts), unclear)
 
 
 def _sound(
@@ -134,14 +129,3 @@ def _clip(outline: np.ndarray, normal: np.ndarray) -> np.ndarray | None:
     if area < -_ROUNDING * length or (len(rest) > 3 and area > _ROUNDING * length):
         return None
     return np.array(triangles + [(rest[0], rest[at], rest[at + 1]) for at in range(1, len(rest) - 1)])
-
-
-def fans_of(sizes: np.ndarray) -> np.ndarray:
-    """`(t, 3)` int64 triangles of polygons with so many corners as fans from their first ones, as `FaceTriangles` has
-    them.
-    """
-    counts = np.maximum(sizes - 2, 0)
-    face = np.repeat(np.arange(len(sizes)), counts)
-    step = np.arange(len(face)) - (np.cumsum(counts) - counts)[face]
-    first = (np.cumsum(sizes) - sizes)[face]
-    return first[:, None] + np.stack((np.zeros_like(step), step + 1, step + 2), axis=1)
