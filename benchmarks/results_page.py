@@ -233,7 +233,7 @@ def _cat_table(record: dict[str, Any]) -> str:
     head = ["estimator", "targets", "mean of both", "AR_MSSD", "AR_MSPD", "ADD(-S) 0.1 d", "R mean (deg)",
             "R median", "t mean (mm)", "t median", "ms a box (CPU)"]  # fmt: skip
     settings = record["settings"]
-    about = f"{training(record)}; {settings['images']} images, boxes `{settings['boxes']}`."
+    about = f"{training(record)}; {settings['images']} images that show it, boxes `{settings['boxes']}`."
     return f"{about}\n\n" + markdown_table(head, rows)
 
 

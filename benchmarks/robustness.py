@@ -72,16 +72,19 @@ def main(
         what: is changed.
         runs: a part's folder of a comparison.
         out: JSON file to write.
-        contestants: finished ones; the first is what the others are compared with. By default those that it is about.
+        contestants: finished ones; the first is what the others are compared with, under the seeds that all of them
+            have. By default those that it is about.
         ways: to a pose.
         crops: for each.
     """
     torch.set_num_threads(1)
     record = []
+    names = contestants or _CONTESTANTS[what]
+    seeds = sorted(set.intersection(*({folder.name for folder in (runs / name).iterdir()} for name in names)))
     for changed, change in _CHANGES[what].items():
         first: dict[tuple[str, str], np.ndarray] = {}
-        for contestant in contestants or _CONTESTANTS[what]:
-            found = _errors(sorted((runs / contestant).iterdir()), change, ways, crops)
+        for contestant in names:
+            found = _errors([runs / contestant / seed for seed in seeds], change, ways, crops)
             for (way, figure), errors in found.items():
                 shares = share_interval(errors, first.setdefault((way, figure), errors))
                 record.append({

@@ -16,7 +16,7 @@ from cad2pose.data.bop_files import BopInstance
 from cad2pose.data.bop_writer import SPLIT, RenderPlan, write_dataset
 from cad2pose.data.tabletop import TabletopConfig
 from cad2pose.evaluation.calibration import rescaled
-from cad2pose.experiments import LabelledBoxes, calibrate_on_images, calibration_outcomes
+from cad2pose.experiments import LabelledBoxes, calibrate_on_images, calibration, calibration_outcomes
 from cad2pose.experiments.calibration_crops import ROUGH, USUAL, WITHOUT
 from cad2pose.geometry import Camera, box_overlap, make_transform, project_points, transform_points
 from cad2pose.model_file import load_model, save_model
@@ -119,6 +119,12 @@ def test_the_surest_box_of_an_instance_counts_and_hidden_ones_take_none_away(tmp
     boxes = replace(detected(first, second), score=torch.tensor([0.2, 0.9]).double())
     ((_, (found,)),) = LabelledBoxes(known, [wedge()], {(1, 0): boxes})
     assert (tuple(found.box[0].tolist()), found.T_cam_obj[2, 3]) == (second, 500.0)
+    # a box of the hidden one, beside the other, is no rough box of that
+    aside = replace(hidden, box_visible=(42.0, 20.0, 20.0, 20.0), box_full=(42.0, 20.0, 20.0, 20.0))
+    known_aside = images(tmp_path, FakeImage((replace(aside, T_cam_obj=at(700.0)), instance())))
+    boxes = replace(detected((41.0, 20.0, 20.0, 20.0), second), score=torch.tensor([0.9, 0.2]).double())
+    ((_, (found,)),) = LabelledBoxes(known_aside, [wedge()], {(1, 0): boxes})
+    assert (tuple(found.box[0].tolist()), found.kind) == (second, USUAL)
     narrow = (30.0, 20.0, 0.5, 20.0)
     assert kinds(LabelledBoxes(known, [wedge()], {(1, 0): detected(narrow)})) == [[]]
 
@@ -227,6 +233,23 @@ def test_scores_are_learnt_from_images(tmp_path, planted):
     assert test.error < 0.1
     assert test.without_promised is not None
     assert test.without_promised < 0.1
+
+
+@pytest.mark.parametrize(("mistaken", "learnt"), [(12, True), (9, False)])
+def test_whether_mistaken_boxes_suffice_is_decided_for_all_pieces_alike(
+    tmp_path, planted, monkeypatch, mistaken, learnt
+):
+    """A fifth has two or three of them less, and what is tested must be of the kind that is kept."""
+    kept = []
+    promised = calibration._promised
+    monkeypatch.setattr(calibration, "_promised", lambda fits, of: kept.append(fits[0].shown) or promised(fits, of))
+    elsewhere = (0.0, 60.0, 20.0, 20.0)
+    boxes = {(1, n): detected(BOX, *[elsewhere] * (n % 5 == 0 and n < 5 * mistaken)) for n in range(60)}
+    known = images(tmp_path, *[FakeImage((instance(),))] * 60)
+    fits, _ = calibrate_on_images(random_model(), LabelledBoxes(known, [wedge()], boxes), ("regression",), CPU)
+    (fit,) = fits["regression"]
+    assert fit is not None
+    assert [(shown is not None) for shown in (*kept, fit.shown)] == [learnt] * 6
 
 
 def test_what_rendered_crops_told_is_scaled_and_shifted(tmp_path, planted):

@@ -151,6 +151,18 @@ def test_runs_are_made_once_and_all_see_the_same_crops(tmp_path, monkeypatch):
     assert "wedge: surfemb, seed 0; wedge: pre.q, seed 0." in page
 
 
+def test_times_of_several_devices_are_told_apart(tmp_path):
+    here, there = {"trained_on": "CPU", "judged_on": "CPU"}, {"trained_on": "a GPU", "judged_on": "a GPU"}
+    old = one(contestant="surfemb")
+    page = write_report([old, one(**here)], CONFIG, tmp_path, "CPU").read_text()
+    assert "crops each; CPU." in page
+    assert "Trained on" not in page
+    page = write_report([one(**here), one(contestant="gdrnet", seed=1, **there)], CONFIG, tmp_path, "CPU").read_text()
+    assert "of several devices, whose times do not compare" in page
+    assert "Trained on CPU, judged on CPU: flagship, seed 0." in page
+    assert "Trained on a GPU, judged on a GPU: gdrnet, seed 1." in page
+
+
 def test_a_report_before_anything_is_shown_or_has_a_curve(tmp_path):
     hidden = one(contestant="query-network")
     assert "## p" not in write_report([hidden], CONFIG, tmp_path, "CPU").read_text()
@@ -356,4 +368,7 @@ def test_photographs_without_boxes_or_without_the_part_are_refused_before_traini
         compare([replace(wedge(), object_id=77)], config, tmp_path / "out", torch.device("cpu"))
     with pytest.raises(ValueError, match="has no box of the objects"):
         compare([replace(wedge(), object_id=2)], config, tmp_path / "out", torch.device("cpu"))
+    (root / "test" / "000002" / "rgb" / "000003.png").unlink()
+    with pytest.raises(ValueError, match="no image 000003"):
+        compare([replace(wedge(), object_id=1)], config, tmp_path / "out", torch.device("cpu"))
     assert not (tmp_path / "out").exists()

@@ -45,13 +45,22 @@ def entry(**changes):
     return {key: value for key, value in (good | changes).items() if value is not None}
 
 
+def test_boxes_of_no_width_are_left_out_and_counted(tmp_path):
+    path = tmp_path / "d.json"
+    path.write_text(json.dumps([entry(), entry(bbox=[1, 2, 0, 4]), entry(image_id=99, bbox=[1, 2, 3, 0])]))
+    with pytest.warns(UserWarning, match=r"2 of 3 boxes of .*d.json have no width or no height; they are left out"):
+        found = read_detections(path)
+    assert sorted(len(boxes) for boxes in found.values()) == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (3, "must hold a list of detections"),
         ([entry(), 5], "detection 1: must be a json object"),
         ([entry(bbox=[1, 2, 3])], "detection 0: bbox must be a list of 4 numbers"),
-        ([entry(), entry(bbox=[1, 2, 0, 4])], "detection 1: bbox .* w > 0"),
+        ([entry(), entry(bbox=[1, 2, -1, 4])], "detection 1: bbox .* w > 0"),
+        ([entry(bbox=[1, 2, 0, 4])], "none of its 1 boxes has a width and a height"),
         ([entry(bbox=[1, 2, 3, "4"])], "'4', which is not a finite number"),
         ([entry(score=None)], "score is missing"),
         ([entry(score="high")], "score holds 'high'"),

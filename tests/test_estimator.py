@@ -303,6 +303,32 @@ def test_boxes_outside_the_image_are_refused(box):
         PoseEstimator([random_model()], "cpu").estimate(torch.rand(3, 240, 320), CAMERA, _detections([1], [box]))
 
 
+def test_a_box_that_cannot_be_used_costs_the_others_nothing():
+    estimator = PoseEstimator([random_model()], "cpu")
+    good, junk = [[60.0, 50, 80, 80]], [[319.6, 50, 0.4, 30], [330.0, 50, 20, 30]]
+    pixels = torch.rand(3, 240, 320)
+    alone = estimator.estimate(pixels, CAMERA, _detections([1], good))
+    found = estimator.estimate(pixels, CAMERA, _detections([1, 1, 1], [junk[0], good[0], junk[1]]))
+    assert torch.equal(found.T_cam_obj[1].isnan(), alone.T_cam_obj[0].isnan())
+    torch.testing.assert_close(found.T_cam_obj[1], alone.T_cam_obj[0], equal_nan=True)
+    assert found.box[:, 0].tolist() == pytest.approx([319.6, 60, 330])
+    assert found.details.reasons[1] == alone.details.reasons[0]
+    assert "box 0 is [319.6" in (found.details.reasons[0] or "")
+    assert "narrower than a pixel" in (found.details.reasons[0] or "")
+    assert "outside the image of 320 x 240" in (found.details.reasons[2] or "")
+
+
+def test_a_pose_behind_the_camera_is_none():
+    T = torch.eye(4).double().repeat(2, 1, 1)
+    T[:, 2, 3] = torch.tensor([600.0, -500.0])
+    model = planted_model(T, wedge(1, "a"), wedge(2, "b"))
+    estimator = PoseEstimator([model], "cpu", EstimatorOptions(recrop=False))
+    boxes = _detections([1, 2], [[60.0, 50, 80, 80]] * 2)
+    found = estimator.estimate(torch.rand(3, 240, 320), CAMERA, boxes)
+    assert found.found.tolist() == [True, False]
+    assert "behind the camera" in (found.details.reasons[1] or "")
+
+
 def test_an_image_of_another_size_is_refused():
     with pytest.raises(ValueError, match="320 x 200 .* camera 320 x 240"):
         PoseEstimator([random_model()], "cpu").estimate(torch.rand(3, 200, 320), CAMERA, _detections([], []))

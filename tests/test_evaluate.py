@@ -346,6 +346,33 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     assert "1 of 12 rows are for images" in err  # object 1's other rows are for targets, only not asked for now
 
 
+def test_many_files_break_no_number(tmp_path, capsys):
+    root = make_bop(tmp_path / "made")
+    write_results_csv(tmp_path / "r.csv", true_results(BopDataset(root)))
+    assert main(["evaluate", *[str(tmp_path / "r.csv")] * 9, "--bop", str(root)]) == 0
+    rows = [
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if "AR MSSD" in line and not {"mean", "+0.000"} & set(line.split())
+    ]
+    assert sum(line.count("1.000") for line in rows) == 9
+
+
+def test_rows_of_an_image_that_disagree_on_its_time_are_named(tmp_path, capsys):
+    root = make_bop(tmp_path / "made")
+    results = true_results(BopDataset(root))
+    results.seconds[:] = 0.5
+    results.seconds[1] = 0.75
+    assert (results.scene_id[0], results.image_id[0]) == (results.scene_id[1], results.image_id[1])
+    write_results_csv(tmp_path / "r.csv", results)
+    assert main(["evaluate", str(tmp_path / "r.csv"), "--bop", str(root)]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        f"state different times, first those of scene {results.scene_id[0]}, image {results.image_id[0]} (1 in all)"
+        in said
+    )
+
+
 def test_command_line_errors(tmp_path, capsys):
     root = make_bop(tmp_path / "made")
     results = true_results(BopDataset(root))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -390,3 +391,34 @@ def test_the_thesis_head_is_a_choice(parts, head):
     assert isinstance(method, QueryMethod)
     method.loss(method(batch), batch, torch.Generator().manual_seed(0)).total.backward()
     assert all(p.grad is not None for p in method.head.parameters())
+
+
+@pytest.mark.parametrize(
+    "setting", [{"encoder": "resnet50"}, {"decoder": "fpn"}, {"intermediate": "rgb"}, {"mask_loss": "dice"},
+                {"pixel_map": "none"}, {"head": "mlp"}, {"rotation_loss": "l2"}],
+)  # fmt: skip
+def test_settings_that_are_not_known_are_named(setting):
+    ((name, value),) = setting.items()
+    config = replace(TINY)
+    object.__setattr__(config, name, value)  # as where types are not checked
+    with pytest.raises(ValueError, match=f"{name} is '{value}'; it must be one of '"):
+        config.__post_init__()
+
+
+@pytest.mark.parametrize("pad", [0.9, math.inf, math.nan])
+def test_a_crop_that_cannot_hold_its_box_is_refused(pad):
+    for config in (TINY, QueryConfig(), SyntheticConfig()):
+        with pytest.raises(ValueError, match="pad is"):
+            replace(config, pad=pad)
+
+
+def test_places_are_exact_where_networks_run_in_half_precision(parts, batch, monkeypatch):
+    method = TINY.build(parts)
+    seen: list[torch.Tensor] = []
+    pixel_map = type(batch.camera).pixel_map
+    monkeypatch.setattr(
+        type(batch.camera), "pixel_map", lambda self, stride: seen.append(pixel_map(self, stride)) or seen[-1]
+    )
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        method(batch)
+    torch.testing.assert_close(seen[0], pixel_map(batch.camera, TINY.stride), rtol=0, atol=0)

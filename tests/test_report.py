@@ -19,6 +19,8 @@ from bop_world import HEIGHT, WIDTH, edit_json, make_bop, small_parts
 from cad2pose.cli import main
 from cad2pose.data.bop import BopDataset
 from cad2pose.data.results import Results, write_results_csv
+from cad2pose.evaluation.bootstrap import Interval, PairedTest
+from cad2pose.evaluation.headline import p_text
 from cad2pose.evaluation.scored_file import Question, distinct_names, score_file
 from cad2pose.geometry import make_transform, project_points
 from cad2pose.pictures.outlines import ESTIMATE_COLOR, TRUTH_COLOR, draw_outlines, truth_and_estimate
@@ -26,6 +28,8 @@ from cad2pose.report import score_page
 from cad2pose.report.case_pictures import _GROUND, _cut
 from cad2pose.report.case_words import describe
 from cad2pose.report.cases import list_cases, median, missed, most_different, worst
+from cad2pose.report.plots import color_of, dash_of, marker_of, shape_of
+from cad2pose.report.score_page import _estimated, _verdict
 from cad2pose.report.skeleton import fixed, render_page
 from cad2pose.report.timing import timing_of
 from test_evaluate import true_results
@@ -312,6 +316,28 @@ def test_undeclared_symmetries_are_on_the_page(world, files, tmp_path, no_plots,
     out = tmp_path / "page.html"
     assert main(["report", str(files[0]), "--bop", str(root), "--draws", "5", "--cases", "0", "--out", str(out)]) == 0
     assert "obj_000002 is declared without symmetries" in out.read_text(encoding="utf-8")
+
+
+def test_more_files_than_colours_are_told_apart():
+    looks = [(color_of(i), dash_of(i), marker_of(i)) for i in range(36)]
+    assert (
+        len({(color, str(dash)) for color, dash, _ in looks}) == len({(color, mark) for color, _, mark in looks}) == 36
+    )
+    assert [shape_of(i) for i in range(8)] == [0, 1, 2, 3, 4, 5, 1, 2]
+
+
+def test_medians_over_different_targets_have_no_better_one(scored, no_plots):
+    (good, bad), question = scored
+    fewer = replace(good, scores=replace(good.scores, estimates=good.scores.estimates[1:]))
+    better = PairedTest(-1.0, Interval(-2.0, -0.5), 0.01)
+    assert _verdict("rotation_deg_median", better, same_targets=True) == "second"
+    assert _verdict("rotation_deg_median", better, same_targets=False) == ""
+    assert _verdict("recall_ADD_S_0p1d", better, same_targets=False) == "first"
+    assert _estimated(fewer) < _estimated(good)
+
+
+def test_p_values_are_never_zero():
+    assert [p_text(p) for p in (0.0002, 0.0005, 0.05, float("nan"))] == ["< 0.001", "0.001", "0.050", "-"]
 
 
 def test_names_tell_files_apart():

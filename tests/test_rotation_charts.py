@@ -89,3 +89,14 @@ def test_modes_differ_and_share_the_probability():
     torch.testing.assert_close(share[0], torch.tensor([0.5, 0.4, 0.1, 0.0]))
     found = [math.degrees(float(geodesic_distance(base, mode))) for mode in rotation[0]]
     assert found == pytest.approx([4.0, 92.5, 180.0, 4.0], abs=0.2)
+
+
+def test_numbers_that_are_not_finite_spoil_their_own_row_alone():
+    rotation, logits = random_rotations(6).view(2, 3, 3, 3), torch.zeros(2, 3)
+    alone = RotationCharts(rotation[1:], logits[1:]).modes(2)
+    for broken in (logits.clone(), rotation.clone()):
+        broken[0] = math.nan
+        charts = RotationCharts(*((rotation, broken) if broken.dim() == 2 else (broken, logits)))
+        found, share = charts.modes(2)
+        assert found[0].isnan().any() or share[0].isnan().any()
+        torch.testing.assert_close((found[1:], share[1:]), alone)

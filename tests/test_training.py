@@ -24,7 +24,7 @@ from cad2pose.geometry import make_transform, rotation_about_z
 from cad2pose.methods import MethodConfig, QueryMethod
 from cad2pose.model_file import load_model
 from cad2pose.structures import CropBatch
-from cad2pose.training import Run, TrainingConfig, crop_errors, pose_crop_errors, train, training_step
+from cad2pose.training import Run, TrainingConfig, crop_errors, journal, pose_crop_errors, train, training_step
 from cad2pose.training.checkpoint import CHECKPOINT, PREVIOUS, TrainingState
 from cad2pose.training.cost import measure_cost
 from cad2pose.training.optim import MovingAverage, make_optimizer, rate_factor
@@ -571,7 +571,7 @@ def test_a_step_whose_gradient_is_not_finite_changes_nothing(optimizer, monkeypa
         assert all(bool(value.isfinite().all()) for value in state.method.state_dict().values())
 
 
-def test_a_network_that_is_no_longer_finite_does_not_take_the_place_of_one_that_is(tmp_path):
+def test_a_network_that_is_no_longer_finite_does_not_take_the_place_of_one_that_is(tmp_path, monkeypatch):
     """Pixels that are no numbers spoil what batch norm remembers, whatever becomes of the weights."""
 
     class Broken:
@@ -584,6 +584,29 @@ def test_a_network_that_is_no_longer_finite_does_not_take_the_place_of_one_that_
         train(Run([wedge()], SMALL, config, CPU), Broken(), crops(1), tmp_path)
     assert all(bool(value.isfinite().all()) for value in weights(tmp_path / "model.safetensors").values())
     assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["step"] == 4
+    # nor is it judged, between the steps at which losses are written down
+    monkeypatch.setattr(journal, "_LOG_EVERY", 1000)
+    seldom = replace(config, samples=100 * SHORT.batch_size, validations=14)
+    with pytest.raises(ValueError, match=r"no longer made of finite numbers after step 7.*lower rates"):
+        train(Run([wedge()], SMALL, replace(seldom, checkpoint_minutes=9.0), CPU), Broken(), crops(1), tmp_path / "b")
+
+
+def test_seeds_of_any_size_are_taken(tmp_path):
+    run(tmp_path, replace(SHORT, samples=SHORT.batch_size, seed=1_712_345_678_901_234))
+
+
+def test_a_run_of_shards_never_makes_the_whole_batch(tmp_path):
+    sizes: list[int] = []
+
+    class Watched:
+        def batch(self, index: int, size: int) -> CropBatch:
+            sizes.append(size)
+            return crops().batch(index, size)
+
+    config = replace(SHORT, shards=2, samples=SHORT.batch_size)
+    train(Run([wedge()], SMALL, config, CPU), Watched(), crops(1), tmp_path)
+    overfit(Run([wedge()], SMALL, config, CPU), Watched(), 1)
+    assert set(sizes) == {SHORT.batch_size // 2}
 
 
 def test_one_crop_alone_is_too_little_where_the_innermost_map_is_a_cell(tmp_path):

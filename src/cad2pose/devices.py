@@ -36,6 +36,13 @@ def pick_device(device: torch.device | str) -> torch.device:
     return found
 
 
+def device_name(device: torch.device) -> str:
+    """What times are measured on: the GPU's name, or the CPU with the number of torch threads now."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, torch threads: {torch.get_num_threads()}"
+
+
 @lru_cache(maxsize=256)
 def constant(values: tuple[Any, ...], device: torch.device) -> Tensor:
     """A small float32 tensor of nested numbers, made on a device once: a copy to a GPU waits for all that it has to do.

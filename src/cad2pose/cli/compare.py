@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
 
 from cad2pose.cli.arguments import ObjectIds, OptionalPath, Sources
@@ -13,7 +12,7 @@ from cad2pose.cli.console import plain_console
 from cad2pose.cli.crop_style import CropStyle
 from cad2pose.cli.sources import find_parts, find_start
 from cad2pose.cli.symmetry_remark import symmetry_remarks
-from cad2pose.devices import pick_device, use_threads
+from cad2pose.devices import device_name, pick_device, use_threads
 from cad2pose.experiments import ComparisonConfig, compare, finished, write_report
 from cad2pose.parts.mesh import Units
 
@@ -59,12 +58,11 @@ def compare_command(
     parts = find_parts(source, objects, units, models_info)
     for remark in symmetry_remarks(parts):
         console.print(f"warning: {remark}", soft_wrap=True, highlight=False)
-    name = torch.cuda.get_device_name(where) if where.type == "cuda" else f"CPU, torch threads: {threads}"
     compare(
         parts, comparison, out, where, style.settings(),
         lambda text: console.print(text, soft_wrap=True, highlight=False),
-        lambda: write_report(finished(out), comparison, out, name), find_start(start) if start else None,
+        lambda: write_report(finished(out), comparison, out, device_name(where)), find_start(start) if start else None,
     )  # fmt: skip
-    page = write_report(finished(out), comparison, out, name)
+    page = write_report(finished(out), comparison, out, device_name(where))
     console.print(page.read_text(), soft_wrap=True, highlight=False)
     return 0

@@ -19,7 +19,7 @@ from cad2pose.cli.evaluate_tables import (
     paired_table,
     quality_text,
     recall_table,
-    side_by_side_table,
+    side_by_side_tables,
 )
 from cad2pose.cli.symmetry_remark import UNDECLARED, symmetry_remarks
 from cad2pose.data.bop import BopDataset, find_dataset
@@ -98,7 +98,7 @@ def _print(
     first, scores, report = found[0]
     if tests:
         names = [name for name, _, _ in found]
-        console.print(side_by_side_table(names, [other.figures.values for _, _, other in found]))
+        console.print(*side_by_side_tables(names, [other.figures.values for _, _, other in found]))
         for (name, _, _), test in zip(found[1:], tests, strict=True):
             console.print(paired_table(first, name, test))
     else:

@@ -10,10 +10,12 @@ from rich.table import Table
 from cad2pose.confidence import RIGHT_BELOW
 from cad2pose.evaluation.bootstrap import Interval, PairedTest
 from cad2pose.evaluation.breakdown import Group
-from cad2pose.evaluation.headline import FIGURE_TITLES, digits_of
+from cad2pose.evaluation.headline import FIGURE_TITLES, digits_of, p_text
 from cad2pose.evaluation.score_quality import ScoreQuality
 from cad2pose.evaluation.score_row import ScoreRow, Spread
 from cad2pose.evaluation.scores import Scores
+
+_FILES_A_TABLE = 4
 
 
 def recall_table(scores: Scores) -> Table:
@@ -86,15 +88,18 @@ def breakdown_table(groups: Sequence[Group]) -> Table:
     return table
 
 
-def side_by_side_table(names: Sequence[str], values: Sequence[Mapping[str, float]]) -> Table:
-    """The main figures of several files."""
-    table = _empty_table("all targets", caption="")
-    for name in names:
-        table.add_column(name, justify="right", overflow="fold")
-    for name, title in FIGURE_TITLES.items():
-        if name in values[0]:
-            table.add_row(title, *(_number(name, each[name]) for each in values))
-    return table
+def side_by_side_tables(names: Sequence[str], values: Sequence[Mapping[str, float]]) -> list[Table]:
+    """The main figures of several files, so many in a table that no number is broken on 80 columns."""
+    tables = []
+    for start in range(0, len(names), _FILES_A_TABLE):
+        table = _empty_table("all targets", caption="")
+        for name in names[start : start + _FILES_A_TABLE]:
+            table.add_column(name, justify="right", overflow="fold", min_width=7)
+        for name, title in FIGURE_TITLES.items():
+            if name in values[0]:
+                table.add_row(title, *(_number(name, each[name]) for each in values[start : start + _FILES_A_TABLE]))
+        tables.append(table)
+    return tables
 
 
 def paired_table(first: str, second: str, tests: Mapping[str, PairedTest]) -> Table:
@@ -102,13 +107,14 @@ def paired_table(first: str, second: str, tests: Mapping[str, PairedTest]) -> Ta
     table = _empty_table(
         "all targets", "difference", "95 % interval", "p",
         caption=f"{second} minus {first}, in draws of images that both share. p: two-sided; of many "
-        "figures, a few fall below 0.05 by chance.",
+        "figures, a few fall below 0.05 by chance. Medians are over the estimates that each file has: one that leaves "
+        "hard targets out has better ones.",
     )  # fmt: skip
     for name, title in FIGURE_TITLES.items():
         if name in tests:
             test = tests[name]
-            p = "-" if math.isnan(test.p_value) else f"{test.p_value:.3f}"
-            table.add_row(title, _number(name, test.difference, "+"), _interval(name, test.interval, "+"), p)
+            cells = _number(name, test.difference, "+"), _interval(name, test.interval, "+"), p_text(test.p_value)
+            table.add_row(title, *cells)
     return table
 
 

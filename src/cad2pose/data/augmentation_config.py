@@ -75,8 +75,10 @@ class AugmentationConfig:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value < 0 or (field.name.endswith("_share") and value > 1):
-                raise ValueError(f"{field.name} is {value}; strengths must not be negative, shares lie between 0 and 1")
+            if not 0 <= value < float("inf") or (field.name.endswith("_share") and value > 1):
+                raise ValueError(
+                    f"{field.name} is {value}; strengths must not be negative nor infinite, shares lie between 0 and 1"
+                )
         if self.bayer > 1:
             raise ValueError(f"bayer is {self.bayer:g}; it is a share between 0 and 1")
         for name in ("contrast", "gain", "tone"):

@@ -7,6 +7,7 @@ Boxes are x y w h in pixels in both.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -31,6 +32,9 @@ def read_detections(path: Path | str) -> dict[ImageKey, Detections]:
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: for anything malformed; names file and entry.
+
+    Warns:
+        UserWarning: of boxes without width or height, which are left out: detectors give some.
     """
     content = read_json(path)
     rows: dict[ImageKey, list[_Row]] = {}
@@ -51,7 +55,13 @@ def read_detections(path: Path | str) -> dict[ImageKey, Detections]:
             rows.setdefault(key, [])
     else:
         raise ValueError(f"{path} must hold a list of detections (BOP's form) or an object by image")
-    return {key: _assemble(found) for key, found in rows.items()}
+    kept = {key: [row for row in found if min(row[1][2:]) > 0] for key, found in rows.items()}
+    every, empty = (sum(map(len, some.values())) for some in (rows, kept))
+    if empty := every - empty:
+        if empty == every:
+            raise ValueError(f"{path}: none of its {every} boxes has a width and a height; a box is x y w h")
+        warnings.warn(f"{empty} of {every} boxes of {path} have no width or no height; they are left out", stacklevel=2)
+    return {key: _assemble(found) for key, found in kept.items()}
 
 
 def write_detections(
@@ -108,7 +118,7 @@ def _row(entry: Mapping[str, object], id_key: str, box_key: str, where: str) -> 
     if not isinstance(box, list) or len(box) != 4:
         raise ValueError(f"{where}: {box_key} must be a list of 4 numbers x y w h, it is {repr(box)[:60]}")
     numbers = finite_numbers(box, f"{where}: {box_key}")
-    if numbers[2] <= 0 or numbers[3] <= 0:
+    if min(numbers[2:]) < 0:
         raise ValueError(f"{where}: {box_key} is {numbers}; a box x y w h has w > 0 and h > 0")
     if "score" not in entry:
         raise ValueError(f"{where}: score is missing")

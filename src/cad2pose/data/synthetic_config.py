@@ -70,7 +70,7 @@ class SyntheticConfig:
             raise ValueError(f"photo_share is {self.photo_share:g}; it is a share between 0 and 1")
         if self.pictures < 1:
             raise ValueError(f"pictures is {self.pictures}; at least 1 is needed")
-        if self.pad < 1:
+        if not 1 <= self.pad < float("inf"):
             raise ValueError(f"pad is {self.pad:g}; below 1 the crop would cut the box")
         if not 0 <= self.roll <= 180:
             raise ValueError(f"roll is {self.roll:g}; give degrees within [0, 180]")

@@ -12,22 +12,27 @@ _MOST_GROWTH = 9.0  # in area, between a detector's box and that of the pose fou
 _LEAST_OVERLAP = 0.5  # of the smaller of the two
 
 
-def check_boxes(box: Float[Tensor, "n 4"], camera: Camera) -> None:
-    """Raise ValueError for a box that has no pixel of the image, or is smaller than one."""
+def box_faults(box: Float[Tensor, "n 4"], camera: Camera) -> list[str | None]:
+    """What is wrong with every box: it has no pixel of the image, or is smaller than one; None where nothing is."""
     outside = (box[:, :2] + box[:, 2:] <= 0).any(-1)
     outside |= (box[:, 0] >= camera.width) | (box[:, 1] >= camera.height)
-    if bool(outside.any()):
-        row = int(outside.nonzero()[0])
-        raise ValueError(
-            f"box {row} is {box[row].tolist()} and lies outside the image of {camera.width} x {camera.height} pixels; "
-            "a box is x y w h in pixels, x y its upper left corner"
-        )
     tiny = (box[:, 2:] < 1).any(-1)
-    if bool(tiny.any()):
-        row = int(tiny.nonzero()[0])
-        raise ValueError(
-            f"box {row} is {box[row].tolist()}, narrower than a pixel; a box is x y w h in pixels (not in shares)"
+    faults: list[str | None] = [None] * len(box)
+    for row in (outside | tiny).nonzero()[:, 0].tolist():
+        faults[row] = f"box {row} is {box[row].tolist()}" + (
+            f" and lies outside the image of {camera.width} x {camera.height} pixels; a box is x y w h in pixels, x y "
+            "its upper left corner"
+            if bool(outside[row])
+            else ", narrower than a pixel; a box is x y w h in pixels (not in shares)"
         )
+    return faults
+
+
+def check_boxes(box: Float[Tensor, "n 4"], camera: Camera) -> None:
+    """Raise ValueError for a box that has a fault."""
+    for fault in box_faults(box, camera):
+        if fault is not None:
+            raise ValueError(fault)
 
 
 def zoom_boxes(box: Float[Tensor, "n 4"], zooms: Float[Tensor, "z"]) -> Float[Tensor, "n z 4"]:

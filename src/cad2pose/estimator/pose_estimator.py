@@ -14,11 +14,12 @@ from torch import Tensor
 
 from cad2pose.confidence import Way
 from cad2pose.devices import pick_device
-from cad2pose.estimator.boxes import check_boxes, posed_boxes, zoom_boxes
+from cad2pose.estimator.boxes import box_faults, check_boxes, posed_boxes, zoom_boxes
 from cad2pose.estimator.fusion import fuse_copies
 from cad2pose.estimator.images import View, check_size, depth_tensor, image_tensor
 from cad2pose.estimator.known_parts import KnownParts
 from cad2pose.estimator.looking import Look, poses_in_source
+from cad2pose.estimator.missing_poses import among, no_poses, rows_without
 from cad2pose.estimator.options import EstimatorOptions
 from cad2pose.estimator.selection import no_calibration
 from cad2pose.estimator.stages import Stages
@@ -32,7 +33,7 @@ from cad2pose.geometry import (
 )
 from cad2pose.model_file import Model, load_model, model_files
 from cad2pose.parts.part import Part
-from cad2pose.structures import CropBatch, Detections, PoseDetails, PoseEstimates, Poses
+from cad2pose.structures import CropBatch, Detections, PoseEstimates, Poses
 
 
 class PoseEstimator:
@@ -165,16 +166,16 @@ class PoseEstimator:
         Returns:
             Poses `(N, 4, 4)` float64, mm, in the mesh files' frames, orthonormal; scores in [0, 1]. A detection that
             no pose is found for keeps its row, whatever `min_score`, with a pose of NaN and the reason in the details:
-            that of its crop, or a depth image of another size or unit.
+            that of its crop, a box that lies outside the image or is narrower than a pixel, or a depth image of
+            another size or unit.
 
         Raises:
-            ValueError: for an image of another kind or size, an unknown object id, or a box outside the image or
-                smaller than a pixel.
+            ValueError: for an image of another kind or size, an unknown object id, or if no box at all can be used.
         """
         start = time.perf_counter()
         pixels = image_tensor(image)
         check_size(pixels, camera)
-        self.check(camera, detections)
+        self.check_known(detections.object_id.tolist())
         object_id = detections.object_id.to("cpu", torch.int64)
         stages = Stages(self.device)
         found = self._of_image(pixels, camera, object_id, detections, depth, stages)
@@ -198,11 +199,20 @@ class PoseEstimator:
         if measured is not None and measured.shape != (camera.height, camera.width):
             height, width = measured.shape
             reason = f"the depth image is {width} x {height} pixels, the image {camera.width} x {camera.height}"
-            return _no_poses([reason] * len(object_id))
+            return no_poses([reason] * len(object_id))
+        box = detections.box.to("cpu", torch.float64)
+        faults = box_faults(box, camera)
+        if faults and None not in faults:
+            raise ValueError(faults[0])
         view = View(
             pixels.to(self.device), None if measured is None else measured.to(self.device), camera, stages
         )  # fmt: skip
-        box, straight = undistort_boxes(detections.box.to("cpu", torch.float64), camera)
+        usable = rows_without(faults)
+        return among(self._of_boxes(view, object_id[usable], box[usable]), faults)
+
+    def _of_boxes(self, view: View, object_id: Int[Tensor, "n"], box: Float[Tensor, "n 4"]) -> Poses:
+        """Poses of boxes that have pixels of the image."""
+        box, straight = undistort_boxes(box, view.camera)
         found = self._fused(view, object_id, box)
         if self.options.recrop:
             posed = self._posed(view, object_id, box, found.T_cam_obj)
@@ -212,15 +222,20 @@ class PoseEstimator:
             chosen = torch.arange(len(box))
             chosen[rows[better]] = len(box) + better.nonzero()[:, 0]
             found = Poses.join([found, again])[chosen]
-        if bool(straight.all()):
-            return found
-        reason = f"the box lies where the lens model {camera.distortion} cannot be inverted; check it"
-        return Poses.join([found, _no_poses([reason])])[torch.where(straight, torch.arange(len(box)), len(box))]
+        reasons = list(found.details.reasons)
+        for row, (i, T) in enumerate(zip(object_id.tolist(), found.T_cam_obj, strict=True)):
+            if not bool(straight[row]):
+                reasons[row] = (
+                    f"the box lies where the lens model {view.camera.distortion} cannot be inverted; check it"
+                )
+            elif reasons[row] is None and not bool(self.parts[i].is_ahead(T)):
+                reasons[row] = "the pose that was found lies behind the camera; check the box"
+        return among(found[rows_without(reasons)], reasons)
 
     def _fused(self, view: View, object_id: Int[Tensor, "n"], box: Float[Tensor, "n 4"]) -> Poses:
         """One pose per box: all copies of its crop are looked at, model by model, then fused part by part."""
         ids = object_id.tolist()
-        found, order = [_no_poses([])], [torch.zeros(0, dtype=torch.int64)]
+        found, order = [no_poses([])], [torch.zeros(0, dtype=torch.int64)]
         for model in {id(self._known[i].model): self._known[i].model for i in ids}.values():
             rows = torch.tensor([row for row, i in enumerate(ids) if self._known[i].model is model])
             index = torch.tensor([self._known[ids[row]].part_index for row in rows.tolist()])
@@ -273,9 +288,3 @@ class PoseEstimator:
             rows = (object_id == i) & ~torch.isnan(T_cam_obj[:, 0, 0])
             box[rows] = posed_boxes(box[rows], T_cam_obj[rows], self._known[i].hull, view.camera.K, image)
         return box
-
-
-def _no_poses(reasons: Sequence[str | None]) -> Poses:
-    count = len(reasons)
-    nothing = torch.full((count, 4, 4), torch.nan, dtype=torch.float64)
-    return Poses(nothing, torch.zeros(count, dtype=torch.float64), PoseDetails.unknown(reasons))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,13 @@ FIGURE_TITLES = {
     "offset_farther_percent_median": "offset away, median %",
 }
 """Figures that are shown to people, and what they call them; the json file has them all."""
+
+
+def p_text(value: float) -> str:
+    """A p value with three decimals, which is never 0."""
+    if math.isnan(value):
+        return "-"
+    return "< 0.001" if value < 0.0005 else f"{value:.3f}"
 
 
 def digits_of(name: str) -> int:

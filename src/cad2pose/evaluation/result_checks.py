@@ -74,9 +74,25 @@ def check_results(
         ): skewed_rows(results),
     }
     said = [f"{len(rows)} of {len(keys)} rows are {what}: {_named(rows)}" for what, rows in found.items() if rows]
+    if uneven := _uneven_times(results):
+        said.append(
+            f"rows of the same image state different times, first those of scene {uneven[0][0]}, image {uneven[0][1]} "
+            f"({len(uneven)} in all); a time is that of the whole image, and the last row's is taken"
+        )
     if float(distance.median()) < _METRES:
         said.append(f"half of the translations are shorter than {_METRES:g} mm; BOP results are in mm, not in metres")
     return said
+
+
+def _uneven_times(results: Results) -> list[tuple[int, int]]:
+    """Images whose rows state times that differ by more than a millisecond."""
+    times: dict[tuple[int, int], list[float]] = {}
+    for scene, image, seconds in zip(
+        results.scene_id.tolist(), results.image_id.tolist(), results.seconds.tolist(), strict=True
+    ):
+        if seconds >= 0:
+            times.setdefault((scene, image), []).append(seconds)
+    return [key for key, stated in times.items() if max(stated) - min(stated) > 1e-3]
 
 
 def _behind(results: Results, parts: Sequence[Part]) -> list[int]:

@@ -166,10 +166,12 @@ def calibrate_on_images(
                 f"boxes of the parts that gave a pose ({way}): {counts}; a calibration needs {_LEAST_SHOWN} of a part, "
                 "not all in one fifth of the images: label more, or calibrate on rendered crops"
             )
-        known[way] = _fits_of_images(outcomes, seen, before)
+        mistaken = [int(((outcomes.part_index == i) & (outcomes.kind == WITHOUT)).sum()) for i in range(len(seen))]
+        enough = [count >= _LEAST_MISTAKEN for count in mistaken]
+        known[way] = _fits_of_images(outcomes, seen, enough, before)
         promised = torch.full_like(outcomes.score, torch.nan)
         for one in piece.unique().tolist():
-            fits = _fits_of_images(outcomes[piece != one], seen, before)
+            fits = _fits_of_images(outcomes[piece != one], seen, enough, before)
             learnt = [fit if count >= _LEAST_SHOWN else None for fit, count in zip(fits, seen, strict=True)]
             promised[piece == one] = _promised(learnt, outcomes[piece == one])
         tests += _tests(way, model, known[way], promised, outcomes, outcomes)
@@ -183,13 +185,13 @@ def _count_shown(outcomes: Outcomes, piece: Int[Tensor, "n"], index: int) -> int
 
 
 def _fits_of_images(
-    outcomes: Outcomes, seen: Sequence[int], before: Sequence[Calibration | None]
+    outcomes: Outcomes, seen: Sequence[int], mistaken: Sequence[bool], before: Sequence[Calibration | None]
 ) -> tuple[Calibration | None, ...]:
-    """Of every part, as it was where there are too few boxes of it."""
+    """Of every part, as it was where there are too few boxes of it; so is the chance that a box shows the part where
+    too few are mistaken. Both are decided for all pieces alike, so that what is tested is what is kept."""
     fits = [_fit(outcomes, i, before[i]) if count >= _LEAST_SHOWN else before[i] for i, count in enumerate(seen)]
     for index, (fit, old) in enumerate(zip(fits, before, strict=True)):
-        mistaken = int(((outcomes.part_index == index) & (outcomes.kind == WITHOUT)).sum())
-        if fit is not None and mistaken < _LEAST_MISTAKEN:
+        if fit is not None and not mistaken[index]:
             fits[index] = replace(fit, shown=None if old is None else old.shown)
     return tuple(fits)
 

@@ -130,20 +130,20 @@ def _usable(detections: Detections, object_id: int, camera: Camera) -> Int[Tenso
 def _matched(boxes: Float[Tensor, "n 4"], shown: Sequence[Shown]) -> list[Match]:
     """Every box with the instance that it overlaps most; of each instance the first box alone.
 
-    Boxes of instances that do not count are left out, where they are of none that does.
+    Boxes of instances that do not count are left out, where they do not lie on one that does.
     """
     found: list[Match] = []
     taken: set[int] = set()
+    counted = [_counts(instance) for instance, _ in shown]
     for box in boxes:
         overlaps = [float(box_overlap(box.expand(2, 4), outlines).max()) for _, outlines in shown]
-        counted = [place for place, (instance, _) in enumerate(shown) if _counts(instance)]
-        best = max(counted, key=overlaps.__getitem__, default=None)
-        if best is not None and overlaps[best] >= _BESIDE:
-            if best not in taken:
-                found.append((USUAL if overlaps[best] >= _ON_PART else ROUGH, box, shown[best][0]))
-            taken.add(best)
-        elif max(overlaps, default=0.0) < _BESIDE:
+        rank = [(counts and overlap >= _ON_PART, overlap) for counts, overlap in zip(counted, overlaps, strict=True)]
+        best = max(range(len(shown)), key=rank.__getitem__, default=None)
+        if best is None or overlaps[best] < _BESIDE:
             found.append((WITHOUT, box, None))
+        elif counted[best] and best not in taken:
+            found.append((USUAL if overlaps[best] >= _ON_PART else ROUGH, box, shown[best][0]))
+            taken.add(best)
     return found
 
 

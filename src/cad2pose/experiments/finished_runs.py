@@ -31,6 +31,7 @@ class Comparison:
         parameters: of the network.
         minutes: of training.
         curve: (crops, median rotation error, median translation error) at the validations.
+        trained_on, judged_on: devices of the times; "" in records of before they were kept.
     """
 
     part: str
@@ -44,6 +45,8 @@ class Comparison:
     parameters: int
     minutes: float
     curve: tuple[tuple[float, float, float], ...]
+    trained_on: str = ""
+    judged_on: str = ""
 
 
 def finished(out: Path) -> list[Comparison]:

@@ -43,7 +43,12 @@ def share_interval(
         values, base: `(runs, crops)`: errors of two contestants on the same crops, under the same seeds.
         draws: how many.
         seed: of the draws.
+
+    Raises:
+        ValueError: where there is not the same number of runs and crops of both.
     """
+    if values.shape != base.shape:
+        raise ValueError(f"errors of {values.shape} and {base.shape} runs and crops; they must be of the same ones")
     often = _often(values, draws, seed)
     ours, theirs = (weighted_medians(torch.from_numpy(one).flatten(), often) for one in (values, base))
     interval = Interval.of(ours / theirs)

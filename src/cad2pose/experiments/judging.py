@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from cad2pose.data.synthetic import SyntheticConfig, SyntheticCrops
+from cad2pose.devices import device_name
 from cad2pose.estimator.looking import Look
 from cad2pose.experiments.contestants import WAYS
 from cad2pose.model_file import Model
@@ -39,7 +40,7 @@ def judge(
 
     Returns:
         For each way its name, `rotation` (degrees modulo symmetry) and `translation` (% of the distance) of every crop,
-        `network_ms` and `pose_ms` a crop, `parameters` and `minutes` of training.
+        `network_ms` and `pose_ms` a crop, `parameters` and `minutes` of training, and the devices of both times.
 
     Raises:
         ValueError: for a way that the model has not learnt.
@@ -61,7 +62,8 @@ def judge(
             rows.append({
                 "way": way, "rotation": joined.rotation.tolist(), "translation": joined.translation.tolist(),
                 "network_ms": 1e3 * network / count, "pose_ms": 1e3 * max(0.0, seconds - network) / count,
-                "parameters": parameters, "minutes": minutes,
+                "parameters": parameters, "minutes": minutes, "trained_on": model.info.get("device", ""),
+                "judged_on": device_name(device),
             })  # fmt: skip
     return rows
 

@@ -71,7 +71,8 @@ class Photographs:
         parts: what is looked for.
 
     Raises:
-        FileNotFoundError, ValueError: for anything missing or malformed, or a part that has no target or no box.
+        FileNotFoundError, ValueError: for anything missing or malformed, an image of a part's targets among it, or a
+            part that has no target or no box.
     """
 
     def __init__(self, folder: Path, detections: Path, split: str, parts: Sequence[Part]) -> None:
@@ -93,6 +94,8 @@ class Photographs:
                 replace(task, detections=_surest(task.detections, counts.get((task.scene_id, task.image_id), 0)))
                 for task in tasks
             ]
+            for task in tasks:
+                task.check_size()  # an image that is missing is named now, and not after hours of training
         self.settings = {
             "photographs": self._dataset.root.name, "split": split, "detections": detections.name,
             "boxes": hashlib.sha256(detections.read_bytes()).hexdigest()[:12],

@@ -74,9 +74,10 @@ def crops_of(
         NoInstanceError: if none is seen well enough.
     """
     pictures, cameras, poses = [], [], []
-    for image in dataset:
-        for instance in image.instances:
+    for key in dataset.keys():  # noqa: SIM118
+        for instance in dataset.instances(*key):
             if instance.object_id == part.object_id and instance.box_visible and instance.shows(least_visible):
+                image = dataset.image(*key)
                 camera = _camera(image, torch.tensor([instance.box_visible], dtype=torch.float64), size, pad)
                 T = instance.T_cam_obj.double()[None].clone()
                 T[:, :3, :3] = nearest_rotation(T[:, :3, :3])

@@ -36,7 +36,9 @@ def write_report(found: Sequence[Comparison], config: ComparisonConfig, out: Pat
     What was judged on photographs is read from the folder, and goes to the page and to `photographs.json`.
     """
     seen, matched = on_photographs(out), pixels_of_photographs(out)
-    lines = [f"{config.samples:,} training crops a run, judged on {config.judged} fresh crops each; {device}.", ""]
+    known = {(one.trained_on, one.judged_on): one for one in found if one.judged_on}
+    where = device if len(known) < 2 else "of several devices, whose times do not compare"
+    lines = [f"{config.samples:,} training crops a run, judged on {config.judged} fresh crops each; {where}.", ""]
     for part in dict.fromkeys(one.part for one in found):
         rows = [one for one in found if one.part == part and CONTESTANTS[one.contestant].shown]
         if not rows:
@@ -59,6 +61,14 @@ def write_report(found: Sequence[Comparison], config: ComparisonConfig, out: Pat
         f"{NO_POSE[0]:g} deg and {NO_POSE[1]:g} %.",
         "Times are of batches of 16: processor time on a CPU, else wall time.", "",
     ]  # fmt: skip
+    if len(known) > 1:
+        for trained_on, judged_on in known:
+            names = dict.fromkeys(
+                f"{one.contestant}, seed {one.seed}" for one in found
+                if (one.trained_on, one.judged_on) == (trained_on, judged_on) and CONTESTANTS[one.contestant].shown
+            )  # fmt: skip
+            lines.append(f"Trained on {trained_on}, judged on {judged_on}: {'; '.join(names)}.")
+        lines.append("")
     if left := outdated(out):
         lines += ["Left out, as they were judged by other rules or on other photographs or boxes (name them again in a "
                   f"call of compare, to have them judged anew): {'; '.join(left)}.", ""]  # fmt: skip

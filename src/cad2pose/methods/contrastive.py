@@ -12,10 +12,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from cad2pose.methods.config_checks import check_named, check_pad
 from cad2pose.methods.losses import cell_coordinates, cell_share, draw_pixels, info_nce
 from cad2pose.methods.part_set import PartSet
 from cad2pose.networks import KeyNetwork
 from cad2pose.structures import CropBatch
+
+MaskName = Literal["full", "visible"]
 
 _IMAGE_MEAN = (0.485, 0.456, 0.406)
 _IMAGE_STD = (0.229, 0.224, 0.225)
@@ -42,7 +45,7 @@ class ContrastiveConfig(Protocol):
     @property
     def negatives(self) -> int: ...
     @property
-    def positives_from(self) -> Literal["full", "visible"]: ...
+    def positives_from(self) -> MaskName: ...
     @property
     def key_noise(self) -> float: ...
 
@@ -53,18 +56,11 @@ def check_contrastive(config: ContrastiveConfig) -> None:
         raise ValueError(f"crop_size is {config.crop_size}; it must be a positive multiple of 32")
     if config.stride not in (1, 2, 4):
         raise ValueError(f"stride is {config.stride}; it must be 1, 2 or 4")
-    if config.pad < 1:
-        raise ValueError(f"pad is {config.pad}; it must be at least 1 (the box must fit in the crop)")
-    check_mask_name("positives_from", config.positives_from)
+    check_pad(config.pad)
+    check_named("positives_from", config.positives_from, MaskName)
     for name in ("width", "embedding", "key_width", "positives", "negatives"):
         if getattr(config, name) <= 0:
             raise ValueError(f"{name} is {getattr(config, name)}; it must be positive")
-
-
-def check_mask_name(name: str, value: str) -> None:
-    """Raise ValueError unless a setting names one of the two masks."""
-    if value not in ("full", "visible"):
-        raise ValueError(f"{name} is {value!r}; it must be 'full' or 'visible'")
 
 
 class ImageInput(nn.Module):

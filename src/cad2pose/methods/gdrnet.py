@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from cad2pose.geometry import project_points
 from cad2pose.geometry.crop import DEFAULT_PAD, sample_image
+from cad2pose.methods.config_checks import check_named, check_pad
 from cad2pose.methods.contrastive import ImageInput, full_precision
 from cad2pose.methods.losses import (
     LossTerms,
@@ -43,6 +44,9 @@ _CLOSE = 0.1  # sphere radii by which coordinates may be off at a score of exp(-
 
 Intermediate = Literal["coordinates+regions", "coordinates", "true coordinates", "image"]
 Encoder = Literal["resnet18", "resnet34", "convnext"]
+Decoder = Literal["geometry", "unet"]
+MaskLoss = Literal["l1", "bce"]
+PixelMap = Literal["image", "rays"]
 
 
 @dataclass(frozen=True)
@@ -100,14 +104,14 @@ class GdrNetConfig:
     stride: int = 4
     width: int = 32
     encoder: Encoder = "resnet34"
-    decoder: Literal["geometry", "unet"] = "geometry"
+    decoder: Decoder = "geometry"
     decoder_width: int = 128
     intermediate: Intermediate = "coordinates+regions"
     regions: int = 64
     class_aware: bool = False
     double_mask: bool = False
-    mask_loss: Literal["l1", "bce"] = "l1"
-    pixel_map: Literal["image", "rays"] = "image"
+    mask_loss: MaskLoss = "l1"
+    pixel_map: PixelMap = "image"
     head_masks: bool = False
     head: HeadName = "patch-pnp"
     head_width: int = 128
@@ -124,8 +128,12 @@ class GdrNetConfig:
         check_regions(self.regions)
         if self.crop_size <= 0 or self.crop_size % 32:
             raise ValueError(f"crop_size is {self.crop_size}; it must be a positive multiple of 32")
-        if self.pad < 1:
-            raise ValueError(f"pad is {self.pad}; it must be at least 1 (the box must fit in the crop)")
+        check_pad(self.pad)
+        check_named("encoder", self.encoder, Encoder)
+        check_named("decoder", self.decoder, Decoder)
+        check_named("intermediate", self.intermediate, Intermediate)
+        check_named("mask_loss", self.mask_loss, MaskLoss)
+        check_named("pixel_map", self.pixel_map, PixelMap)
         if self.decoder_width % 8 or self.decoder_width <= 0:
             raise ValueError(f"decoder_width is {self.decoder_width}; it must be a positive multiple of 8")
         if self.decoder == "geometry" and self.stride != 4:
@@ -220,11 +228,12 @@ class GdrNetMethod(RegressionMethod):
             ValueError: for crops without truth where the head sees true coordinates.
         """
         assert batch.image.shape[-1] == self.config.crop_size, "crops must have the configured size"
-        places = (
-            batch.camera.pixel_map(self.config.stride)
-            if self.config.pixel_map == "image"
-            else (batch.camera.ray_map(self.config.stride))
-        )
+        with full_precision(batch.image):
+            places = (
+                batch.camera.pixel_map(self.config.stride)
+                if self.config.pixel_map == "image"
+                else batch.camera.ray_map(self.config.stride)
+            )
         if self.config.intermediate == "true coordinates":
             return self._from_truth(batch, places.to(batch.image.dtype))
         index = batch.part_index if self.config.class_aware else torch.zeros_like(batch.part_index)

@@ -18,7 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cad2pose.geometry.crop import DEFAULT_PAD
-from cad2pose.methods.contrastive import ImageInput, check_contrastive, contrastive_loss, full_precision
+from cad2pose.methods.config_checks import check_named
+from cad2pose.methods.contrastive import ImageInput, MaskName, check_contrastive, contrastive_loss, full_precision
 from cad2pose.methods.losses import LossTerms, cell_coordinates, cell_share, coordinate_loss, mask_loss
 from cad2pose.methods.part_set import PartSet
 from cad2pose.methods.pose_head import HeadPose
@@ -31,6 +32,8 @@ from cad2pose.solvers import QueryMaps
 from cad2pose.structures import CropBatch
 
 _MASKS = 2
+
+Intermediate = Literal["queries", "queries+coordinates"]
 
 
 @dataclass(frozen=True)
@@ -90,12 +93,12 @@ class QueryConfig:
     pose_gradient: float = 0.1
     positives: int = 128
     negatives: int = 1024
-    positives_from: Literal["full", "visible"] = "full"
+    positives_from: MaskName = "full"
     key_noise: float = 1e-3
     symmetry_steps: int = 72
     symmetric_loss: bool = True
     weights: LossWeights = field(default_factory=LossWeights)
-    intermediate: Literal["queries", "queries+coordinates"] = "queries"
+    intermediate: Intermediate = "queries"
     head: HeadName = "patch-pnp"
     rotation_loss: RotationLoss = "points"
     frozen: bool = False
@@ -103,8 +106,7 @@ class QueryConfig:
     def __post_init__(self) -> None:
         check_contrastive(self)
         check_regression(self)
-        if self.intermediate not in ("queries", "queries+coordinates"):
-            raise ValueError(f"intermediate is {self.intermediate!r}; it must be 'queries' or 'queries+coordinates'")
+        check_named("intermediate", self.intermediate, Intermediate)
         if not self.frozen and not self.weights.nce and not self.pose_gradient:
             raise ValueError("weights.nce and pose_gradient are both 0: nothing would teach the queries; raise one")
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from cad2pose.geometry import make_transform, resized_intrinsics, rotation_to_ray
+from cad2pose.methods.config_checks import check_named
 from cad2pose.methods.contrastive import full_precision
 from cad2pose.methods.losses import angle_between, chordal_distance, point_matching
 from cad2pose.methods.method import PoseMethod
@@ -76,9 +77,8 @@ def check_regression(config: RegressionConfig) -> None:
         raise ValueError(f"pose_gradient is {config.pose_gradient}; it must lie between 0 and 1")
     if config.symmetry_steps <= 0:
         raise ValueError(f"symmetry_steps is {config.symmetry_steps}; it must be positive")
-    for name, value, kind in (("head", config.head, HeadName), ("rotation_loss", config.rotation_loss, RotationLoss)):
-        if value not in kind.__args__:  # type: ignore[attr-defined]
-            raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(kind.__args__)}")  # type: ignore[attr-defined]
+    check_named("head", config.head, HeadName)
+    check_named("rotation_loss", config.rotation_loss, RotationLoss)
 
 
 def _head_cells(config: RegressionConfig) -> int:

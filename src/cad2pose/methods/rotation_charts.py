@@ -53,7 +53,8 @@ class RotationCharts:
         """The likeliest rotations that differ, and their probabilities.
 
         A mode is the mean of the charts that agree with the likeliest one left within 30 degrees, weighted by their
-        probability. Where no chart is left, the first mode is repeated, with probability 0.
+        probability. Where no chart is left, the first mode is repeated, with probability 0. Rows of numbers that are
+        not finite stay so.
         """
         left = torch.softmax(self.logits, dim=1)
         row = torch.arange(len(left), device=left.device)
@@ -65,7 +66,9 @@ class RotationCharts:
             share = weight.sum(1)
             mean = torch.einsum("bc,bcij->bij", weight, self.rotation)
             mean = torch.where((share > 0)[:, None, None], mean, rotations[0] if rotations else best)
-            rotations.append(nearest_rotation(mean))
+            finite = torch.isfinite(mean).flatten(1).all(1)[:, None, None]
+            nearest = nearest_rotation(torch.where(finite, mean, torch.eye(3, dtype=mean.dtype, device=mean.device)))
+            rotations.append(torch.where(finite, nearest, torch.nan))
             shares.append(share)
             left = left * ~agrees
         return torch.stack(rotations, dim=1), torch.stack(shares, dim=1)

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cad2pose.geometry.crop import DEFAULT_PAD
+from cad2pose.methods.config_checks import check_named
 from cad2pose.methods.contrastive import (
     ImageInput,
+    MaskName,
     check_contrastive,
-    check_mask_name,
     contrastive_loss,
     full_precision,
 )
@@ -61,13 +61,13 @@ class SurfEmbConfig:
     key_width: int = 128
     positives: int = 256
     negatives: int = 1024
-    positives_from: Literal["full", "visible"] = "full"
-    mask_from: Literal["full", "visible"] = "full"
+    positives_from: MaskName = "full"
+    mask_from: MaskName = "full"
     key_noise: float = 1e-3
 
     def __post_init__(self) -> None:
         check_contrastive(self)
-        check_mask_name("mask_from", self.mask_from)
+        check_named("mask_from", self.mask_from, MaskName)
 
     @classmethod
     def tiny(cls) -> SurfEmbConfig:

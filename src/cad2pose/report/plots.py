@@ -44,6 +44,21 @@ def color_of(index: int) -> str:
     return SERIES[index % len(SERIES)]
 
 
+def shape_of(index: int) -> int:
+    """Place in MARKERS and DASHES: another with every round of the colours, so that 36 series differ."""
+    return (index + index // len(SERIES)) % len(SERIES)
+
+
+def dash_of(index: int) -> Any:
+    """Of a series."""
+    return DASHES[shape_of(index)]
+
+
+def marker_of(index: int) -> str:
+    """Of a series."""
+    return MARKERS[shape_of(index)]
+
+
 def svg(panels: Sequence[Draw], columns: int, described: str, panel_size: tuple[float, float] = (4.4, 2.7)) -> str:
     """Panels in reading order, as an SVG element for a page.
 

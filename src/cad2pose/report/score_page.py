@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 from cad2pose.evaluation.bootstrap import Interval, PairedTest
-from cad2pose.evaluation.headline import FIGURE_TITLES, digits_of, paired_tests
+from cad2pose.evaluation.headline import FIGURE_TITLES, digits_of, p_text, paired_tests
 from cad2pose.evaluation.scored_file import Question, ScoredFile
 from cad2pose.evaluation.scores import Scores
 from cad2pose.report.case_pictures import case_pictures
@@ -150,15 +151,23 @@ def _tests(files: Sequence[ScoredFile], first: int, second: int) -> list[dict[st
             rows.append({
                 "title": FIGURE_TITLES[name], "first": _number(name, one.values[name]),
                 "second": _number(name, other.values[name]), "difference": _number(name, test.difference, "+"),
-                "interval": _interval(name, test.interval, "+"), "p": fixed(test.p_value),
-                "verdict": _verdict(name, test),
+                "interval": _interval(name, test.interval, "+"), "p": p_text(test.p_value).replace("-", "–"),
+                "verdict": _verdict(name, test, same_targets=_estimated(files[first]) == _estimated(files[second])),
             })  # fmt: skip
     return sorted(rows, key=lambda row: list(FIGURE_TITLES.values()).index(row["title"]))
 
 
-def _verdict(name: str, test: PairedTest) -> str:
-    """Which of the two is better, if the interval leaves no doubt; of offsets neither is, whose signs say where to."""
-    if name.startswith("offset"):
+def _estimated(file: ScoredFile) -> set[tuple[int, int, int]]:
+    """Targets that a file has an estimate of."""
+    return {(e.scene_id, e.image_id, e.ground_truth) for e in file.scores.estimates if math.isfinite(e.rotation)}
+
+
+def _verdict(name: str, test: PairedTest, same_targets: bool) -> str:
+    """Which of the two is better, if the interval leaves no doubt.
+
+    Of offsets neither is, whose signs say where to; nor of medians over different targets.
+    """
+    if name.startswith("offset") or (name.endswith("_median") and not same_targets):
         return ""
     if not (test.interval.low > 0 or test.interval.high < 0):
         return ""

@@ -11,7 +11,7 @@ import numpy as np
 from cad2pose.confidence import RIGHT_BELOW
 from cad2pose.evaluation.calibration import ReliabilityBin
 from cad2pose.evaluation.scored_file import ScoredFile
-from cad2pose.report.plots import DASHES, MARKERS, Draw, color_of, plain_numbers, set_labels, set_ticks, svg
+from cad2pose.report.plots import Draw, color_of, dash_of, marker_of, plain_numbers, set_labels, set_ticks, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +44,7 @@ def breakdown_plot(files: Sequence[ScoredFile]) -> str:
                 low, high = (np.array([getattr(g.intervals[measure], end) for g in groups]) for end in ("low", "high"))
                 ends = np.nan_to_num(np.stack((y - low, high - y))).clip(0)
                 axes.errorbar(
-                    x, y, ends, ls="", marker=MARKERS[index % 6], color=color_of(index), capsize=2.5, elinewidth=1.2
+                    x, y, ends, ls="", marker=marker_of(index), color=color_of(index), capsize=2.5, elinewidth=1.2
                 )
             groups = [g for g in files[0].trust.groups if g.by == by]
             unit = " mm" if by == "distance" else " px"
@@ -71,7 +71,7 @@ def error_plot(files: Sequence[ScoredFile]) -> str:
                 shares = np.arange(1, len(values) + 1) / file.scores.total.targets
                 x = np.concatenate(([limits[0] if log else 0.0], values, [max(limits[1], values.max(initial=0))]))
                 y = np.concatenate(([0.0], shares, [shares[-1] if len(shares) else 0.0]))
-                axes.step(x, y, where="post", color=color_of(index), ls=DASHES[index % 6])
+                axes.step(x, y, where="post", color=color_of(index), ls=dash_of(index))
             if log:
                 axes.set_xscale("log")
                 plain_numbers(axes.xaxis)
@@ -102,10 +102,10 @@ def score_plot(files: Sequence[ScoredFile]) -> str:
                 if not bins:
                     continue
                 x, y = [b.promised for b in bins], [b.frequency for b in bins]
-                axes.plot(x, y, color=color_of(index), ls=DASHES[index % 6], lw=1)
+                axes.plot(x, y, color=color_of(index), ls=dash_of(index), lw=1)
                 total = sum(b.count for b in bins)
                 sizes = [12 + 160 * b.count / total for b in bins]
-                axes.scatter(x, y, s=sizes, marker=MARKERS[index % 6], color=color_of(index), alpha=0.85, lw=0)
+                axes.scatter(x, y, s=sizes, marker=marker_of(index), color=color_of(index), alpha=0.85, lw=0)
             if not any(bins_of(file) for file in files):
                 axes.text(0.5, 0.5, nothing, ha="center")
             axes.set_xlim(-0.03, 1.03)
@@ -118,7 +118,7 @@ def score_plot(files: Sequence[ScoredFile]) -> str:
         for index, file in enumerate(files):
             if (quality := file.trust.quality) is not None:
                 coverage, values = quality.curve.coverage.numpy(), quality.curve.risk.numpy()
-                axes.plot(coverage, values, color=color_of(index), ls=DASHES[index % 6])
+                axes.plot(coverage, values, color=color_of(index), ls=dash_of(index))
         axes.set_xlim(0, 1)
         axes.set_ylim(-0.02, 1.02)
         set_labels(axes, "risk over coverage", "share of the estimates that is kept", "share of them that is wrong")
@@ -146,7 +146,7 @@ def time_plot(names: Sequence[int], seconds: Sequence[np.ndarray]) -> str:
         for index, values in zip(names, seconds, strict=True):
             ordered = np.sort(values.clip(min=1e-4))
             y = np.arange(1, len(ordered) + 1) / len(ordered)
-            axes.step(np.append(ordered, ordered[-1]), np.append(0, y), color=color_of(index), ls=DASHES[index % 6])
+            axes.step(np.append(ordered, ordered[-1]), np.append(0, y), color=color_of(index), ls=dash_of(index))
         longest = max(float(values.max()) for values in seconds)
         if longest > 100 * min(float(np.median(values)) for values in seconds):
             axes.set_xscale("log")

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import cad2pose
 from cad2pose.pictures.image_file import data_uri
+from cad2pose.report.plots import shape_of
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -29,7 +30,7 @@ def render_page(template: str, **content: Any) -> str:
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"fixed": fixed, "share": share}
+    environment.filters |= {"fixed": fixed, "share": share, "shape": shape_of}
     style = (_TEMPLATES / "style.css").read_text(encoding="utf-8")
     page = environment.get_template(template).render(style=style, version=cad2pose.__version__, **content)
     return page.encode("utf-8", "replace").decode("utf-8")  # names of files need not be text

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cad2pose.data.images import read_image
 from cad2pose.pictures.image_file import jpeg_bytes
-from cad2pose.report.plots import DASHES, Draw, color_of, plain_numbers, set_labels, svg
+from cad2pose.report.plots import Draw, color_of, dash_of, plain_numbers, set_labels, svg
 from cad2pose.report.skeleton import jpeg_uri, render_page
 from cad2pose.training.run_folder import CURVES, SETTINGS, RunFolder
 from cad2pose.training.truth_pictures import AGAINST_TRUTH, WORST, WORST_NUMBERS
@@ -179,7 +179,7 @@ def _judged_plots(lines: Sequence[Line]) -> dict[str, Any]:
                 points = [(line["step"], line[name]) for line in lines if name in line]
                 if points:
                     x, y = zip(*points, strict=True)
-                    axes.plot(x, y, color=color_of(index), ls=DASHES[index % 6], lw=1.0 if part else 2.0,
+                    axes.plot(x, y, color=color_of(index), ls=dash_of(index), lw=1.0 if part else 2.0,
                               marker=None if part else "o", ms=3)  # fmt: skip
             axes.set_ylim(bottom=0)
             if figure.startswith("share"):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from cad2pose.devices import device_name
 from cad2pose.methods import Method
 from cad2pose.model_file import DEPTH_ERRORS, IMAGES, load_model, save_model
 from cad2pose.structures import CropBatch, CropSource
@@ -117,6 +118,7 @@ class Journal:
 
     def _judge(self) -> dict[str, float]:
         """Validate, and show what the averaged weights say."""
+        self._check_finite()
         method, parts, out = self._averaged(), self.run.parts, self.folder.path
         figures = validate(method, self.crops, self.run.training.validation_crops * len(parts), self.run.training)
         shown = self.crops.batch(0, _SHOWN)
@@ -137,13 +139,10 @@ class Journal:
     def _save(self) -> None:
         """Model file, then checkpoint: a run that ends in between renews both."""
         self._check_finite()
-        device = self.run.device
         info = {
             "samples": str(self._crops_seen()),
             "seconds": f"{self.state.seconds:.0f}",
-            "device": torch.cuda.get_device_name(device)
-            if device.type == "cuda"
-            else f"CPU, torch threads: {torch.get_num_threads()}",
+            "device": device_name(self.run.device),
         }
         before, depth = self.run.samples_before(), self._depth_errors()
         if before is not None:

@@ -62,7 +62,7 @@ def train(
     made = _batches(run, crops, shards, state.step, last)
     state.method.train()
     if first and state.step == 0:
-        save_samples(out / "samples.png", crops.batch(max(0, training.easing), training.batch_size))
+        save_samples(out / "samples.png", crops.batch(max(0, training.easing), training.batch_size // training.shards))
     entries = Journal(run, state, out, validation_crops, last, report, judged) if first else nullcontext()
     stopping = False
     with stop_requests(tell=first) as asked:

@@ -41,10 +41,11 @@ def overfit(
     """Train on one batch of crops for a few hundred steps."""
     state = run.state()
     state.method.train()
-    batch = crops.batch(0, run.training.batch_size)
+    shards = run.training.shards
+    batches = [crops.batch(number, run.training.batch_size // shards) for number in range(shards)]
     history = []
     for step in range(steps):
-        terms = {name: float(term) for name, term in training_step(state, batch, run.training).items()}
+        terms = {name: float(term) for name, term in training_step(state, batches, run.training).items()}
         history.append(terms)
         report(step, terms)
     tail = history[-max(1, steps // 20) :]

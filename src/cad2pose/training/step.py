@@ -38,7 +38,7 @@ def training_step(
     state.optimizer.zero_grad(set_to_none=True)
     found: list[dict[str, torch.Tensor]] = []
     for number, shard in enumerate(shards):
-        seed = config.seed * 1_000_003 + state.step + (first + number) * 2_000_000_011
+        seed = (config.seed * 1_000_003 + state.step + (first + number) * 2_000_000_011) % 2**63
         generator = torch.Generator(device).manual_seed(seed)
         with nullcontext() if number == len(shards) - 1 else without_exchange(losses):
             with drawing_from(seed, device), autocast(config, device):
