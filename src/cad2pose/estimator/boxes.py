@@ -29,10 +29,10 @@ def box_faults(box: Float[Tensor, "n 4"], camera: Camera) -> list[str | None]:
 
 
 def check_boxes(box: Float[Tensor, "n 4"], camera: Camera) -> None:
-    """Raise ValueError for a box that has a fault."""
-    for fault in box_faults(box, camera):
-        if fault is not None:
-            raise ValueError(fault)
+    """Raise ValueError where there are boxes, and all of them have a fault; names the first."""
+    faults = box_faults(box, camera)
+    if faults and faults[0] is not None and None not in faults:
+        raise ValueError(faults[0])
 
 
 def zoom_boxes(box: Float[Tensor, "n 4"], zooms: Float[Tensor, "z"]) -> Float[Tensor, "n z 4"]:

@@ -105,7 +105,7 @@ class PoseEstimator:
         self._known.check(object_ids)
 
     def check(self, camera: Camera, detections: Detections) -> None:
-        """Raise ValueError for a box outside the image or smaller than a pixel, or an object id that no model knows."""
+        """Raise ValueError if all boxes are outside the image or smaller than a pixel, or for an unknown object id."""
         check_boxes(detections.box.to("cpu", torch.float64), camera)
         self.check_known(detections.object_id.tolist())
 
@@ -175,7 +175,7 @@ class PoseEstimator:
         start = time.perf_counter()
         pixels = image_tensor(image)
         check_size(pixels, camera)
-        self.check_known(detections.object_id.tolist())
+        self.check(camera, detections)
         object_id = detections.object_id.to("cpu", torch.int64)
         stages = Stages(self.device)
         found = self._of_image(pixels, camera, object_id, detections, depth, stages)
@@ -202,8 +202,6 @@ class PoseEstimator:
             return no_poses([reason] * len(object_id))
         box = detections.box.to("cpu", torch.float64)
         faults = box_faults(box, camera)
-        if faults and None not in faults:
-            raise ValueError(faults[0])
         view = View(
             pixels.to(self.device), None if measured is None else measured.to(self.device), camera, stages
         )  # fmt: skip
