@@ -141,7 +141,7 @@ def test_depth_is_found_from_far_away_as_from_near(surface, monkeypatch, fused):
     assert off[100.0] < 0.01
 
 
-def test_a_depth_prior_is_a_gaussian_in_the_logarithm(score, planted):
+def test_a_depth_prior_is_students_t_in_the_logarithm(score, planted):
     row = torch.arange(COUNT)
     position = planted.position * 1.04
     samples = torch.full((COUNT,), 500.0)
@@ -149,7 +149,9 @@ def test_a_depth_prior_is_a_gaussian_in_the_logarithm(score, planted):
     plain = score.linearize(row, planted.rotation, position)
     found = prior.added_to(plain, position)
     off = math.log(1.04 / 1.05) / 0.02
-    torch.testing.assert_close(found.value - plain.value, -0.5 * off**2 / samples, rtol=1e-3, atol=1e-7)
+    known = torch.distributions.StudentT(8.0)
+    lost = (known.log_prob(torch.tensor(off)) - known.log_prob(torch.tensor(0.0))) / samples
+    torch.testing.assert_close(found.value - plain.value, lost, rtol=1e-3, atol=1e-7)
     ahead = position + torch.tensor([0.0, 0.0, 1e-3])
     rise = (prior.added_to(plain, ahead).value - found.value) / 1e-3
     torch.testing.assert_close((found.gradient - plain.gradient)[:, 5], rise, rtol=0.05, atol=1e-5)

@@ -97,6 +97,17 @@ def test_no_pose_has_its_reason():
     assert len(robust_pnp(CoordinateMaps(points[:0], mask[:0], maps.K[:0])).reasons) == 0
 
 
+def test_cells_on_a_line_leave_the_pose_open():
+    maps, _ = planted(1, 0.0)
+    mask = torch.zeros_like(maps.mask)
+    mask[:, 16] = maps.mask[:, 16]
+    found = robust_pnp(CoordinateMaps(maps.points, mask, maps.K))
+    assert "lie on a line" in (found.reasons[0] or "")
+    assert torch.isnan(found.T_virt_obj).all()
+    mask[:, 12:20] = maps.mask[:, 12:20]
+    assert robust_pnp(CoordinateMaps(maps.points, mask, maps.K)).reasons == (None,)
+
+
 @pytest.mark.parametrize(("field", "value"), [("threshold", 0.0), ("iterations", 0), ("confidence", 1.0)])
 def test_settings_that_cannot_be_are_refused(field, value):
     with pytest.raises(ValueError, match=field):

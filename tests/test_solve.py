@@ -10,7 +10,7 @@ from cad2pose.parts import builtin_part
 from cad2pose.solvers import KeySymmetry, Level, SamplingOptions, SearchOptions, SolverOptions, Start, Surface, solve
 from cad2pose.solvers.distinct import Gap, distinct
 from cad2pose.solvers.hypotheses import Hypotheses
-from cad2pose.solvers.solve import _turned
+from cad2pose.solvers.solve import _repeated
 from cad2pose.solvers.uncertainty import covariance, fit_factor, squared_distance, within_90
 from cad2pose.solvers.usable import unusable
 from planted_queries import plant
@@ -147,4 +147,31 @@ def test_only_turns_in_place_are_no_alternatives():
     free = torch.tensor([[0.0, 0.0, 1.0]])
     rotation = rotation_about_z(torch.tensor([0.0, 1.0, 1.0]))[None]
     position = torch.tensor([[[0.0, 0, 9], [0, 0, 9], [1.5, 0, 9]]])
-    assert _turned(rotation, position, free, Gap()).tolist() == [[False, True, False]]
+    assert _repeated(rotation, position, free, Gap()).tolist() == [[False, True, False]]
+    flip = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+    flipped = torch.stack((torch.eye(3), flip, rotation[0, 1] @ flip))[None]
+    still = position[:, :1].expand(1, 3, 3)
+    assert _repeated(flipped, still, free, Gap()).tolist() == [[False, False, True]]
+    assert _repeated(flipped, still, torch.zeros(1, 3), Gap()).tolist() == [[False] * 3]
+
+
+def test_crops_of_starts_come_in_any_order_and_type(surface, planted):
+    row = torch.tensor([2, 2, 0, 0, 4, 4])
+    start = Start(Hypotheses(row, planted.rotation[row], planted.position[row]), torch.zeros(6).double(), 0.1)
+    maps = replace(planted.maps, K=planted.maps.K.double())
+    solution = solve(surface, planted.keys, maps, SMALL, start)
+    assert solution.found.tolist() == [True, False, True, False, True]
+    assert (errors(solution, planted, [0, 2, 4])[0] < 3).all()
+
+
+def test_a_start_behind_the_camera_is_none(surface, planted):
+    start = Start(Hypotheses(torch.arange(5), planted.rotation.float(), -planted.position.float()), torch.zeros(5))
+    solution = solve(surface, planted.keys, planted.maps, SMALL, start)
+    assert not solution.found.any()
+    assert all("before the camera" in (reason or "") for reason in solution.reasons)
+
+
+def test_no_crops_have_no_poses(surface, planted):
+    nothing = solve(surface, planted.keys, planted.maps[torch.zeros(0, dtype=torch.long)], SMALL)
+    assert len(nothing) == 0
+    assert nothing.found.dtype == torch.bool

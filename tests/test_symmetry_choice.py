@@ -54,6 +54,15 @@ def test_jumps_between_equivalents_are_undone() -> None:
         steady = chosen
 
 
+def test_motions_that_were_typed_by_hand_give_rotations() -> None:
+    turn = torch.eye(4).double()
+    turn[:2, :2] = torch.tensor([[0.707, -0.707], [0.707, 0.707]])
+    chosen = nearest_equivalent(poses(1, 1) @ turn, poses(1, 1), Symmetries(turn[None]))
+    R = chosen[:, :3, :3]
+    torch.testing.assert_close(R @ R.mT, torch.eye(3).double()[None], rtol=0, atol=1e-9)
+    assert not torch.equal(chosen, poses(1, 1))
+
+
 def test_ball_no_symmetry_and_missing_poses() -> None:
     axes = tuple(ContinuousSymmetry(axis, OFFSET) for axis in torch.eye(3).double())
     previous, current = poses(3, 6), poses(3, 7)
@@ -62,6 +71,9 @@ def test_ball_no_symmetry_and_missing_poses() -> None:
     point = torch.cat((OFFSET, torch.ones(1).double()))
     assert torch.allclose(chosen @ point, current @ point)
     assert torch.equal(nearest_equivalent(previous, current, Symmetries()), current)
+    elsewhere = torch.zeros(3, 4, 4, dtype=torch.float64, device="meta")
+    for some in (axes, axes[:1]):
+        assert nearest_equivalent(elsewhere, elsewhere, Symmetries(continuous=some)).device.type == "meta"
     previous[0], current[1] = math.nan, math.nan
     chosen = nearest_equivalent(previous.float(), current.float(), builtin_part("nut").symmetries)
     assert chosen.dtype == torch.float32

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cad2pose.estimator.missing_poses import no_poses
 from cad2pose.estimator.stages import Stages
 from cad2pose.geometry import make_transform, nearest_rotation
 from cad2pose.methods import QueryImageMethod, QueryMethod, QueryOutput, SurfEmbOutput
@@ -120,8 +121,7 @@ class PoseSolver:
             agreement = self._agreement(method, maps[mine], solution, index)
             found.append(_in_mm(solution, agreement, model.parts[index].center, float(radius)))
             rows.append(mine)
-        order = torch.cat(rows).argsort().cpu() if rows else torch.zeros(0, dtype=torch.int64)
-        return Poses.join(found)[order]
+        return Poses.join(found)[torch.cat(rows).argsort().cpu()] if rows else no_poses([])
 
     def at_depth(
         self,

@@ -35,7 +35,7 @@ def _numbers(name: str, values: object) -> tuple[float, ...]:
     raise ValueError(f"{name} must be numbers in one flat list, got {str(values)[:100]}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Camera:
     """A calibrated camera.
 
@@ -160,8 +160,9 @@ class Camera:
         pixels = pixels.double()
         if not any(self.distortion):
             return pixels
-        seen = unproject_pixels(self.K, pixels.reshape(-1, 2))[:, :2]
-        rays, small = seen, _DIFFERENCE * torch.eye(2, dtype=torch.float64)
+        K = self.K.to(pixels.device)
+        seen = unproject_pixels(K, pixels.reshape(-1, 2))[:, :2]
+        rays, small = seen, _DIFFERENCE * torch.eye(2, dtype=torch.float64, device=pixels.device)
         for _ in range(_NEWTON_STEPS):
             slopes = (self.distort(rays[:, None] + small) - self.distort(rays[:, None] - small)) / (2 * _DIFFERENCE)
             (along_x, along_y), left = slopes.unbind(1), seen - self.distort(rays)
@@ -169,7 +170,7 @@ class Camera:
             x = (left[:, 0] * along_y[:, 1] - left[:, 1] * along_y[:, 0]) / volume
             y = (left[:, 1] * along_x[:, 0] - left[:, 0] * along_x[:, 1]) / volume
             rays = rays + torch.stack((x, y), dim=1)
-        straight = project_points(self.K, torch.cat((rays, torch.ones_like(rays[:, :1])), dim=1)).view(pixels.shape)
+        straight = project_points(K, torch.cat((rays, torch.ones_like(rays[:, :1])), dim=1)).view(pixels.shape)
         off = torch.linalg.vector_norm(self.bent_pixels(straight) - pixels, dim=-1, keepdim=True)
         return torch.where(off < _STRAIGHT, straight, torch.nan)
 

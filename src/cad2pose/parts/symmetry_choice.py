@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cad2pose.geometry.rotation import skew
+from cad2pose.geometry.rotation import nearest_rotation, skew
 from cad2pose.geometry.transform import make_transform
 from cad2pose.parts.symmetry import ContinuousSymmetry, Symmetries
 
@@ -32,7 +32,7 @@ def nearest_equivalent(
         T_cam_obj S for a symmetry S of the part (in the precision and on the device of `current`).
     """
     before, now = previous.double(), current.double()
-    discrete = symmetries.discrete.to(now)
+    discrete = make_transform(nearest_rotation(symmetries.discrete[:, :3, :3]), symmetries.discrete[:, :3, 3]).to(now)
     members = torch.cat((torch.eye(4, dtype=now.dtype, device=now.device)[None], discrete))
     options = now[..., None, :, :] @ members  # (*batch, k, 4, 4)
     if symmetries.continuous:
@@ -41,7 +41,7 @@ def nearest_equivalent(
         first = symmetries.continuous[0]
         others = symmetries.continuous[1:]
         if any(float(torch.linalg.cross(first.direction, o.direction).norm()) > _PARALLEL for o in others):
-            options = _moved_about(now, now[..., :3, :3].mT @ before[..., :3, :3], _meeting(symmetries))[
+            options = _moved_about(now, now[..., :3, :3].mT @ before[..., :3, :3], _meeting(symmetries).to(now))[
                 ..., None, :, :
             ]
     agreement = (options[..., :3, :3] * before[..., None, :3, :3]).sum((-1, -2))

@@ -112,7 +112,7 @@ class _Matcher:
         self.tree = KDTree(self.targets.numpy())
         near = torch.from_numpy(self.tree.query(self.targets.numpy(), k=_SMOOTHED)[1])
         smooth = keys[:_TARGETS][near].mean(1)
-        self.keys = smooth / (smooth - smooth.mean(0)).square().sum(1).mean().sqrt()
+        self.keys = smooth / (smooth - smooth.mean(0)).square().sum(1).mean().sqrt().clamp_min(1e-12)
 
     def cost(self, rotations: Float64[Tensor, "g 3 3"], count: int) -> Float64[Tensor, "g"]:
         """Mean over the first points of what is amiss with where they end up, at most 1."""

@@ -22,6 +22,7 @@ _HELD = 8  # numbers kept of every point between the two passes
 _LARGEST_RATIO = np.float32(12)  # as in score.py
 _ZERO, _ONE, _NEAR, _TINY = np.float32(0), np.float32(1), np.float32(1e-3), np.float32(1e-9)
 _BORDER = np.float32(1.001)
+_TAIL = 8.0  # as in refine.py
 
 
 _summing = partial(compiled, reorder=True)
@@ -271,9 +272,10 @@ def _perturb(R, p, step, R_next, p_next):
 def _with_prior(value, found, z, depth, sigma, samples):
     """The value with what was known of the depth before, whose slope and curvature are added to `found`."""
     off = math.log(z / depth) / sigma
-    found[5] -= off / (sigma * z * samples)
-    found[_STEP + _CURVATURE - 1] += 1 / (sigma * sigma * z * z * samples)
-    return value - off * off / (2 * samples)
+    weight = (_TAIL + 1) / (_TAIL + off * off) / samples
+    found[5] -= weight * off / (sigma * z)
+    found[_STEP + _CURVATURE - 1] += weight / (sigma * sigma * z * z)
+    return value - (_TAIL + 1) / 2 * math.log1p(off * off / _TAIL) / samples
 
 
 @_summing

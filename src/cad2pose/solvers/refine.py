@@ -20,6 +20,8 @@ from cad2pose.solvers.kernels import climbed
 from cad2pose.solvers.scene import Climb
 from cad2pose.solvers.score import Linearization, PoseScore
 
+_TAIL = 8.0  # degrees of freedom of a prior's distribution
+
 
 @dataclass(frozen=True)
 class RefineOptions:
@@ -40,11 +42,12 @@ class RefineOptions:
 
 @dataclass(frozen=True)
 class DepthPrior:
-    """What is known of the depths before: log z is Gaussian about that of `depth`.
+    """What is known of the depths before: log z lies about that of `depth` by Student's t of eight degrees of freedom, so
+    that an image which tells another depth altogether overrules it.
 
     Args:
         depth: `(N,)` expected depth of the sphere's centre, radii.
-        sigma: standard deviation of log z.
+        sigma: scale of log z.
         samples: `(N,)` independent pixels behind each score, a mean, which the prior is weighed against.
     """
 
@@ -59,11 +62,12 @@ class DepthPrior:
         """The score with the prior's logarithm."""
         z = position[:, 2]
         off = torch.log(z / self.depth) / self.sigma
-        slope = -off / (self.sigma * z * self.samples)
+        weight = (_TAIL + 1) / (_TAIL + off.square()) / self.samples
         gradient, information = found.gradient.clone(), found.information.clone()
-        gradient[:, 5] += slope
-        information[:, 5, 5] += 1 / ((self.sigma * z).square() * self.samples)
-        return Linearization(found.value - off.square() / (2 * self.samples), gradient, information)
+        gradient[:, 5] -= weight * off / (self.sigma * z)
+        information[:, 5, 5] += weight / (self.sigma * z).square()
+        lost = (_TAIL + 1) / 2 * torch.log1p(off.square() / _TAIL) / self.samples
+        return Linearization(found.value - lost, gradient, information)
 
 
 @dataclass(frozen=True)

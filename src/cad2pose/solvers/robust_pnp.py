@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from cad2pose.solvers.usable import THIN, on_a_line
+
 _LEAST = 4
 
 
@@ -99,6 +101,8 @@ def _pose(
     nothing = np.full((4, 4), np.nan)
     if len(points) < max(_LEAST, options.least_inliers):
         return nothing, 0, f"{len(points)} cells show the part; PnP needs at least {max(_LEAST, options.least_inliers)}"
+    if np.linalg.eigvalsh(np.cov(place.T, bias=True))[0] < THIN**2:
+        return nothing, 0, on_a_line(len(points))
     center = points.mean(axis=0)  # wherever the file's origin lies
     usac = cv2.UsacParams()
     usac.confidence, usac.maxIterations, usac.threshold = options.confidence, options.iterations, options.threshold

@@ -59,7 +59,7 @@ class Solution:
     @property
     def found(self) -> Bool[Tensor, "b"]:
         """Which crops have a pose."""
-        return torch.tensor([reason is None for reason in self.reasons], device=self.rotation.device)
+        return torch.tensor([reason is None for reason in self.reasons], dtype=torch.bool, device=self.rotation.device)
 
     def without_failed(self) -> Solution:
         """The same with nothing left of the crops that have a reason for no pose."""

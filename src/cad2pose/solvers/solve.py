@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cad2pose.solvers.candidates import better_placed, hopeful, promising, propose
 from cad2pose.solvers.distinct import Gap, distinct
-from cad2pose.solvers.hypotheses import Hypotheses
+from cad2pose.solvers.hypotheses import Believed, Hypotheses
 from cad2pose.solvers.key_symmetry import KeySymmetry
 from cad2pose.solvers.maps import QueryMaps
 from cad2pose.solvers.refine import DepthPrior, refine
@@ -38,7 +38,10 @@ _NO_HYPOTHESIS = (
     "no hypothesis is left: too few pixels show the part, or every pose proposed lies too near, too far, or shows the "
     "part's back"
 )
-_NO_START = "no pose to start from is finite: the network's output holds numbers that are not, or none was given"
+_NO_START = (
+    "no pose to start from is finite and before the camera: the network's output holds numbers that are not, or none "
+    "was given"
+)
 _NO_SCORE = "no pose has a finite score"
 
 
@@ -73,14 +76,17 @@ def solve(
     """
     options = options or SolverOptions()
     reasons = unusable(maps, start is not None)
-    usable = torch.tensor([reason is None for reason in reasons], device=maps.K.device)
+    usable = torch.tensor([reason is None for reason in reasons], dtype=torch.bool, device=maps.K.device)
+    if not len(maps):
+        return Solution.nothing([], maps.K.device, SolverStats.of(torch.zeros(0, dtype=torch.long)))
     maps = _blanked(maps, usable)
     with timed("proposals"):
         if start is None:
             poses, evidence = propose(surface, keys, maps, options)
         else:
-            poses, evidence = start.poses, start.log_probability / options.independent
-        keep = (usable[poses.row] & poses.finite & evidence.isfinite()).nonzero()[:, 0]
+            order = start.poses.row.argsort(stable=True)
+            poses, evidence = start.poses[order].float(), start.log_probability[order].float() / options.independent
+        keep = (usable[poses.row] & poses.finite & poses.ahead & evidence.isfinite()).nonzero()[:, 0]
         poses, evidence = poses[keep], evidence[keep]
         proposed = _counts(poses.row, len(maps))
         for crop in (usable & (proposed == 0)).nonzero()[:, 0].tolist():
@@ -96,15 +102,17 @@ def solve(
             poses, before = promising(surface, keys, maps, poses, evidence, options)
             sigma = start.depth_sigma
         refined = _counts(poses.row, len(maps))
+        believed = Believed(poses, before, poses.position[:, 2])
     with timed("climb"):
-        score, poses, value = _climbed(surface, keys, maps, poses, before, sigma, start is not None, options)
+        score, believed, value = _climbed(surface, keys, maps, believed, sigma, start is not None, options)
     with timed("conclusion"):
         axes = torch.zeros(len(maps), 3, device=value.device)
+        poses = believed.poses
         if symmetry is not None:
             if symmetry.turning:
                 axes = free_axes(score, _best(poses, value, len(maps)), symmetry.axis, len(maps), options.independent)
             if start is None or options.refine:  # poses that are to stay as they were given have no siblings
-                poses, value = _with_symmetric(score, poses, value, symmetry, axes, options)
+                poses, value = _with_symmetric(score, believed, value, sigma, symmetry, axes, options)
         return _concluded(score, poses, value, axes, reasons, options, SolverStats.of(proposed, refined))
 
 
@@ -114,25 +122,23 @@ def _counts(row: Int[Tensor, "n"], crops: int) -> Int[Tensor, "crops"]:
 
 
 def _blanked(maps: QueryMaps, usable: Bool[Tensor, "b"]) -> QueryMaps:
-    """Maps with nothing in crops that are of no use."""
-    queries = torch.where(usable[:, None, None, None], maps.queries, 0.0)
-    logits = torch.where(usable[:, None, None], maps.mask_logits, -20.0)
-    return replace(maps, queries=queries, mask_logits=logits)
+    """Maps with nothing in crops that are of no use, in the types that kernels take."""
+    queries = torch.where(usable[:, None, None, None], maps.queries.float(), 0.0)
+    logits = torch.where(usable[:, None, None], maps.mask_logits.float(), -20.0)
+    return replace(maps, queries=queries, mask_logits=logits, valid=maps.valid.float(), K=maps.K.float())
 
 
 def _climbed(
     surface: Surface,
     keys: Float[Tensor, "m e"],
     maps: QueryMaps,
-    poses: Hypotheses,
-    before: Float[Tensor, "n"],
+    begun: Believed,
     depth_sigma: float | None,
     started: bool,
     options: SolverOptions,
-) -> tuple[PoseScore, Hypotheses, Float[Tensor, "k"]]:
+) -> tuple[PoseScore, Believed, Float[Tensor, "k"]]:
     """The finest score, the poses that came to its maxima, and their scores with what was thought of them before."""
     fine = options.fine if options.refine else options.fine[-1:]
-    expected = poses.position[:, 2]
     sizes: dict[int, QueryMaps] = {}
     scores: dict[tuple[int, ScoreOptions], PoseScore] = {}
 
@@ -142,7 +148,7 @@ def _climbed(
             sizes[factor] = maps.coarser(factor)
         return factor, sizes[factor]
 
-    def climb(level: Level, poses: Hypotheses, moves: bool) -> tuple[PoseScore, Hypotheses, Float[Tensor, "n"]]:
+    def climb(level: Level, believed: Believed, moves: bool) -> tuple[PoseScore, Believed, Float[Tensor, "n"]]:
         contrast = min(options.score.contrast, _CONTRAST * level.points)
         settings = replace(options.score, points=level.points, contrast=contrast, sharpness=level.sharpness)
         factor, seen = sized(level)
@@ -150,45 +156,44 @@ def _climbed(
         if score is None:
             score = scores[factor, settings] = PoseScore(surface, keys, seen, settings)
         if not moves:
-            return score, poses, score(poses.row, poses.rotation, poses.position)
-        prior = None
-        if depth_sigma is not None:
-            prior = DepthPrior(expected, depth_sigma, torch.full_like(expected, options.independent))
-        limits = replace(options.climb, iterations=level.iterations)
-        found = refine(score, poses.row, poses.rotation, poses.position, limits, prior)
-        return score, Hypotheses(poses.row, found.rotation, found.position), found.score
+            poses = believed.poses
+            return score, believed, score(poses.row, poses.rotation, poses.position)
+        return score, *_refined(score, believed, depth_sigma, level.iterations, options)
 
     if options.refine and options.coarse:
         first = options.coarse[0]
         unsure = replace(options.score, sharpness=first.sharpness)
         if depth_sigma is None:
-            poses = better_placed(surface, keys, sized(first)[1], poses, unsure)
-        begun = poses
+            begun = replace(begun, poses=better_placed(surface, keys, sized(first)[1], begun.poses, unsure))
+    believed = begun
+    if options.refine and options.coarse:
         for level in options.coarse:
-            _, poses, value = climb(level, poses, moves=True)
+            _, believed, value = climb(level, believed, moves=True)
         if started:  # from afar is not always better: what was given climbs on its own as well
-            order = torch.cat((poses.row, begun.row)).argsort(stable=True)
-            poses = Hypotheses.join([poses, begun])[order]
-            before, expected = before.repeat(2)[order], expected.repeat(2)[order]
+            order = torch.cat((believed.poses.row, begun.poses.row)).argsort(stable=True)
+            believed = Believed.join([believed, begun])[order]
     for number, level in enumerate(fine):
-        score, poses, value = climb(level, poses, moves=options.refine)
+        score, believed, value = climb(level, believed, moves=options.refine)
+        value = value + believed.before
         if number + 1 < len(fine):
-            poses, before, expected = _modes(poses, value + before, before, expected, len(maps), options)
-    return score, poses, value + before
+            poses = believed.poses
+            index = distinct(
+                poses, hopeful(poses, value, len(maps), options), len(maps), options.modes, options.gap
+            )  # fmt: skip
+            believed = believed[index[index >= 0]]
+    return score, believed, value
 
 
-def _modes(
-    poses: Hypotheses,
-    value: Float[Tensor, "n"],
-    before: Float[Tensor, "n"],
-    expected: Float[Tensor, "n"],
-    crops: int,
-    options: SolverOptions,
-) -> tuple[Hypotheses, Float[Tensor, "k"], Float[Tensor, "k"]]:
-    """The distinct ones among the poses that are not hopeless."""
-    index = distinct(poses, hopeful(poses, value, crops, options), crops, options.modes, options.gap)
-    chosen = index[index >= 0]
-    return poses[chosen], before[chosen], expected[chosen]
+def _refined(
+    score: PoseScore, believed: Believed, depth_sigma: float | None, steps: int, options: SolverOptions
+) -> tuple[Believed, Float[Tensor, "n"]]:
+    """Where poses climb to, and their scores there, the prior of their depth included."""
+    poses, depth, prior = believed.poses, believed.depth, None
+    if depth_sigma is not None:
+        prior = DepthPrior(depth, depth_sigma, torch.full_like(depth, options.independent))
+    limits = replace(options.climb, iterations=steps)
+    found = refine(score, poses.row, poses.rotation, poses.position, limits, prior)
+    return replace(believed, poses=Hypotheses(poses.row, found.rotation, found.position)), found.score
 
 
 def _best(poses: Hypotheses, value: Float[Tensor, "n"], crops: int) -> Hypotheses:
@@ -199,39 +204,39 @@ def _best(poses: Hypotheses, value: Float[Tensor, "n"], crops: int) -> Hypothese
 
 def _with_symmetric(
     score: PoseScore,
-    poses: Hypotheses,
+    believed: Believed,
     value: Float[Tensor, "n"],
+    depth_sigma: float | None,
     symmetry: KeySymmetry,
     free: Float[Tensor, "b 3"],
     options: SolverOptions,
 ) -> tuple[Hypotheses, Float[Tensor, "k"]]:
-    """The poses, and the best one of every crop turned by the keys' symmetries where that is about as likely."""
+    """The poses, and the best one of every crop turned by the keys' symmetries where that is about as likely.
+
+    The best one climbs on beside its siblings, from the same prior, so that none of them wins by more steps.
+    """
+    poses, turns = believed.poses, symmetry.rotations
+    if len(turns) < 2:
+        return poses, value
     index = distinct(poses, value, len(free), 1, options.gap)[:, 0]
     best = index[index >= 0]
-    others = symmetry.rotations[1:]
-    count = len(others)
-    if not count:
-        return poses, value
-    turned = Hypotheses(
-        poses.row[best].repeat_interleave(count), (poses.rotation[best, None] @ others).flatten(0, 1),
-        poses.position[best].repeat_interleave(count, dim=0),
-    )  # fmt: skip
-    here = score(poses.row[best], poses.rotation[best], poses.position[best])
-    known = (value[best] - here).repeat_interleave(count)  # what was thought of the best pose before
-    loss = here.repeat_interleave(count) - score(turned.row, turned.rotation, turned.position)
-    between = turned.rotation @ poses.rotation[best].repeat_interleave(count, 0).transpose(1, 2)
-    axis = free[turned.row]
-    about = torch.einsum("ni,nij,nj->n", axis, between, axis) > math.cos(options.gap.rotation)
-    keep = (~about & (options.independent * loss < _WORTH_CLIMBING)).nonzero()[:, 0]
-    turned, known = turned[keep], known[keep]
-    if options.refine and len(turned):
-        limits = replace(options.climb, iterations=_MORE_STEPS)
-        found = refine(score, turned.row, turned.rotation, turned.position, limits)
-        turned, reached = Hypotheses(turned.row, found.rotation, found.position), found.score
+    pose = best.repeat_interleave(len(turns))
+    row = poses.row[pose]
+    rotation = (poses.rotation[best, None] @ turns).flatten(0, 1)
+    siblings = replace(believed[pose], poses=Hypotheses(row, rotation, poses.position[pose]))
+    there = score(row, rotation, poses.position[pose]).view(len(best), len(turns))
+    likely = options.independent * (there[:, :1] - there) < _WORTH_CLIMBING
+    axes = turns @ symmetry.axis
+    again = (axes @ axes.T > math.cos(options.gap.rotation)).tril(-1).any(1)  # but for a turn about the free axis
+    keep = (likely & ~(again & free[poses.row[best]].any(1)[:, None])).flatten().nonzero()[:, 0]
+    siblings = siblings[keep]
+    if options.refine:
+        siblings, reached = _refined(score, siblings, depth_sigma, _MORE_STEPS, options)
     else:
-        reached = score(turned.row, turned.rotation, turned.position)
-    order = torch.cat((poses.row, turned.row)).argsort(stable=True)
-    return Hypotheses.join([poses, turned])[order], torch.cat((value, reached + known))[order]
+        reached = there.flatten()[keep]
+    order = torch.cat((poses.row, siblings.poses.row)).argsort(stable=True)
+    joined = Hypotheses.join([poses, siblings.poses])[order]
+    return joined, torch.cat((value, reached + siblings.before))[order]
 
 
 def _concluded(
@@ -257,7 +262,7 @@ def _concluded(
     spread[found] = options.covariance_factor * covariance(curvature, free[found], options.independent)
     safe = index.clamp_min(0)
     rotation, position, values = poses.rotation[safe], poses.position[safe], value[safe]
-    there &= ~_turned(rotation, position, free, options.gap)
+    there &= ~_repeated(rotation, position, free, options.gap)
     values = torch.where(there, values, -torch.inf)
     probability = torch.softmax(torch.where(found[:, None], values, 0.0) * options.independent, dim=1)
     there &= probability >= options.likely
@@ -273,13 +278,12 @@ def _concluded(
     )  # fmt: skip
 
 
-def _turned(
+def _repeated(
     rotation: Float[Tensor, "b k 3 3"], position: Float[Tensor, "b k 3"], free: Float[Tensor, "b 3"], gap: Gap
 ) -> Bool[Tensor, "b k"]:
-    """Alternatives that are the best pose turned about its free axis, and so no alternatives."""
-    between = rotation @ rotation[:, :1].transpose(2, 3)
-    along = torch.einsum("bi,bkij,bj->bk", free, between, free)
-    apart = torch.linalg.vector_norm(position - position[:, :1], dim=-1)
-    turned = (along > math.cos(gap.rotation)) & (apart < gap.position)
-    turned[:, 0] = False
-    return turned
+    """Alternatives that are an earlier one turned about the part's free axis, and so no alternatives."""
+    axis = rotation[:, 0].transpose(1, 2) @ free[..., None]  # as the part has it
+    along = (rotation @ axis[:, None])[..., 0]
+    alike = along @ along.transpose(1, 2) > math.cos(gap.rotation)
+    near = torch.cdist(position, position) < gap.position
+    return (alike & near).tril(-1).any(-1)

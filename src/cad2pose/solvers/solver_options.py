@@ -91,7 +91,7 @@ class Start:
     """Poses that are known from elsewhere, to be refined in place of proposals.
 
     Args:
-        poses: the poses; those of a crop follow each other, the one that is believed in most first.
+        poses: the poses; of those of a crop the one that is believed in most first.
         log_probability: `(N,)` what is thought of them before.
         depth_sigma: relative standard deviation of their depth, which is believed that far; None: not at all.
     """

@@ -7,7 +7,13 @@ import torch
 from cad2pose.solvers.maps import QueryMaps
 
 _LEAST_MASK = 0.3
-_THIN = 0.5  # pixels; a mask whose pixels lie that close to one line shows no part
+THIN = 0.5
+"""Pixels: a mask whose pixels lie that close to one line leaves a pose open."""
+
+
+def on_a_line(pixels: int) -> str:
+    """Why a crop of such a mask has no pose."""
+    return f"the {pixels} pixels that show the part lie on a line, which leaves its pose open"
 
 
 def unusable(maps: QueryMaps, started: bool = False) -> list[str | None]:
@@ -36,8 +42,8 @@ def unusable(maps: QueryMaps, started: bool = False) -> list[str | None]:
             reasons.append(f"no pixel shows the part: the mask's probability is below {_LEAST_MASK} everywhere")
         elif pixels < 4:
             reasons.append(f"{pixels} pixels show the part; a pose needs at least 4 correspondences")
-        elif across < _THIN**2 and not started:
-            reasons.append(f"the {pixels} pixels that show the part lie on a line, which leaves its pose open")
+        elif across < THIN**2 and not started:
+            reasons.append(on_a_line(pixels))
         else:
             reasons.append(None)
     return reasons

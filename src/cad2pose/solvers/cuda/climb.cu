@@ -6,6 +6,7 @@
 #define HELD 8  // numbers kept of every point between the two passes
 #define STEP 6
 #define CURVATURE 21
+#define TAIL 8.0f  // as in refine.py
 
 struct Scene {  // see PoseScore
     const float *points, *normals, *keys, *areas;
@@ -135,10 +136,10 @@ __device__ void linearize(
 
 // What was known of the depth before; one thread.
 __device__ void add_prior(Found* found, float z, float depth, float sigma, float samples) {
-    float off = logf(z / depth) / sigma;
-    found->value -= off * off / (2 * samples);
-    found->gradient[5] -= off / (sigma * z * samples);
-    found->information[CURVATURE - 1] += 1 / (sigma * sigma * z * z * samples);
+    float off = logf(z / depth) / sigma, weight = (TAIL + 1) / (TAIL + off * off) / samples;
+    found->value -= (TAIL + 1) / 2 * log1pf(off * off / TAIL) / samples;
+    found->gradient[5] -= weight * off / (sigma * z);
+    found->information[CURVATURE - 1] += weight / (sigma * sigma * z * z);
 }
 
 // The damped step, by Cholesky's decomposition; zeros where there is none. Returns its largest part. The last unknown is
