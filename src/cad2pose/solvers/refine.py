@@ -42,8 +42,8 @@ class RefineOptions:
 
 @dataclass(frozen=True)
 class DepthPrior:
-    """What is known of the depths before: log z lies about that of `depth` by Student's t of eight degrees of freedom, so
-    that an image which tells another depth altogether overrules it.
+    """What is known of the depths before: log z lies about that of `depth`, by Student's t of eight degrees of freedom,
+    so that an image which tells another depth altogether overrules it.
 
     Args:
         depth: `(N,)` expected depth of the sphere's centre, radii.
