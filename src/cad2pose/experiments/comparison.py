@@ -36,14 +36,15 @@ class ComparisonConfig:
     """What is the same for all.
 
     Attributes:
-        contestants: any of flagship, end-to-end, detached, coarse, coarse-smaller-crops, coarse-larger-crops,
-            coarse-wide, coarse-annealed, coarse-eased, coarse-flat, coarse-unaveraged, coarse-strong-colours,
-            coarse-wilder-boxes, coarse-nce, coarse-mask, one-chart, queries+coordinates, no-symmetry, surfemb,
-            gdrnet, gdrnet-no-symmetry, gdrnpp, coordinates, e2e.all, e2e.pose, e2e.plain, e2e.group, e2e.patch-pnp,
-            pre.q, pre.q.plain, pre.c, raw-crop, without-tables, without-shadows, without-openness, without-metal,
-            without-recolouring, without-neighbours, without-photographs, without-blur, without-grain,
-            without-processing, without-colour-effects, without-holes, without-box-errors, without-light; comparison.md
-            says what they are.
+        contestants: any of flagship, end-to-end, detached, coarse, coarse-smaller-crops,
+            coarse-larger-crops, coarse-wide, coarse-annealed, coarse-eased, coarse-flat, coarse-unaveraged,
+            coarse-strong-colours, coarse-wilder-boxes, coarse-nce, coarse-light-mask, coarse-heavy-mask,
+            one-chart, queries+coordinates, no-symmetry, surfemb, gdrnet, gdrnet-no-symmetry, gdrnpp,
+            coordinates, e2e.all, e2e.pose, e2e.plain, e2e.group, e2e.patch-pnp, pre.q, pre.q.plain, pre.c,
+            raw-crop, without-tables, without-shadows, without-openness, without-metal, without-recolouring,
+            without-neighbours, without-photographs, without-blur, without-grain, without-processing,
+            without-colour-effects, without-holes, without-box-errors, without-light; comparison.md says
+            what they are.
         samples: training crops of every run.
         batch_size: crops per step.
         learning_rate, key_learning_rate: peak rates, of those contestants that have none of their own.

@@ -149,9 +149,13 @@ CONTESTANTS: dict[str, Contestant] = {
         "coarse with three times the weight on the contrastive loss",
         lambda size: _coarse(size, weights=replace(_OURS, nce=3 * _OURS.nce)), _REFINED,
     ),
-    "coarse-mask": Contestant(
-        "coarse with three times the weight on the masks",
-        lambda size: _coarse(size, weights=replace(_OURS, mask=3 * _OURS.mask)), _REFINED,
+    "coarse-light-mask": Contestant(
+        "coarse with a third of the weight on the masks",
+        lambda size: _coarse(size, weights=replace(_OURS, mask=_OURS.mask / 3)), _REFINED,
+    ),
+    "coarse-heavy-mask": Contestant(
+        "coarse with 3.3 times the weight on the masks",
+        lambda size: _coarse(size, weights=replace(_OURS, mask=3.3 * _OURS.mask)), _REFINED,
     ),
     "one-chart": Contestant("the flagship with one regressed rotation", lambda size: _query(size, charts=1)),
     "queries+coordinates": Contestant(
@@ -171,7 +175,8 @@ CONTESTANTS: dict[str, Contestant] = {
         "the flagship's networks, head and charts on coordinates and regions",
         lambda size: _gdrnet(
             size, charts=60, head_masks=True, rotation_loss="points", pose_gradient=QueryConfig().pose_gradient,
-            weights=GdrNetWeights(coordinates=_OURS.coordinates, rotation=_OURS.rotation), **_same(size),
+            weights=GdrNetWeights(mask=_OURS.mask, coordinates=_OURS.coordinates, rotation=_OURS.rotation),
+            **_same(size),
         ),
         ("regression", "PnP"),
     ),
@@ -217,7 +222,8 @@ CONTESTANTS: dict[str, Contestant] = {
     "raw-crop": Contestant(
         "the thesis, section 7.2.1: its head on the crop and its mask",
         lambda size: _gdrnet(
-            size, intermediate="image", weights=GdrNetWeights(rotation=_OURS.rotation), **_same(size), **_THESIS
+            size, intermediate="image", weights=GdrNetWeights(rotation=_OURS.rotation), **_same(size),
+            **_THESIS,
         ),
         ("regression",), _ADAM,
     ),

@@ -41,7 +41,7 @@ class LossWeights:
     """Weights of the terms; each term is O(1) at the start and a mean over the batch."""
 
     nce: float = 1.0
-    mask: float = 1.0
+    mask: float = 3.0
     rotation: float = 3.0
     chart: float = 0.5
     centre: float = 6.0
