@@ -78,7 +78,9 @@ def solve(
     reasons = unusable(maps, start is not None)
     usable = torch.tensor([reason is None for reason in reasons], dtype=torch.bool, device=maps.K.device)
     if not len(maps):
-        return Solution.nothing([], maps.K.device, SolverStats.of(torch.zeros(0, dtype=torch.long)))
+        return Solution.nothing(
+            [], maps.K.device, SolverStats.of(torch.zeros(0, dtype=torch.long, device=maps.K.device))
+        )
     maps = _blanked(maps, usable)
     with timed("proposals"):
         if start is None:
@@ -160,15 +162,15 @@ def _climbed(
             return score, believed, score(poses.row, poses.rotation, poses.position)
         return score, *_refined(score, believed, depth_sigma, level.iterations, options)
 
-    if options.refine and options.coarse:
-        first = options.coarse[0]
-        unsure = replace(options.score, sharpness=first.sharpness)
-        if depth_sigma is None:
-            begun = replace(begun, poses=better_placed(surface, keys, sized(first)[1], begun.poses, unsure))
     believed = begun
     if options.refine and options.coarse:
+        if depth_sigma is None:
+            first = options.coarse[0]
+            unsure = replace(options.score, sharpness=first.sharpness)
+            begun = replace(begun, poses=better_placed(surface, keys, sized(first)[1], begun.poses, unsure))
+        believed = begun
         for level in options.coarse:
-            _, believed, value = climb(level, believed, moves=True)
+            _, believed, _ = climb(level, believed, moves=True)
         if started:  # from afar is not always better: what was given climbs on its own as well
             order = torch.cat((believed.poses.row, begun.poses.row)).argsort(stable=True)
             believed = Believed.join([believed, begun])[order]
