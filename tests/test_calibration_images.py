@@ -235,16 +235,16 @@ def test_scores_are_learnt_from_images(tmp_path, planted):
     assert test.without_promised < 0.1
 
 
-@pytest.mark.parametrize(("mistaken", "learnt"), [(12, True), (9, False)])
+@pytest.mark.parametrize(("mistaken", "step", "learnt"), [(12, 5, True), (9, 5, False), (12, 1, False)])
 def test_whether_mistaken_boxes_suffice_is_decided_for_all_pieces_alike(
-    tmp_path, planted, monkeypatch, mistaken, learnt
+    tmp_path, planted, monkeypatch, mistaken, step, learnt
 ):
     """A fifth has two or three of them less, and what is tested must be of the kind that is kept."""
     kept = []
     promised = calibration._promised
     monkeypatch.setattr(calibration, "_promised", lambda fits, of: kept.append(fits[0].shown) or promised(fits, of))
     elsewhere = (0.0, 60.0, 20.0, 20.0)
-    boxes = {(1, n): detected(BOX, *[elsewhere] * (n % 5 == 0 and n < 5 * mistaken)) for n in range(60)}
+    boxes = {(1, n): detected(BOX, *[elsewhere] * (n % step == 0 and n < step * mistaken)) for n in range(60)}
     known = images(tmp_path, *[FakeImage((instance(),))] * 60)
     fits, _ = calibrate_on_images(random_model(), LabelledBoxes(known, [wedge()], boxes), ("regression",), CPU)
     (fit,) = fits["regression"]

@@ -154,8 +154,11 @@ def test_runs_are_made_once_and_all_see_the_same_crops(tmp_path, monkeypatch):
 def test_times_of_several_devices_are_told_apart(tmp_path):
     here, there = {"trained_on": "CPU", "judged_on": "CPU"}, {"trained_on": "a GPU", "judged_on": "a GPU"}
     old = one(contestant="surfemb")
-    page = write_report([old, one(**here)], CONFIG, tmp_path, "CPU").read_text()
+    page = write_report([old, one(**here)], CONFIG, tmp_path, "a GPU").read_text()
     assert "crops each; CPU." in page
+    mixed = one(trained_on="a GPU", judged_on="CPU")
+    assert "trained on a GPU, judged on CPU." in write_report([mixed], CONFIG, tmp_path, "CPU").read_text()
+    assert "crops each; a GPU." in write_report([old], CONFIG, tmp_path, "a GPU").read_text()
     assert "Trained on" not in page
     page = write_report([one(**here), one(contestant="gdrnet", seed=1, **there)], CONFIG, tmp_path, "CPU").read_text()
     assert "of several devices, whose times do not compare" in page

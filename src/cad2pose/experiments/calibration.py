@@ -159,15 +159,14 @@ def calibrate_on_images(
     for way, outcomes in found.items():
         before = known.get(way) or (None,) * len(model.parts)
         piece = outcomes.image * _PIECES // len(boxes)
-        seen = [_count_shown(outcomes, piece, index) for index in range(len(model.parts))]
+        seen = [_count(outcomes, piece, index, shown=True) for index in range(len(model.parts))]
         if max(seen) < _LEAST_SHOWN:
             counts = ", ".join(f"{part.name} {count}" for part, count in zip(model.parts, seen, strict=True))
             raise ValueError(
                 f"boxes of the parts that gave a pose ({way}): {counts}; a calibration needs {_LEAST_SHOWN} of a part, "
                 "not all in one fifth of the images: label more, or calibrate on rendered crops"
             )
-        mistaken = [int(((outcomes.part_index == i) & (outcomes.kind == WITHOUT)).sum()) for i in range(len(seen))]
-        enough = [count >= _LEAST_MISTAKEN for count in mistaken]
+        enough = [_count(outcomes, piece, index, shown=False) >= _LEAST_MISTAKEN for index in range(len(seen))]
         known[way] = _fits_of_images(outcomes, seen, enough, before)
         promised = torch.full_like(outcomes.score, torch.nan)
         for one in piece.unique().tolist():
@@ -178,10 +177,10 @@ def calibrate_on_images(
     return known, tests
 
 
-def _count_shown(outcomes: Outcomes, piece: Int[Tensor, "n"], index: int) -> int:
-    """Boxes that show a part; none where all of them are in one piece, as nothing could be tested."""
-    shown = (outcomes.part_index == index) & (outcomes.kind != WITHOUT)
-    return int(shown.sum()) if len(piece[shown].unique()) > 1 else 0
+def _count(outcomes: Outcomes, piece: Int[Tensor, "n"], index: int, shown: bool) -> int:
+    """Boxes that show a part, or do not; none where all of them are in one piece, as nothing could be tested."""
+    rows = (outcomes.part_index == index) & ((outcomes.kind != WITHOUT) == shown)
+    return int(rows.sum()) if len(piece[rows].unique()) > 1 else 0
 
 
 def _fits_of_images(

@@ -17,7 +17,7 @@ from cad2pose.parts import Part
 from cad2pose.structures import CropBatch
 from cad2pose.training import CropErrors, pose_crop_errors
 
-JUDGE = 3
+JUDGE = 4
 """To be raised when poses or their errors come out otherwise: finished runs are then judged again."""
 NO_POSE = (180.0, 100.0)
 """Errors where there is no pose: degrees, % of the distance."""

@@ -17,6 +17,7 @@ from cad2pose.data.bop_files import BopTarget
 from cad2pose.data.image_tasks import ImageTask, tasks_of_bop
 from cad2pose.data.results import Results
 from cad2pose.estimator import PoseEstimator
+from cad2pose.estimator.boxes import check_boxes
 from cad2pose.evaluation import ScoringOptions, draw_figures, evaluate
 from cad2pose.experiments.contestants import WAYS
 from cad2pose.experiments.pixel_matches import NoInstanceError, PixelScores, pixel_matches
@@ -28,7 +29,7 @@ from cad2pose.parts import Part
 from cad2pose.structures import Detections, PoseEstimates
 
 RECORD = "photographs.json"
-PHOTOGRAPHS_JUDGE = 3
+PHOTOGRAPHS_JUDGE = 4
 """To be raised when poses or figures come out otherwise: finished runs are then judged again."""
 _MEASURES = {
     "mean_AR": "mean_AR_MSSD_MSPD", "AR_MSSD": "AR_MSSD", "AR_MSPD": "AR_MSPD", "add_s": "recall_ADD_S_0p1d",
@@ -71,8 +72,8 @@ class Photographs:
         parts: what is looked for.
 
     Raises:
-        FileNotFoundError, ValueError: for anything missing or malformed, an image of a part's targets among it, or a
-            part that has no target or no box.
+        FileNotFoundError, ValueError: for anything missing or malformed, an image that shows a part among it, or a part
+            that has no target or no box.
     """
 
     def __init__(self, folder: Path, detections: Path, split: str, parts: Sequence[Part]) -> None:
@@ -94,8 +95,12 @@ class Photographs:
                 replace(task, detections=_surest(task.detections, counts.get((task.scene_id, task.image_id), 0)))
                 for task in tasks
             ]
-            for task in tasks:
-                task.check_size()  # an image that is missing is named now, and not after hours of training
+            for task in self._tasks[one]:  # what is missing is named now, and not after hours of training
+                task.check_size()
+                check_boxes(task.detections.box.double(), task.camera)
+            for key in self._dataset.keys():  # noqa: SIM118
+                if any(instance.object_id == one for instance in self._dataset.instances(*key)):
+                    self._dataset.scene(key[0]).image_file(key[1])
         self.settings = {
             "photographs": self._dataset.root.name, "split": split, "detections": detections.name,
             "boxes": hashlib.sha256(detections.read_bytes()).hexdigest()[:12],

@@ -37,7 +37,12 @@ def write_report(found: Sequence[Comparison], config: ComparisonConfig, out: Pat
     """
     seen, matched = on_photographs(out), pixels_of_photographs(out)
     known = {(one.trained_on, one.judged_on): one for one in found if one.judged_on}
-    where = device if len(known) < 2 else "of several devices, whose times do not compare"
+    where = device
+    if len(known) == 1:
+        ((trained_on, judged_on),) = known
+        where = judged_on if trained_on == judged_on else f"trained on {trained_on}, judged on {judged_on}"
+    elif known:
+        where = "of several devices, whose times do not compare"
     lines = [f"{config.samples:,} training crops a run, judged on {config.judged} fresh crops each; {where}.", ""]
     for part in dict.fromkeys(one.part for one in found):
         rows = [one for one in found if one.part == part and CONTESTANTS[one.contestant].shown]
