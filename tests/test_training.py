@@ -592,7 +592,8 @@ def test_a_network_that_is_no_longer_finite_does_not_take_the_place_of_one_that_
 
 
 def test_seeds_of_any_size_are_taken(tmp_path):
-    run(tmp_path, replace(SHORT, samples=SHORT.batch_size, seed=1_712_345_678_901_234))
+    out = run(tmp_path, replace(SHORT, samples=SHORT.batch_size, seed=1_712_345_678_901_234))
+    assert load_model(out).info["samples"] == str(SHORT.batch_size)
 
 
 def test_a_run_of_shards_never_makes_the_whole_batch(tmp_path):

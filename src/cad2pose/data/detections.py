@@ -56,11 +56,12 @@ def read_detections(path: Path | str) -> dict[ImageKey, Detections]:
     else:
         raise ValueError(f"{path} must hold a list of detections (BOP's form) or an object by image")
     kept = {key: [row for row in found if min(row[1][2:]) > 0] for key, found in rows.items()}
-    every, empty = (sum(map(len, some.values())) for some in (rows, kept))
-    if empty := every - empty:
-        if empty == every:
-            raise ValueError(f"{path}: none of its {every} boxes has a width and a height; a box is x y w h")
-        warnings.warn(f"{empty} of {every} boxes of {path} have no width or no height; they are left out", stacklevel=2)
+    every, left = (sum(map(len, some.values())) for some in (rows, kept))
+    if every and not left:
+        raise ValueError(f"{path}: none of its {every} boxes has a width and a height; a box is x y w h")
+    if left < every:
+        text = f"{every - left} of {every} boxes of {path} have no width or no height; they are left out"
+        warnings.warn(text, stacklevel=2)
     return {key: _assemble(found) for key, found in kept.items()}
 
 

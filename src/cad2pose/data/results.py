@@ -48,6 +48,15 @@ class Results:
     def __len__(self) -> int:
         return len(self.object_id)
 
+    def stated_seconds(self) -> dict[tuple[int, int], list[float]]:
+        """Times that the rows of every image state; images without any are not there."""
+        stated: dict[tuple[int, int], list[float]] = {}
+        columns = (self.scene_id.tolist(), self.image_id.tolist(), self.seconds.tolist())
+        for scene, image, seconds in zip(*columns, strict=True):
+            if seconds >= 0:
+                stated.setdefault((scene, image), []).append(seconds)
+        return stated
+
     @classmethod
     def from_estimates(cls, estimates: Mapping[tuple[int, int], PoseEstimates]) -> Results:
         """Rows of the poses found in several images, by (scene, image) number; boxes without a pose have none."""

@@ -86,13 +86,7 @@ def check_results(
 
 def _uneven_times(results: Results) -> list[tuple[int, int]]:
     """Images whose rows state times that differ by more than a millisecond."""
-    times: dict[tuple[int, int], list[float]] = {}
-    for scene, image, seconds in zip(
-        results.scene_id.tolist(), results.image_id.tolist(), results.seconds.tolist(), strict=True
-    ):
-        if seconds >= 0:
-            times.setdefault((scene, image), []).append(seconds)
-    return [key for key, stated in times.items() if max(stated) - min(stated) > 1e-3]
+    return [key for key, stated in results.stated_seconds().items() if max(stated) - min(stated) > 1e-3]
 
 
 def _behind(results: Results, parts: Sequence[Part]) -> list[int]:

@@ -168,6 +168,5 @@ def _parts_of(targets: Sequence[BopTarget], dataset: BopDataset, parts: Sequence
 
 
 def _seconds_per_image(results: Results) -> float | None:
-    images = zip(results.scene_id.tolist(), results.image_id.tolist(), strict=True)
-    times = {image: seconds for image, seconds in zip(images, results.seconds.tolist(), strict=True) if seconds >= 0}
-    return statistics.fmean(times.values()) if times else None
+    times = [stated[-1] for stated in results.stated_seconds().values()]
+    return statistics.fmean(times) if times else None

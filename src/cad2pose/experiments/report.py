@@ -36,7 +36,7 @@ def write_report(found: Sequence[Comparison], config: ComparisonConfig, out: Pat
     What was judged on photographs is read from the folder, and goes to the page and to `photographs.json`.
     """
     seen, matched = on_photographs(out), pixels_of_photographs(out)
-    known = {(one.trained_on, one.judged_on): one for one in found if one.judged_on}
+    known = dict.fromkeys((one.trained_on, one.judged_on) for one in found if one.judged_on)
     where = device
     if len(known) == 1:
         ((trained_on, judged_on),) = known

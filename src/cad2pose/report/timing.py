@@ -36,9 +36,9 @@ class Timing:
 def timing_of(file: ScoredFile) -> Timing:
     """What is known of a file's times."""
     results = file.results
-    keys = list(zip(results.scene_id.tolist(), results.image_id.tolist(), strict=True))
-    stated = {key: seconds for key, seconds in zip(keys, results.seconds.tolist(), strict=True) if seconds >= 0}
-    return Timing(np.array(list(stated.values())), len(set(keys)), _stages(file.path.with_suffix(".json"), results))
+    images = set(zip(results.scene_id.tolist(), results.image_id.tolist(), strict=True))
+    seconds = np.array([stated[-1] for stated in results.stated_seconds().values()])
+    return Timing(seconds, len(images), _stages(file.path.with_suffix(".json"), results))
 
 
 def _stages(path: Path, results: Results) -> dict[str, float]:
